@@ -1,0 +1,2 @@
+"""Files in and out: reading weights with clear errors, writing them atomically, names, and the recorded
+checks."""

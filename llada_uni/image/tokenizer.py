@@ -1,0 +1,185 @@
+"""The image tokenizer: pixels -> one code per patch (SigLIP2-g type vision transformer + vector quantizer,
+released design).
+
+What flows through: PIL picture -> shaping (preprocess.py) -> patches [N, C*P*P] -> vision transformer [N, D]
+-> nearest code by cosine [N]. Both networks are transformers' own classes, which equal the released parts
+weight for weight. Axes: N patches of all pictures together, C colours, P patch side, D width of the vision
+transformer, K codes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import GlmImageVisionConfig, GlmImageVisionModel, GlmImageVQVAE, GlmImageVQVAEConfig
+
+from llada_uni.checkpoint.files import (
+    WeightFiles,
+    default_dtype,
+    read_json,
+    require,
+    stream_into,
+    write_json,
+    write_weights,
+)
+from llada_uni.errors import UserError
+from llada_uni.image.codes import ImageCodes
+from llada_uni.image.preprocess import (
+    Preprocessing,
+    crop_for_editing,
+    flatten_alpha,
+    resize_for_understanding,
+    to_patches,
+)
+
+Mode = Literal["understand", "edit", "raw"]
+
+# Released prefix -> ours. The released file was cut out of a larger model, hence "model.".
+PREFIXES = {"model.visual.": "vision.", "model.vqmodel.": "vq."}
+_VISION_FIELDS = ("hidden_size", "intermediate_size", "num_heads", "depth", "patch_size", "image_size")
+_VQ_FIELDS = ("num_embeddings", "embed_dim", "latent_channels")
+
+
+def released_tokenizer_config() -> dict[str, Any]:
+    """config.json of the released size (arXiv:2604.20796 and the released configuration)."""
+    vision = {
+        "hidden_size": 1536, "intermediate_size": 6144, "num_heads": 16, "depth": 40, "patch_size": 16,
+        "image_size": 2048, "in_channels": 3, "hidden_act": "gelu", "attention_bias": True, "attention_dropout": 0.0,
+        "layer_norm_eps": 1e-6, "spatial_merge_size": 1,
+    }  # fmt: skip
+    return {
+        "vision_config": vision,
+        "vq_config": {"num_embeddings": 16384, "embed_dim": 2048, "latent_channels": 1536, "beta": 0.25},
+    }
+
+
+def to_module_name(name: str) -> str:
+    """Released tensor name -> name in `ImageTokenizer`; unknown names stay as they are (and are refused
+    later)."""
+    for released, ours in PREFIXES.items():
+        if name.startswith(released):
+            return ours + name[len(released) :]
+    return name
+
+
+def to_released_name(name: str) -> str:
+    """The reverse of `to_module_name`."""
+    for released, ours in PREFIXES.items():
+        if name.startswith(ours):
+            return released + name[len(ours) :]
+    return name
+
+
+class ImageTokenizer(nn.Module):
+    """Pixels to codes. `.vision` and `.vq` are transformers' modules; `.settings` the shaping of pictures.
+
+    `config`: {"vision_config": {...}, "vq_config": {...}} as in the released config.json.
+    Raises UserError when the config lacks a field that decides the shape.
+    """
+
+    def __init__(self, config: dict[str, Any], settings: Preprocessing | None = None) -> None:
+        super().__init__()
+        require(config, ("vision_config", "vq_config"), "the image tokenizer's config.json")
+        require(config["vision_config"], _VISION_FIELDS, "the image tokenizer's config.json, vision_config,")
+        require(config["vq_config"], _VQ_FIELDS, "the image tokenizer's config.json, vq_config,")
+        self.config = {name: dict(part) for name, part in config.items() if isinstance(part, dict)}
+        self.vision = GlmImageVisionModel(GlmImageVisionConfig(**config["vision_config"]))
+        self.vq = GlmImageVQVAE(GlmImageVQVAEConfig(**config["vq_config"]))
+        patch = config["vision_config"]["patch_size"]
+        self.settings = settings or Preprocessing(patch_size=patch)
+        if self.settings.patch_size != patch:
+            raise UserError(
+                f"the image tokenizer's patch_size is {patch} in config.json but {self.settings.patch_size} "
+                "in preprocessor_config.json"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> ImageTokenizer:
+        """Reads `image_tokenizer/` of a model directory; dtype None: float32 on the CPU, bfloat16
+        elsewhere."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"there is no image tokenizer {folder}")
+        config = read_json(folder / "config.json")
+        settings = Preprocessing.from_json(read_json(folder / "preprocessor_config.json"))
+        with torch.device("meta"):
+            tokenizer = cls(config, settings)
+        stream_into(tokenizer, WeightFiles(folder), device, dtype or default_dtype(device), to_module_name)
+        return tokenizer.eval().requires_grad_(False)
+
+    def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+        """Writes the released layout, each file atomically; `dtype` None keeps the weights' own."""
+        folder = Path(folder)
+        tensors = {to_released_name(name): tensor for name, tensor in self.state_dict().items()}
+        write_weights(folder / "model.safetensors", tensors, dtype)
+        write_json(folder / "preprocessor_config.json", self.settings.to_json())
+        write_json(folder / "config.json", self.config)
+
+    @property
+    def codebook_size(self) -> int:
+        return self.vq.quantize.num_embeddings
+
+    @property
+    def patch_size(self) -> int:
+        return self.settings.patch_size
+
+    def shape(self, picture: Image.Image, mode: Mode = "understand", alone: bool = True) -> Image.Image:
+        """The RGB pixels that `encode` reads; `raw` leaves the size as it is. UserError for an unknown
+        mode."""
+        if mode == "understand":
+            return resize_for_understanding(picture, alone, self.settings)
+        if mode == "edit":
+            return crop_for_editing(picture, self.settings)
+        if mode == "raw":
+            return flatten_alpha(picture)
+        raise UserError(f"unknown mode {mode!r}; allowed: understand, edit, raw")
+
+    def encode(self, picture: Image.Image, mode: Mode = "understand", alone: bool = True) -> ImageCodes:
+        """Codes of one picture. `alone`: it is the only picture of its prompt (only for `understand`).
+
+        Raises UserError for an unknown mode, and in `raw` when a side is no multiple of the patch size.
+        """
+        return self.encode_many([picture], mode, alone)[0]
+
+    @torch.no_grad()
+    def encode_many(
+        self, pictures: Sequence[Image.Image], mode: Mode = "understand", alone: bool = True
+    ) -> list[ImageCodes]:
+        """Codes of several pictures in one pass; each picture attends to itself only, so the codes are those
+        of `encode`."""
+        if not pictures:
+            return []
+        cut = [to_patches(self.shape(picture, mode, alone), self.settings) for picture in pictures]
+        codes = self.codes_of(
+            torch.cat([patches for patches, _, _ in cut]), [(rows, cols) for _, rows, cols in cut]
+        )
+        parts = codes.split([rows * columns for _, rows, columns in cut])
+        return [
+            ImageCodes(tuple(part.tolist()), rows, columns)
+            for part, (_, rows, columns) in zip(parts, cut, strict=True)
+        ]
+
+    def features(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Vision features [N, D] of patches [N, C*P*P]; `grids`: (rows, columns) of each picture.
+        Differentiable."""
+        weight = self.vision.patch_embed.proj.weight
+        grid_thw = torch.tensor([(1, rows, columns) for rows, columns in grids], device=weight.device)
+        patches = patches.to(weight.device, weight.dtype)
+        return self.vision(patches, grid_thw=grid_thw).last_hidden_state
+
+    def codes_of(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Codes [N] int64 of patches [N, C*P*P]; arguments as in `features`."""
+        hidden = self.features(patches, grids)
+        # The quantizer works place by place, so all pictures go through as one row of N places: [1, D, N, 1].
+        return self.vq.encode(hidden.T[None, :, :, None]).image_tokens
