@@ -1,0 +1,1 @@
+"""Codes to pictures: features of codes, the flow-matching transformer, its samplers, and the VAE."""
