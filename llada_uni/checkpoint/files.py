@@ -27,7 +27,8 @@ from llada_uni.errors import UserError
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
 }  # fmt: skip
 
 
@@ -160,9 +161,8 @@ class WeightFiles:
                 self._open[file] = safe_open(file, framework="pt")
             except (SafetensorError, OSError, ValueError) as error:
                 size = file.stat().st_size if file.exists() else 0
-                raise UserError(
-                    f"{file} ({size} bytes) is truncated or no safetensors file ({' '.join(str(error).split())[:100]})"
-                ) from error
+                reason = " ".join(str(error).split())[:100]
+                raise UserError(f"{file} ({size} bytes) is truncated or damaged ({reason})") from error
         return self._open[file]
 
     def __contains__(self, name: str) -> bool:

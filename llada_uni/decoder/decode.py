@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from PIL import Image
@@ -28,7 +27,8 @@ from llada_uni.image.codes import ImageCodes
 Variant = Literal["turbo", "base"]
 FOLDERS = {"base": "decoder", "turbo": "decoder-turbo"}
 DEFAULT_STEPS = {"base": 50, "turbo": 8}
-UPSCALE = 2  # each code stands for 2 x 2 places of the condition, and the picture comes out twice as large (released)
+# Each code stands for 2 x 2 places of the condition; the picture comes out twice as large (released).
+UPSCALE = 2
 
 
 class ImageDecoder:
@@ -213,6 +213,6 @@ class ImageDecoder:
         Raises UserError for unknown variants, missing parts, codes out of range and too few steps.
         """
         pixels = self.pixels(self.latents(codes, variant, steps, generator, on_step))[0]
-        return Image.fromarray(
-            (pixels * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy().astype(np.uint8), "RGB"
-        )
+        # Cut, not rounded, to whole levels: as the released program does.
+        levels = (pixels * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return Image.fromarray(levels)

@@ -29,7 +29,8 @@ from llada_uni.errors import UserError
 
 _RELEASED, _OURS = "semantic_embedder.", "cap_embedder."
 _TRANSFORMER_FIELDS = (
-    "all_patch_size", "all_f_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads", "axes_dims",
+    "all_patch_size", "all_f_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads",
+    "axes_dims",
 )  # fmt: skip
 _VAE_FIELDS = ("block_out_channels", "latent_channels", "layers_per_block", "scaling_factor", "shift_factor")
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -53,8 +54,9 @@ def released_vae_config() -> dict[str, Any]:
     """config.json of the Flux-type VAE: 16 channels, factor 8 (released configuration)."""
     return {
         "_class_name": "AutoencoderKL",
-        "act_fn": "silu", "block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4, "force_upcast": True, "in_channels": 3, "out_channels": 3,
+        "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "force_upcast": True, "in_channels": 3, "out_channels": 3,
         "latent_channels": 16, "latents_mean": None, "latents_std": None, "layers_per_block": 2,
         "mid_block_add_attention": True, "norm_num_groups": 32, "sample_size": 1024, "scaling_factor": 0.3611,
         "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False,

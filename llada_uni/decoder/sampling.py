@@ -14,6 +14,7 @@ instead of one passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -62,7 +63,7 @@ def base_sample(
     """
     times = base_times(steps, shift)
     state = noise.double()
-    for i, (now, following) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for i, (now, following) in enumerate(pairwise(times)):
         velocity = velocity_fn(state, now)
         if guidance > 0:
             velocity = limited_guidance(*velocity, guidance)

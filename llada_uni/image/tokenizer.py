@@ -50,8 +50,8 @@ def released_tokenizer_config() -> dict[str, Any]:
     """config.json of the released size (arXiv:2604.20796 and the released configuration)."""
     vision = {
         "hidden_size": 1536, "intermediate_size": 6144, "num_heads": 16, "depth": 40, "patch_size": 16,
-        "image_size": 2048, "in_channels": 3, "hidden_act": "gelu", "attention_bias": True, "attention_dropout": 0.0,
-        "layer_norm_eps": 1e-6, "spatial_merge_size": 1,
+        "image_size": 2048, "in_channels": 3, "hidden_act": "gelu", "attention_bias": True,
+        "attention_dropout": 0.0, "layer_norm_eps": 1e-6, "spatial_merge_size": 1,
     }  # fmt: skip
     return {
         "vision_config": vision,
