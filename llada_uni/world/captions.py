@@ -38,7 +38,7 @@ def quantity(concept: str, count: int, style: str | None = None) -> str:
 
 
 def listing(scene: Scene) -> str:
-    """The things by name and number, in order of first appearance: "two cats and a dog"; "nothing" for none."""
+    """The things by name and number, first seen first: "two cats and a dog"; "nothing" for none."""
     names = [t.concept for _, t in scene.things()]
     counts = {name: names.count(name) for name in names}
     return joined([quantity(name, n) for name, n in counts.items()]) or "nothing"

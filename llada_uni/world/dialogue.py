@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from llada_uni.world.edits import EDIT_KINDS, changed_cells, instruct
 from llada_uni.world.questions import UNDERSTAND_KINDS, ask, unique
@@ -47,7 +48,7 @@ def sample_dialogue(rng: random.Random, kind: str, split: str, wordings: str) ->
                 return None
         pairs = _questions(rng, scene, rng.choice((1, 2) if instruction else (2, 2, 3)), wordings)
         turns = [Turn("user", [scene, pairs[0][0]])]
-        for (_, answer), (question, _) in zip(pairs, pairs[1:], strict=False):
+        for (_, answer), (question, _) in pairwise(pairs):
             turns += [Turn("assistant", [answer]), Turn("user", [question])]
         if instruction is None:
             return Sample("dialogue", kind, turns, [pairs[-1][1]], {"answer": pairs[-1][1]})

@@ -15,8 +15,14 @@ from llada_uni.world.scene import Scene, Thing, sample_scene
 from llada_uni.world.wordings import article, joined, pick
 
 T2I_KINDS = {
-    "single": 0.14, "two": 0.14, "counting": 0.18, "colors": 0.10, "position": 0.24, "binding": 0.10, "full": 0.10,
-}  # fmt: skip
+    "single": 0.14,
+    "two": 0.14,
+    "counting": 0.18,
+    "colors": 0.10,
+    "position": 0.24,
+    "binding": 0.10,
+    "full": 0.10,
+}
 INPAINT_KINDS = {"refill": 1.0}
 _MAX_WORDS = 18
 
@@ -55,8 +61,8 @@ def describe(
         text = compact(things, styles=each)
     elif positions:
         at = pick(rng, "at", wordings)
-        phrases = [(article(f"{t.style} {t.concept}" if each else t.concept), POSITIONS[i]) for i, t in things]
-        text = " and ".join(at.format(a=a, p=p) for a, p in phrases)
+        named = [(article(f"{t.style} {t.concept}" if each else t.concept), POSITIONS[i]) for i, t in things]
+        text = " and ".join(at.format(a=a, p=p) for a, p in named)
     else:
         kinds = [(t.concept, t.style if each else None) for _, t in things]
         text = joined([quantity(name, kinds.count((name, s)), s) for name, s in dict.fromkeys(kinds)])
@@ -64,7 +70,8 @@ def describe(
         text += f" in {things[0][1].style} style"
     if background:
         text += " " + pick(rng, "on", wordings).format(c=scene.background[0])
-    objects = [wanted(t.concept, None if style == "none" else t.style, i if positions else None) for i, t in things]
+    styled = style != "none"
+    objects = [wanted(t.concept, t.style if styled else None, i if positions else None) for i, t in things]
     return text, {"objects": objects, "background": scene.background[0] if background else None}
 
 
@@ -92,7 +99,7 @@ def sample_t2i(rng: random.Random, kind: str, split: str, wordings: str) -> Samp
 
 
 def sample_inpaint(rng: random.Random, kind: str, split: str, wordings: str) -> Sample:
-    """A picture of which one or two cells are to be refilled so that the whole becomes what the prompt says."""
+    """A picture, one or two cells to be refilled so that the whole becomes what the prompt says."""
 
     def make() -> Sample | None:
         scene = sample_scene(rng, split)

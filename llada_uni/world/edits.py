@@ -1,4 +1,4 @@
-"""Editing by instruction: add, remove, replace, move, background, style. Everything that is not named stays."""
+"""Editing by instruction: add, remove, replace, move, background, style. What is not named stays."""
 
 from __future__ import annotations
 

@@ -15,9 +15,17 @@ from llada_uni.world.scene import Scene, Thing, sample_scene
 from llada_uni.world.wordings import NUMBERS, article, pick
 
 UNDERSTAND_KINDS = {
-    "what": 0.26, "where": 0.09, "count": 0.14, "total": 0.06, "background": 0.07, "style": 0.09, "presence": 0.08,
-    "relation": 0.06, "caption": 0.10, "list": 0.05,
-}  # fmt: skip
+    "what": 0.26,
+    "where": 0.09,
+    "count": 0.14,
+    "total": 0.06,
+    "background": 0.07,
+    "style": 0.09,
+    "presence": 0.08,
+    "relation": 0.06,
+    "caption": 0.10,
+    "list": 0.05,
+}
 _RELATIONS = {
     "left of": lambda i, j: i % 2 < j % 2,
     "right of": lambda i, j: i % 2 > j % 2,

@@ -1,4 +1,4 @@
-"""What one training or test sample is: the turns of a dialogue, the wanted answer, and what a checker may ask of it.
+"""What one training or test sample is: the turns, the wanted answer, and what a checker may ask of it.
 
 Texts are plain lower-case strings and pictures are Scenes; turning them into tokens is the caller's business.
 """
@@ -22,7 +22,7 @@ CELLS = tuple(range(len(POSITIONS)))
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn: role "user" or "assistant"; parts: texts and scenes, pictures before text in a user's turn."""
+    """One turn: role "user" or "assistant"; parts: texts and scenes, a user's pictures before text."""
 
     role: str
     parts: list[Part]
@@ -35,13 +35,13 @@ class Sample:
     task: t2i | think | understand | edit | inpaint | story | dialogue; kind: the sort within the task;
     turns: all turns up to and including the last one of the user; answer: the wanted parts of the next turn;
     expect: what a checker judges. By task:
-      t2i, think   "objects": list of {concept, style or None, position (cell 0..3) or None}, "background": name or
-                   None. Only what the prompt fixes stands there; any other object in the picture is wrong.
+      t2i, think   "objects": list of {concept, style or None, position (cell 0..3) or None}, "background":
+                   name or None. Only what the prompt fixes stands there; any other object in the picture is wrong.
       inpaint      the same, and "source": Scene, "cells": the cells to refill, "scene": the wanted Scene.
       understand   "answer": str.
       edit         "source": Scene, "scene": the whole wanted Scene, "cells": the cells that change.
-      story        "characters": list of {concept, style or None}, "background": name or None (place asked for),
-                   "scenes": the Scenes of the sample's own frames.
+      story        "characters": list of {concept, style or None}, "background": name or None (the place asked
+                   for), "scenes": the Scenes of the sample's own frames.
       dialogue     as understand (kind "questions") or as edit (kind "edit").
     """
 
@@ -66,14 +66,15 @@ def wanted(concept: str, style: str | None = None, position: int | None = None) 
 def pinned(objects: list[dict]) -> bool:
     """True when what is asked (not only what happened to be drawn) holds a held-out combination."""
     styles, positions, pairs = held_out_styles(), held_out_positions(), held_out_pairs()
-    if any((o["concept"], o["style"]) in styles or (o["concept"], o["position"]) in positions for o in objects):
-        return True
+    for o in objects:
+        if (o["concept"], o["style"]) in styles or (o["concept"], o["position"]) in positions:
+            return True
     names = sorted({o["concept"] for o in objects})
     return any(frozenset((a, b)) in pairs for i, a in enumerate(names) for b in names[i + 1 :])
 
 
 def fits(scene: Scene, split: str) -> bool:
-    """Whether `scene` belongs to the split: "train" and "seen" hold no held-out combination, "heldout" at least one."""
+    """Whether `scene` belongs to the split: "heldout" has a held-out combination, others none."""
     return split == "any" or is_held_out(scene) == (split == "heldout")
 
 

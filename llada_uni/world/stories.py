@@ -1,8 +1,8 @@
-"""Illustrated stories: sentences and scenes in turn, with characters that persist and something happening each time.
+"""Illustrated stories: sentences and scenes in turn; characters persist and something happens each time.
 
-The sentences follow a small grammar, so that `read_sentence` can say what a frame must show:
-every thing in the frame is named; a place names the background colour; a position is named when something comes or
-moves. What nobody mentions stays where it was. The kind is the number of frames.
+The sentences follow a small grammar, so that `read_sentence` can say what a frame must show: every thing in it
+is named; a place names the background colour; a position is named when something comes or moves. What nobody
+mentions stays where it was. The kind is the number of frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llada_uni.world.wordings import article, joined, pick
 
 STORY_KINDS = {"two": 0.3, "three": 0.4, "four": 0.3}
 _FRAMES = {"two": 2, "three": 3, "four": 4}
-CHARACTERS = tuple(n for n, c in CONCEPTS.items() if c.category == "animal") + ("robot", "ghost")
+CHARACTERS = (*(n for n, c in CONCEPTS.items() if c.category == "animal"), "robot", "ghost")
 OBJECTS = tuple(n for n in NAMES if n not in CHARACTERS)
 PLACES = {
     "green": "in the park",
@@ -77,7 +77,8 @@ def _move(rng: random.Random, s: _Story) -> tuple[str, _Story] | None:
     others = [p for p in s.people if p != who]
     went = f"{_verb(rng, _GO, False)} to the {POSITIONS[goal]}"
     if others:
-        text = f"the {who} {went} and {_the(others)} waits" + (f" with {_the(s.objects)}" if s.objects else "")
+        carried = f" with {_the(s.objects)}" if s.objects else ""
+        text = f"the {who} {went} and {_the(others)} waits{carried}"
     else:
         text = f"the {who} leaves {_the(s.objects)} and {went}" if s.objects else f"the {who} {went}"
     old = s.cell(who)
@@ -119,7 +120,7 @@ def _next(rng: random.Random, s: _Story, split: str) -> tuple[str, _Story]:
 def sample_story(rng: random.Random, kind: str, split: str, wordings: str) -> Sample:
     """A request for a story about one or two characters, and the story.
 
-    In the held-out split the request itself holds a held-out combination (two characters, or one and its style).
+    In the held-out split the request itself holds a held-out combination (two characters, or one in a style).
     """
 
     def make() -> Sample | None:
@@ -159,8 +160,8 @@ def sample_story(rng: random.Random, kind: str, split: str, wordings: str) -> Sa
 def read_sentence(sentence: str) -> dict:
     """What the frame under `sentence` must show.
 
-    Returns {"things": names in order, "place": background colour or None, "at": (name, cell) or None}. "at" is the
-    thing that came or moved to a named position. Reads any text: a sentence outside the grammar gives what it names.
+    Returns {"things": names in order, "place": background colour or None, "at": (name, cell) or None}; "at" is
+    the thing that came or moved to a named position. A sentence outside the grammar gives what it names.
     """
     words = re.findall(r"[a-z0-9]+", sentence.lower())
     things: list[str] = []

@@ -1,7 +1,7 @@
 """The one door to training and test samples: `sample_task(rng, task, split, wordings)`.
 
-A sample is drawn from a kind of its task (see KINDS), in three steps: a scene of the split, words for it from the
-wanted set of wordings, and what a checker may ask of the answer. The same rng state gives the same sample.
+A sample is drawn from a kind of its task (see KINDS), in three steps: a scene of the split, words for it from
+the wanted set of wordings, what a checker may ask of the answer. The same rng state gives the same sample.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def sample_task(
 ) -> Sample:
     """Draws one sample.
 
-    task: one of TASKS; split: "train" or "seen" (no scene holds a held-out combination) or "heldout" (the wanted scene
-    does, and where a prompt describes it, so does the prompt); wordings: "train" or "heldout"; kind: one of
-    KINDS[task], or None for a draw by their weights. UserError for any other name.
+    task: one of TASKS; split: "train" or "seen" (no scene holds a held-out combination) or "heldout" (the
+    wanted scene does, and where a prompt describes it, so does the prompt); wordings: "train" or "heldout";
+    kind: one of KINDS[task], or None for a draw by their weights. UserError for any other name.
     """
     if task not in KINDS:
         raise UserError(f"unknown task {task!r}; known: {', '.join(TASKS)}")

@@ -34,7 +34,7 @@ _ASKED = {"sum": ("plus", lambda a, b: a + b), "minus": ("minus", lambda a, b: a
 
 
 def _problem(rng: random.Random, kind: str) -> tuple[str, str, list[tuple[str, int]], int | None]:
-    """(words, thought, [(concept, count)], cell or None); "{s}" in the words is where a style may be named."""
+    """(words, thought, [(concept, count)], cell or None); "{s}" in the words: a style may stand there."""
     name, other = rng.sample(NAMES, 2)
     if kind in _ASKED:
         sign, result = _ASKED[kind]
@@ -92,7 +92,8 @@ def sample_think(rng: random.Random, kind: str, split: str, wordings: str) -> Sa
         objects = [wanted(name, style if said else None, cell) for name in names]
         if split == "heldout" and not pinned(objects):
             return None
-        expect = {"objects": objects, "background": scene.background[0] if background else None, "thought": thought}
+        ground = scene.background[0] if background else None
+        expect = {"objects": objects, "background": ground, "thought": thought}
         prompt = pick(rng, "draw", wordings).format(d=text)
         return Sample("think", kind, [Turn("user", [prompt])], [thought, scene], expect)
 

@@ -1,8 +1,8 @@
 """Every template of the world's texts. `train` wordings may be trained on; `heldout` ones never are.
 
 A held-out wording uses only words that train wordings use too: what is new is how they are put together.
-Slots: {x} {y} concept names, {a} {b} a concept with article (and style), {xs} a plural, {p} a position, {c} a colour,
-{s} a style, {r} a relation, {d} a description.
+Slots: {x} {y} concept names, {a} a concept with article (and style), {xs} a plural, {p} a position, {c} a
+colour, {s} a style, {r} a relation, {d} a description.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ TEMPLATES: dict[str, Wordings] = {
     "on": Wordings(("on {c}", "on {c}", "on a {c} background"), ("with a {c} background",)),
     # questions
     "what": Wordings(
-        ("what is at the {p}", "which thing is at the {p}", "tell me what is at the {p}", "what do you see at the {p}"),
+        (
+            "what is at the {p}",
+            "which thing is at the {p}",
+            "tell me what is at the {p}",
+            "what do you see at the {p}",
+        ),
         ("tell me which thing is at the {p}", "what is in the {p}"),
     ),
     "where": Wordings(
@@ -105,10 +110,18 @@ TEMPLATES: dict[str, Wordings] = {
     ),
     # stories and dialogues
     "story": Wordings(
-        ("tell a story about {d}", "tell me a story about {d}", "a story about {d}", "please tell a story about {d}"),
+        (
+            "tell a story about {d}",
+            "tell me a story about {d}",
+            "a story about {d}",
+            "please tell a story about {d}",
+        ),
         ("please tell me a story about {d}", "a picture story about {d}"),
     ),
-    "style of it": Wordings(("which style is it", "what style is it", "tell me the style of it"), ("in which style is it",)),
+    "style of it": Wordings(
+        ("which style is it", "what style is it", "tell me the style of it"),
+        ("in which style is it",),
+    ),
 }
 
 

@@ -1,0 +1,256 @@
+"""Reads a picture back into a scene by matching sprites: no learned part, so scores can rest on it.
+
+picture -> 64 x 64 colours -> four cells, each in nine windows shifted by a pixel -> squared distance to every
+candidate (concept x style x background colour, and the empty cell of every colour) by one matrix product -> the
+background that explains all four cells best -> the nearest thing in each cell, or `unknown` where nothing fits.
+
+    python -m llada_uni.world.checker --n 500
+
+states the error rates on rendered, noisy, blurred and shifted pictures, and how often a picture that shows no thing
+of the world (two sprites blended, blotches) is taken for one.
+Legend: Q queries (4 cells x 9 windows), K candidates (726), P values of a cell (32 x 32 x 3), C colours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from llada_uni.errors import UserError
+from llada_uni.world.concepts import COLORS, CONCEPTS, POSITIONS, STYLES
+from llada_uni.world.intervals import wilson
+from llada_uni.world.render import cell_pixels, render_array
+from llada_uni.world.scene import Scene, Thing, sample_scene
+
+_CELL = 32  # side at which cells are compared
+_SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+_COLOR_NAMES = tuple(COLORS)
+_THINGS: tuple[Thing | None, ...] = (None, *(Thing(c, s) for c in CONCEPTS for s in STYLES))
+_CONCEPT_OF = np.array([0] + [1 + i // len(STYLES) for i in range(len(_THINGS) - 1)])
+_TWO_TONES = tuple(
+    (axis, (a, b)) for axis in ("columns", "rows") for a in _COLOR_NAMES for b in _COLOR_NAMES if a != b
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the checker sees.
+
+    scene: the nearest scene; unknown cells are empty in it. confidence: per cell, 0 to 1: how much nearer the thing
+    is than the best one of another concept, 1 - best / that distance (styles of one concept may look alike; the
+    nearest style counts). unknown: per cell, True where nothing fits well.
+    error: per cell, mean squared difference to the nearest candidate, colours from 0 to 1.
+    """
+
+    scene: Scene
+    confidence: tuple[float, float, float, float]
+    unknown: tuple[bool, bool, bool, bool]
+    error: tuple[float, float, float, float]
+
+
+class Checker:
+    """Reads pictures of the world. size: side of the pictures it is made for; others are resized to it."""
+
+    def __init__(self, size: int = 128, max_error: float = 0.02, min_confidence: float = 0.25) -> None:
+        if size < 2 * _CELL or size % 2:
+            raise UserError(f"the checker reads pictures of an even side of at least {2 * _CELL}, asked for {size}")
+        self.size, self.max_error, self.min_confidence = size, max_error, min_confidence
+
+    @cached_property
+    def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """[P, C * T] float32 values of every colour's cells with every thing, and [C * T] squared norms."""
+        cells = [
+            _shrink(cell_pixels(thing, color, self.size // 2), _CELL).ravel()
+            for color in _COLOR_NAMES
+            for thing in _THINGS
+        ]
+        table = np.ascontiguousarray(np.stack(cells).T)
+        return table, (table * table).sum(0)
+
+    def distances(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        """Mean squared differences [4 cells, C colours, T things] of the best of nine shifts (colours 0 to 1)."""
+        array = _as_array(image, self.size)
+        small = np.pad(_shrink(array, 2 * _CELL), ((1, 1), (1, 1), (0, 0)), mode="edge")
+        queries = np.stack(
+            [
+                small[y + 1 + dy : y + 1 + dy + _CELL, x + 1 + dx : x + 1 + dx + _CELL].ravel()
+                for y in (0, _CELL)
+                for x in (0, _CELL)
+                for dy, dx in _SHIFTS
+            ]
+        )
+        table, norms = self._candidates
+        squared = norms - 2 * (queries @ table) + (queries * queries).sum(1)[:, None]
+        best = squared.reshape(len(POSITIONS), len(_SHIFTS), -1).min(1) / table.shape[0]
+        return np.maximum(best, 0.0).reshape(len(POSITIONS), len(_COLOR_NAMES), len(_THINGS))
+
+    def read(self, image: Image.Image | np.ndarray) -> Reading:
+        """The scene in a picture (PIL, or uint8 [H, W, 3]). Never fails on a picture; see Reading.unknown."""
+        distances = self.distances(image)
+        per_color = distances.min(2)  # [4, C]
+        background, axis = _background(per_color)
+        scene = Scene((None,) * len(POSITIONS), background, axis)
+        cells, confidence, unknown, error = [], [], [], []
+        for i in range(len(POSITIONS)):
+            row = distances[i, _COLOR_NAMES.index(scene.color_of(i))]
+            first = int(row.argmin())
+            other = float(row[_CONCEPT_OF != _CONCEPT_OF[first]].min())
+            sure = 1.0 - float(row[first]) / max(other, 1e-9)
+            lost = float(row[first]) > self.max_error or sure < self.min_confidence
+            cells.append(None if lost else _THINGS[first])
+            confidence.append(sure)
+            unknown.append(lost)
+            error.append(float(row[first]))
+        return Reading(Scene(tuple(cells), background, axis), tuple(confidence), tuple(unknown), tuple(error))
+
+
+def _as_array(image: Image.Image | np.ndarray, size: int) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _shrink(array: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [H, H, 3] -> float32 [side, side, 3] from 0 to 1, by averaging."""
+    if array.shape[0] % side == 0:
+        k = array.shape[0] // side
+        means = array.reshape(side, k, side, k, 3).mean((1, 3), dtype=np.float32)
+    else:
+        means = np.asarray(Image.fromarray(array).resize((side, side), Image.Resampling.BOX), np.float32)
+    return means / np.float32(255)
+
+
+def _background(per_color: np.ndarray) -> tuple[tuple[str, ...], str | None]:
+    """The plain or two-tone background with the least summed distance [4, C]; two tones must be clearly better."""
+    plain = per_color.sum(0)
+    best, found = float(plain.min()), ((_COLOR_NAMES[int(plain.argmin())],), None)
+    limit = 0.8 * best  # two tones always fit at least as well: they must pay
+    for axis, (a, b) in _TWO_TONES:
+        i, j = _COLOR_NAMES.index(a), _COLOR_NAMES.index(b)
+        ones, twos = ((0, 2), (1, 3)) if axis == "columns" else ((0, 1), (2, 3))
+        total = float(per_color[ones, i].sum() + per_color[twos, j].sum())
+        if total < limit:
+            limit, found = total, ((a, b), axis)
+    return found
+
+
+def disturb(
+    array: np.ndarray, rng: np.random.Generator, noise: float = 0.0, blur: float = 0.0, shift: int = 0
+) -> np.ndarray:
+    """A picture made worse: Gaussian noise of sigma `noise` (of 255), Gaussian blur of radius `blur`, moved."""
+    if shift:
+        dy, dx = rng.choice((-shift, shift), 2)
+        padded = np.pad(array, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
+        array = padded[shift + dy : shift + dy + len(array), shift + dx : shift + dx + len(array)]
+    if blur:
+        array = np.asarray(Image.fromarray(array).filter(ImageFilter.GaussianBlur(blur)))
+    if noise:
+        array = np.clip(np.rint(array + rng.normal(0.0, noise, array.shape)), 0, 255).astype(np.uint8)
+    return array
+
+
+def error_rate(
+    n: int, seed: int = 0, noise: float = 0.0, blur: float = 0.0, shift: int = 0, checker: Checker | None = None
+) -> dict:
+    """Reads n random rendered scenes (a fifth with two tones) after `disturb`.
+
+    Returns {"cells", "cells_interval", "scenes", "scenes_interval", "unknown", "n"}: shares of cells read wrong
+    (another thing, or nothing, or unknown), of scenes with anything wrong (background too), of cells called unknown;
+    intervals are 95 % Wilson.
+    """
+    checker = checker or Checker()
+    rng, numbers = random.Random(seed), np.random.default_rng(seed)
+    wrong_cells = wrong_scenes = unknown = 0
+    for _ in range(n):
+        scene = sample_scene(rng, "any", two_tone=0.2)
+        reading = checker.read(disturb(render_array(scene, checker.size), numbers, noise, blur, shift))
+        bad = sum(a != b or u for a, b, u in zip(reading.scene.cells, scene.cells, reading.unknown, strict=True))
+        wrong_cells += bad
+        unknown += sum(reading.unknown)
+        wrong_scenes += bad > 0 or reading.scene != scene
+    cells = n * len(POSITIONS)
+    return {
+        "cells": wrong_cells / cells,
+        "cells_interval": wilson(wrong_cells, cells),
+        "scenes": wrong_scenes / n,
+        "scenes_interval": wilson(wrong_scenes, n),
+        "unknown": unknown / cells,
+        "n": n,
+    }
+
+
+def false_alarms(n: int, seed: int = 0, checker: Checker | None = None) -> dict:
+    """Reads n pictures whose four cells show no thing of the world; the share of cells taken for a thing.
+
+    Half the pictures blend two random sprites 1 : 1 in every cell, half hold blotches of random colours.
+    """
+    checker = checker or Checker()
+    rng, numbers = random.Random(seed), np.random.default_rng(seed)
+    taken = {"blends": 0, "blotches": 0}
+    half = max(n // 2, 1)
+    for _ in range(half):
+        a, b = (np.float32(render_array(_full(rng), checker.size)) for _ in range(2))
+        reading = checker.read(((a + b) / 2).astype(np.uint8))
+        taken["blends"] += sum(t is not None for t in reading.scene.cells)
+        coarse = numbers.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        blotches = Image.fromarray(coarse).resize((checker.size,) * 2, Image.Resampling.BICUBIC)
+        taken["blotches"] += sum(t is not None for t in checker.read(blotches).scene.cells)
+    cells = half * len(POSITIONS)
+    return {k: v / cells for k, v in taken.items()} | {"n": n, "interval": wilson(sum(taken.values()), 2 * cells)}
+
+
+def _full(rng: random.Random) -> Scene:
+    cells = tuple(Thing(rng.choice(tuple(CONCEPTS)), rng.choice(STYLES)) for _ in POSITIONS)
+    return Scene(cells, ("white",))
+
+
+CONDITIONS: dict[str, dict[str, float]] = {
+    "clean": {},
+    "noise 8/255": {"noise": 8.0},
+    "noise 16/255": {"noise": 16.0},
+    "blur 1 px": {"blur": 1.0},
+    "blur 2 px": {"blur": 2.0},
+    "shift 1 px": {"shift": 1},
+    "shift 2 px": {"shift": 2},
+    "noise 8/255, blur 1 px, shift 1 px": {"noise": 8.0, "blur": 1.0, "shift": 1},
+}
+"""The disturbances under which the command states its error rates."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line: prints a row per condition, or JSON."""
+    parser = argparse.ArgumentParser(prog="python -m llada_uni.world.checker", description="the checker's own errors")
+    parser.add_argument("--n", type=int, default=500, help="pictures a condition")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    if args.n < 1:
+        parser.error("--n must be at least 1")
+    checker = Checker()
+    report = {name: error_rate(args.n, args.seed, checker=checker, **how) for name, how in CONDITIONS.items()}
+    alarms = false_alarms(args.n, args.seed, checker)
+    if args.json:
+        print(json.dumps({"errors": report, "false_alarms": alarms}))
+        return
+    print(f"{'condition':36} {'cells wrong':>24} {'scenes wrong':>24} {'unknown':>8}   (95 % intervals)")
+    for name, r in report.items():
+        cells, scenes = ("{:6.2%} [{:5.2%}, {:6.2%}]".format(r[k], *r[f"{k}_interval"]) for k in ("cells", "scenes"))
+        print(f"{name:36} {cells:>24} {scenes:>24} {r['unknown']:8.2%}")
+    low, high = alarms["interval"]
+    print(
+        f"cells without a thing of the world taken for one: blended sprites {alarms['blends']:.2%}, "
+        f"blotches {alarms['blotches']:.2%}; together [{low:.2%}, {high:.2%}]"
+    )
+
+
+if __name__ == "__main__":
+    main()
