@@ -1,0 +1,1 @@
+"""Training of every part of the small model. Imports flow downwards only: nothing below knows about this package."""
