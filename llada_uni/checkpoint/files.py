@@ -165,6 +165,11 @@ class WeightFiles:
                 raise UserError(f"{file} ({size} bytes) is truncated or damaged ({reason})") from error
         return self._open[file]
 
+    @property
+    def files(self) -> list[Path]:
+        """The weight files themselves, without the index."""
+        return sorted(set(self._where.values()))
+
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
