@@ -1,0 +1,71 @@
+"""Grouped-query attention with normalised queries and keys.
+
+x [B, T, D] -> fused projection -> queries, keys (RMSNorm, rotary), values -> softmax attention -> [B, T, D].
+Axes: B batch, T query places, S key places, D width, H query heads, G key/value heads, d features a head.
+Source: arXiv:2604.20796 and the released configuration.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llada_uni.backbone.cache import KeyValueCache
+from llada_uni.backbone.norm import RMSNorm, rms_norm
+from llada_uni.backbone.rope import apply_rotary
+from llada_uni.config import BackboneConfig
+
+
+class Linear(nn.Linear):
+    """A projection without bias, whose values are set by the backbone and never by global random state."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def reset_parameters(self) -> None:
+        return
+
+
+class Attention(nn.Module):
+    """One attention sub-layer; `layer` is its number, under which a cache keeps its keys and values."""
+
+    def __init__(self, config: BackboneConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.groups, self.head_dim = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        self.eps = config.rms_norm_eps
+        self.query_key_value = Linear(config.hidden_size, (self.heads + 2 * self.groups) * self.head_dim)
+        self.query_layernorm = RMSNorm(self.head_dim, self.eps)
+        self.key_layernorm = RMSNorm(self.head_dim, self.eps)
+        self.dense = Linear(self.heads * self.head_dim, config.hidden_size)
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        """x [B, T, D], rotary tables of the T places, mask [B or 1, 1, T, S] bool (True = may attend) or
+        None.
+        """
+        batch, tokens, _ = x.shape
+        fused = self.query_key_value(x).view(batch, tokens, self.heads + 2 * self.groups, self.head_dim)
+        queries_keys, values = fused.split((self.heads + self.groups, self.groups), 2)
+        # Queries and keys lie side by side: normalise and turn them together, each with its own scale.
+        scale = torch.cat(
+            (
+                self.query_layernorm.weight.expand(self.heads, -1),
+                self.key_layernorm.weight.expand(self.groups, -1),
+            )
+        )
+        queries_keys = apply_rotary(rms_norm(queries_keys, scale, self.eps), rotary).transpose(1, 2)
+        queries, keys = queries_keys.split((self.heads, self.groups), 1)
+        values = values.transpose(1, 2)
+        if cache is not None:
+            keys, values = cache.append(self.layer, keys, values)
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, enable_gqa=self.heads != self.groups
+        )
+        return self.dense(mixed.transpose(1, 2).reshape(batch, tokens, -1))

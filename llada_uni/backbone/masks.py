@@ -1,0 +1,68 @@
+"""Attention masks of block diffusion, as pure functions of positions. True = may attend.
+
+A sequence is cut into blocks of `block_length` from position 0 (arXiv:2604.20796; see docs/tour.md). A place
+sees all of its own block and every block before it. Positions may be negative (a branch that is aligned to
+the end of another sequence): blocks keep the same borders there, floor(position / block_length).
+Axes: T query places, S key places, B leading batch axes, which broadcast.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def block_index(positions: Tensor, block_length: int) -> Tensor:
+    """The number of the block each position lies in, rounding down (also below 0)."""
+    return torch.div(positions, block_length, rounding_mode="floor")
+
+
+def block_causal(positions_q: Tensor, positions_k: Tensor, block_length: int) -> Tensor:
+    """[..., T] and [..., S] positions -> [..., T, S] bool: the key's block is not after the query's."""
+    return block_index(positions_k, block_length).unsqueeze(-2) <= block_index(
+        positions_q, block_length
+    ).unsqueeze(-1)
+
+
+def block_causal_square(length: int, block_length: int, device: torch.device | str | None = None) -> Tensor:
+    """The mask [1, 1, length, length] of one whole sequence that starts at position 0."""
+    positions = torch.arange(length, device=device)
+    return block_causal(positions, positions, block_length)[None, None]
+
+
+def same_segment(segments_q: Tensor, segments_k: Tensor) -> Tensor:
+    """[..., T] and [..., S] segment numbers -> [..., T, S] bool: both places belong to the same packed
+    sample.
+    """
+    return segments_q.unsqueeze(-1) == segments_k.unsqueeze(-2)
+
+
+def with_padding(mask: Tensor, valid_k: Tensor) -> Tensor:
+    """Take padded keys out of a mask [..., T, S]; valid_k [..., S] is False at padding.
+
+    A padded query still sees itself where T = S, because a row without any key has no softmax.
+    """
+    kept = mask & valid_k.unsqueeze(-2)
+    if mask.shape[-1] == mask.shape[-2]:
+        own = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+        kept = kept | (own & ~valid_k.unsqueeze(-2))
+    return kept
+
+
+def two_stream(positions: Tensor, block_length: int, segments: Tensor | None = None) -> Tensor:
+    """Training mask for a noised copy beside its clean sequence, laid out as [x_t | x_0] (arXiv:2604.20796,
+    training).
+
+    positions [..., L] of one copy (both copies carry the same), segments [..., L] for packed samples or None.
+    Returns [..., 2L, 2L] bool: a noised block sees itself and the clean blocks before it; clean blocks see
+    clean blocks up to themselves; nothing else.
+    """
+    block = block_index(positions, block_length)
+    earlier = block.unsqueeze(-2) < block.unsqueeze(-1)
+    own = block.unsqueeze(-2) == block.unsqueeze(-1)
+    if segments is not None:
+        together = same_segment(segments, segments)
+        earlier, own = earlier & together, own & together
+    noised = torch.cat((own, earlier), -1)
+    clean = torch.cat((torch.zeros_like(own), own | earlier), -1)
+    return torch.cat((noised, clean), -2)

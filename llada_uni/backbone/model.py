@@ -1,0 +1,148 @@
+"""The whole backbone: token ids -> embeddings -> layers (attention, then dense or mixture of experts) ->
+logits.
+
+What is special about this model: attention is not causal but block-causal (the caller gives the mask), every
+layer but the first ones has a mixture of experts, and the vocabulary holds text and image codes side by side.
+Logits at a place speak about that very place, not about the next one.
+Axes: B batch, T query places, S key places, D width, V vocabulary.
+State-dict names are the released ones, but for the experts, which are stacked (see checkpoint/layout.py).
+Source: arXiv:2604.20796 and the released configuration.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llada_uni.backbone.attention import Attention, Linear
+from llada_uni.backbone.cache import KeyValueCache
+from llada_uni.backbone.moe import MixtureOfExperts, SwiGLU
+from llada_uni.backbone.norm import RMSNorm
+from llada_uni.backbone.rope import rotary_tables
+from llada_uni.config import BackboneConfig
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, config: BackboneConfig, layer: int, experts: str) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp: nn.Module
+        if config.is_dense(layer):
+            self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+        else:
+            self.mlp = MixtureOfExperts(config, experts)
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        x = x + self.attention(self.input_layernorm(x), rotary, mask, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Trunk(nn.Module):
+    """Embedding, layers and the final norm: what the released names call `model`."""
+
+    def __init__(self, config: BackboneConfig, experts: str) -> None:
+        super().__init__()
+        # Given a weight, nn.Embedding does not draw one from global random state.
+        self.word_embeddings = nn.Embedding(
+            config.vocab_size, config.hidden_size, _weight=torch.empty(config.vocab_size, config.hidden_size)
+        )
+        self.layers = nn.ModuleList(Layer(config, i, experts) for i in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Backbone(nn.Module):
+    """The block-diffusion language model.
+
+    experts: "grouped" (fast) or "plain" (the definition); both compute the same.
+    generator: for the starting values; without one they are those of seed 0. On the meta device none are
+    drawn.
+    """
+
+    def __init__(
+        self, config: BackboneConfig, experts: str = "grouped", generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config, experts)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        if not self.lm_head.weight.is_meta:
+            self.init_weights(generator or torch.Generator(self.lm_head.weight.device).manual_seed(0))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Normal values of width `initializer_range` in every matrix; norms one, expert biases zero."""
+        for parameter in self.parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """States after the final norm, [B, T, D].
+
+        input_ids [B, T] int64; position_ids [B, T] or [1, T] (default: 0.. from the cache's length on);
+        attention_mask [B or 1, 1, T, S] bool, True = may attend, with at least one True a row (None: all
+        may), S = T, or the cache's length + T. With a cache the T places are appended and committed to it.
+        """
+        if position_ids is None:
+            start = 0 if cache is None else cache.length
+            position_ids = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)[None]
+        x = self.model.word_embeddings(input_ids)
+        rotary = rotary_tables(position_ids, self.config.rotary_dim, self.config.rope_theta, x.dtype)
+        for layer in self.model.layers:
+            x = layer(x, rotary, attention_mask, cache)
+        if cache is not None:
+            cache.advance(input_ids.shape[1])
+        return self.model.norm(x)
+
+    def logits(self, hidden: Tensor, ids: slice | Tensor | None = None) -> Tensor:
+        """Scores of the vocabulary for states [..., D] -> [..., V] in float32 (float64 for a float64 model).
+
+        ids: only these rows of the vocabulary: a slice (no copy is made) or an index tensor [V'].
+        """
+        weight = self.lm_head.weight if ids is None else self.lm_head.weight[ids]
+        scores = F.linear(hidden, weight)
+        return scores if scores.dtype == torch.float64 else scores.float()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        logits_at: Tensor | None = None,
+    ) -> Tensor:
+        """Logits in float32: [B, T, V], or only where wanted; other arguments as for `hidden`.
+
+        logits_at: [B, T] bool -> [places, V] in the order of `input_ids[logits_at]`;
+        [places] int64 into the B * T flattened places -> [places, V]. The head is the dearest product of a
+        step.
+        """
+        hidden = self.hidden(input_ids, position_ids, attention_mask, cache)
+        if logits_at is not None:
+            if logits_at.dtype == torch.bool:
+                logits_at = logits_at.flatten().nonzero().squeeze(1)
+            hidden = hidden.flatten(0, 1).index_select(0, logits_at)
+        return self.logits(hidden)
+
+    def reset_load(self) -> None:
+        """Set every router's count of choices back to zero."""
+        for router in self.routers():
+            router.reset_load()
+
+    def routers(self) -> list[nn.Module]:
+        """The routers of all mixture-of-experts layers, from the first on."""
+        return [layer.mlp.gate for layer in self.model.layers if isinstance(layer.mlp, MixtureOfExperts)]

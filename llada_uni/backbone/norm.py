@@ -1,0 +1,62 @@
+"""Root-mean-square normalisation, with a backward pass of its own.
+
+x [..., *W] -> x / rms(x over the last axis) * weight [*W].
+Axes: D the last (normalised) axis; W the trailing axes that the weight covers ([D], or [H, D] for heads).
+On a CPU the framework's composite backward costs several times the forward; the hand-written one needs no
+more than what is kept here (the normalised x and one number a row), and training spends a fifth less time for
+it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def rms_norm_plain(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The definition, in float32 or wider whatever x is: what `rms_norm` must equal."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return weight * normed.to(x.dtype)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        # Not vector_norm: on a CPU it adds up naively and loses a digit against this sum.
+        scale = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        normed = x * scale
+        ctx.save_for_backward(normed, weight, scale)
+        return normed * weight
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        normed, weight, scale = ctx.saved_tensors
+        product = grad * normed
+        grad_weight = product.sum(tuple(range(grad.dim() - weight.dim())))
+        mean = product.mul_(weight).sum(-1, keepdim=True).div_(-normed.shape[-1])
+        grad_x = (grad * weight).addcmul_(normed, mean).mul_(scale)
+        return grad_x, grad_weight, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Normalise the last axis of x and scale it by `weight` (shape: any trailing axes of x).
+
+    Same numbers as `rms_norm_plain`. Half precision goes there too: its statistics must be float32.
+    """
+    if x.dtype in (torch.float32, torch.float64) and x.dtype == weight.dtype:
+        return _RMSNorm.apply(x, weight, eps)
+    return rms_norm_plain(x, weight, eps)
+
+
+class RMSNorm(nn.Module):
+    """RMSNorm over the last axis with one learned scale a feature (released: eps 1e-6)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
