@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from torch import Tensor, nn
 
+from llada_uni.decoder.model import save_transformer
 from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.training.loop import LoopConfig, run, save_atomic
 from llada_uni.training.records import load_objective
@@ -173,9 +174,10 @@ def main() -> None:
             error = x + (1 - t) * v - walk["end"]
             return error.square().mean(), {}
 
-    run(nn.ModuleDict({"model": model}), loss, LoopConfig(args.steps, args.lr, args.out, weight_decay=0.0))
-    torch.save(model.sigvq.state_dict(), f"{args.out}/sigvq_embedding.pt")
-    model.transformer.save_pretrained(f"{args.out}/transformer")
+    config = LoopConfig(args.steps, args.lr, args.out, warmup=200, decay="wsd", weight_decay=0.0, betas=(0.9, 0.99))
+    run(nn.ModuleDict({"model": model}), loss, config)
+    model.sigvq.save_pretrained(f"{args.out}/sigvq_embedding.pt")
+    save_transformer(model.transformer, f"{args.out}/transformer")
 
 
 if __name__ == "__main__":

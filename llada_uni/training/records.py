@@ -10,6 +10,7 @@ answer, the end mark of an image) is CONTEXT. Codes are extracted once, here, an
 from __future__ import annotations
 
 import argparse
+import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -155,6 +156,7 @@ def main() -> None:
         "image_token_offset": offset,
     }
     save_atomic(data, Path(args.out))
+    Path(args.out).with_suffix(".json").write_text(json.dumps({"image_token_offset": offset, "seed": args.seed}))
     for n, task in enumerate(tasks):
         chosen = lengths[data["task"] == n].float()
         print(f"{task}: {len(chosen)} records, mean length {chosen.mean():.1f}, longest {int(chosen.max())}")
