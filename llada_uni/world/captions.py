@@ -25,12 +25,12 @@ def caption(scene: Scene) -> str:
 
 
 def compact(things: list[tuple[int, Thing]], styles: bool) -> str:
-    """"cartoon cat top left, flat dog top right": things with their places in as few words as possible."""
+    """Things with their places in few words: "cartoon cat top left, flat dog top right"."""
     return ", ".join(f"{t.style + ' ' if styles else ''}{t.concept} {POSITIONS[i]}" for i, t in things)
 
 
 def quantity(concept: str, count: int, style: str | None = None) -> str:
-    """"a cat", "three cartoon cats"."""
+    """A number of one concept: "a cat", "three cartoon cats"."""
     prefix = f"{style} " if style else ""
     if count == 1:
         return article(prefix + concept)

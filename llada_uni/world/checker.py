@@ -1,13 +1,14 @@
 """Reads a picture back into a scene by matching sprites: no learned part, so scores can rest on it.
 
 picture -> 64 x 64 colours -> four cells, each in nine windows shifted by a pixel -> squared distance to every
-candidate (concept x style x background colour, and the empty cell of every colour) by one matrix product -> the
-background that explains all four cells best -> the nearest thing in each cell, or `unknown` where nothing fits.
+candidate (concept x style x background colour, and the empty cell of every colour) by one matrix product ->
+the background that explains all four cells best -> the nearest thing in each cell, or `unknown` where
+nothing fits.
 
     python -m llada_uni.world.checker --n 500
 
-states the error rates on rendered, noisy, blurred and shifted pictures, and how often a picture that shows no thing
-of the world (two sprites blended, blotches) is taken for one.
+states the error rates on rendered, noisy, blurred and shifted pictures, and how often a picture that shows
+no thing of the world (two sprites blended, blotches) is taken for one.
 Legend: Q queries (4 cells x 9 windows), K candidates (726), P values of a cell (32 x 32 x 3), C colours.
 """
 
@@ -42,9 +43,9 @@ _TWO_TONES = tuple(
 class Reading:
     """What the checker sees.
 
-    scene: the nearest scene; unknown cells are empty in it. confidence: per cell, 0 to 1: how much nearer the thing
-    is than the best one of another concept, 1 - best / that distance (styles of one concept may look alike; the
-    nearest style counts). unknown: per cell, True where nothing fits well.
+    scene: the nearest scene; unknown cells are empty in it. confidence: per cell, 0 to 1: how much nearer
+    the thing is than the best one of another concept, 1 - best / that distance (styles of one concept may
+    look alike; the nearest style counts). unknown: per cell, True where nothing fits well.
     error: per cell, mean squared difference to the nearest candidate, colours from 0 to 1.
     """
 
@@ -59,7 +60,9 @@ class Checker:
 
     def __init__(self, size: int = 128, max_error: float = 0.02, min_confidence: float = 0.25) -> None:
         if size < 2 * _CELL or size % 2:
-            raise UserError(f"the checker reads pictures of an even side of at least {2 * _CELL}, asked for {size}")
+            raise UserError(
+                f"the checker reads pictures of an even side of at least {2 * _CELL}, asked for {size}"
+            )
         self.size, self.max_error, self.min_confidence = size, max_error, min_confidence
 
     @cached_property
@@ -74,7 +77,8 @@ class Checker:
         return table, (table * table).sum(0)
 
     def distances(self, image: Image.Image | np.ndarray) -> np.ndarray:
-        """Mean squared differences [4 cells, C colours, T things] of the best of nine shifts (colours 0 to 1)."""
+        """Mean squared differences [4 cells, C colours, T things] of the best of nine shifts (colours 0 to
+        1)."""
         array = _as_array(image, self.size)
         small = np.pad(_shrink(array, 2 * _CELL), ((1, 1), (1, 1), (0, 0)), mode="edge")
         queries = np.stack(
@@ -130,7 +134,8 @@ def _shrink(array: np.ndarray, side: int) -> np.ndarray:
 
 
 def _background(per_color: np.ndarray) -> tuple[tuple[str, ...], str | None]:
-    """The plain or two-tone background with the least summed distance [4, C]; two tones must be clearly better."""
+    """The plain or two-tone background with the least summed distance [4, C]; two tones must be clearly
+    better."""
     plain = per_color.sum(0)
     best, found = float(plain.min()), ((_COLOR_NAMES[int(plain.argmin())],), None)
     limit = 0.8 * best  # two tones always fit at least as well: they must pay
@@ -146,7 +151,8 @@ def _background(per_color: np.ndarray) -> tuple[tuple[str, ...], str | None]:
 def disturb(
     array: np.ndarray, rng: np.random.Generator, noise: float = 0.0, blur: float = 0.0, shift: int = 0
 ) -> np.ndarray:
-    """A picture made worse: Gaussian noise of sigma `noise` (of 255), Gaussian blur of radius `blur`, moved."""
+    """A picture made worse: Gaussian noise of sigma `noise` (of 255), Gaussian blur of radius `blur`,
+    moved."""
     if shift:
         dy, dx = rng.choice((-shift, shift), 2)
         padded = np.pad(array, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
@@ -159,13 +165,18 @@ def disturb(
 
 
 def error_rate(
-    n: int, seed: int = 0, noise: float = 0.0, blur: float = 0.0, shift: int = 0, checker: Checker | None = None
+    n: int,
+    seed: int = 0,
+    noise: float = 0.0,
+    blur: float = 0.0,
+    shift: int = 0,
+    checker: Checker | None = None,
 ) -> dict:
     """Reads n random rendered scenes (a fifth with two tones) after `disturb`.
 
-    Returns {"cells", "cells_interval", "scenes", "scenes_interval", "unknown", "n"}: shares of cells read wrong
-    (another thing, or nothing, or unknown), of scenes with anything wrong (background too), of cells called unknown;
-    intervals are 95 % Wilson.
+    Returns {"cells", "cells_interval", "scenes", "scenes_interval", "unknown", "n"}: shares of cells read
+    wrong (another thing, or nothing, or unknown), of scenes with anything wrong (background too), of cells
+    called unknown; intervals are 95 % Wilson.
     """
     checker = checker or Checker()
     rng, numbers = random.Random(seed), np.random.default_rng(seed)
@@ -173,7 +184,9 @@ def error_rate(
     for _ in range(n):
         scene = sample_scene(rng, "any", two_tone=0.2)
         reading = checker.read(disturb(render_array(scene, checker.size), numbers, noise, blur, shift))
-        bad = sum(a != b or u for a, b, u in zip(reading.scene.cells, scene.cells, reading.unknown, strict=True))
+        bad = sum(
+            a != b or u for a, b, u in zip(reading.scene.cells, scene.cells, reading.unknown, strict=True)
+        )
         wrong_cells += bad
         unknown += sum(reading.unknown)
         wrong_scenes += bad > 0 or reading.scene != scene
@@ -205,7 +218,10 @@ def false_alarms(n: int, seed: int = 0, checker: Checker | None = None) -> dict:
         blotches = Image.fromarray(coarse).resize((checker.size,) * 2, Image.Resampling.BICUBIC)
         taken["blotches"] += sum(t is not None for t in checker.read(blotches).scene.cells)
     cells = half * len(POSITIONS)
-    return {k: v / cells for k, v in taken.items()} | {"n": n, "interval": wilson(sum(taken.values()), 2 * cells)}
+    return {k: v / cells for k, v in taken.items()} | {
+        "n": n,
+        "interval": wilson(sum(taken.values()), 2 * cells),
+    }
 
 
 def _full(rng: random.Random) -> Scene:
@@ -228,7 +244,9 @@ CONDITIONS: dict[str, dict[str, float]] = {
 
 def main(argv: list[str] | None = None) -> None:
     """Command line: prints a row per condition, or JSON."""
-    parser = argparse.ArgumentParser(prog="python -m llada_uni.world.checker", description="the checker's own errors")
+    parser = argparse.ArgumentParser(
+        prog="python -m llada_uni.world.checker", description="the checker's own errors"
+    )
     parser.add_argument("--n", type=int, default=500, help="pictures a condition")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -243,7 +261,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     print(f"{'condition':36} {'cells wrong':>24} {'scenes wrong':>24} {'unknown':>8}   (95 % intervals)")
     for name, r in report.items():
-        cells, scenes = ("{:6.2%} [{:5.2%}, {:6.2%}]".format(r[k], *r[f"{k}_interval"]) for k in ("cells", "scenes"))
+        cells, scenes = (
+            "{:6.2%} [{:5.2%}, {:6.2%}]".format(r[k], *r[f"{k}_interval"]) for k in ("cells", "scenes")
+        )
         print(f"{name:36} {cells:>24} {scenes:>24} {r['unknown']:8.2%}")
     low, high = alarms["interval"]
     print(

@@ -126,5 +126,3 @@ def sample_inpaint(rng: random.Random, kind: str, split: str, wordings: str) -> 
         return Sample("inpaint", kind, [Turn("user", [prompt])], [scene], expect)
 
     return until(make)
-
-

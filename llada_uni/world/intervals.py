@@ -8,8 +8,8 @@ from math import sqrt
 def wilson(successes: float, trials: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson score interval (95 % at z = 1.96) of a share successes / trials; (0, 1) without trials.
 
-    For shares that are means of numbers in [0, 1] it is wider than needed, never narrower: a number in [0, 1] varies
-    at most as much as a yes-or-no with the same mean.
+    For shares that are means of numbers in [0, 1] it is wider than needed, never narrower:
+    such a number varies at most as much as a yes-or-no with the same mean.
     """
     if trials <= 0:
         return 0.0, 1.0

@@ -36,7 +36,8 @@ class Sample:
     turns: all turns up to and including the last one of the user; answer: the wanted parts of the next turn;
     expect: what a checker judges. By task:
       t2i, think   "objects": list of {concept, style or None, position (cell 0..3) or None}, "background":
-                   name or None. Only what the prompt fixes stands there; any other object in the picture is wrong.
+                   name or None. Only what the prompt fixes stands there; any other object in the picture is
+                   wrong.
       inpaint      the same, and "source": Scene, "cells": the cells to refill, "scene": the wanted Scene.
       understand   "answer": str.
       edit         "source": Scene, "scene": the whole wanted Scene, "cells": the cells that change.

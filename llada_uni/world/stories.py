@@ -1,8 +1,8 @@
 """Illustrated stories: sentences and scenes in turn; characters persist and something happens each time.
 
-The sentences follow a small grammar, so that `read_sentence` can say what a frame must show: every thing in it
-is named; a place names the background colour; a position is named when something comes or moves. What nobody
-mentions stays where it was. The kind is the number of frames.
+The sentences follow a small grammar, so that `read_sentence` can say what a frame must show: every thing in
+it is named; a place names the background colour; a position is named when something comes or moves. What
+nobody mentions stays where it was. The kind is the number of frames.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ def sample_story(rng: random.Random, kind: str, split: str, wordings: str) -> Sa
 def read_sentence(sentence: str) -> dict:
     """What the frame under `sentence` must show.
 
-    Returns {"things": names in order, "place": background colour or None, "at": (name, cell) or None}; "at" is
-    the thing that came or moved to a named position. A sentence outside the grammar gives what it names.
+    Returns {"things": names in order, "place": background colour or None, "at": (name, cell) or None}; "at"
+    is the thing that came or moved to a named position. A sentence outside the grammar gives what it names.
     """
     words = re.findall(r"[a-z0-9]+", sentence.lower())
     things: list[str] = []

@@ -131,7 +131,7 @@ def article(phrase: str) -> str:
 
 
 def joined(phrases: list[str]) -> str:
-    """"x", "x and y", "x , y and z" without the space before the comma."""
+    """ "x", "x and y", "x , y and z" without the space before the comma."""
     if len(phrases) < 2:
         return "".join(phrases)
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"

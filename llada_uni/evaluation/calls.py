@@ -1,0 +1,68 @@
+"""The evaluation's side of the model's public calls: everything is asked through them, as a user would.
+
+A result may be a plain string or picture, or an object with `.text`, `.image`, `.thinking`: both are read
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from llada_uni.errors import UserError
+
+
+def text_of(result: Any) -> str:
+    """The words of a result."""
+    if isinstance(result, str):
+        return result
+    found = getattr(result, "text", None)
+    return found if isinstance(found, str) else ""
+
+
+def picture_of(result: Any) -> Image.Image:
+    """The picture of a result; UserError when it carries none."""
+    if isinstance(result, Image.Image):
+        return result
+    found = getattr(result, "image", None)
+    if not isinstance(found, Image.Image):
+        raise UserError("the model gave no picture")
+    return found
+
+
+def thinking_of(result: Any) -> str:
+    """The thought written before a picture, "" without one."""
+    found = getattr(result, "thinking", None)
+    return found if isinstance(found, str) else ""
+
+
+def frames_of(parts: Iterable[Any]) -> list[tuple[str, Image.Image | None]]:
+    """Pairs (sentence, picture) of an interleaved answer.
+
+    A picture without words of its own has the sentence ""; words that no picture follows have the picture
+    None.
+    """
+    frames: list[tuple[str, Image.Image | None]] = []
+    words: list[str] = []
+    for part in parts:
+        image = part if isinstance(part, Image.Image) else getattr(part, "image", None)
+        if isinstance(image, Image.Image):
+            frames.append((" ".join(words).strip(), image))
+            words = []
+        elif text_of(part).strip():
+            words.append(text_of(part).strip())
+    if words:
+        frames.append((" ".join(words), None))
+    return frames
+
+
+def cell_mask(cells: Iterable[int], size: int) -> Image.Image:
+    """Mask for refilling, mode "L": 255 where the picture is to be drawn anew, 0 where it stays."""
+    mask = Image.new("L", (size, size), 0)
+    half = size // 2
+    for cell in cells:
+        y, x = (cell // 2) * half, (cell % 2) * half
+        ImageDraw.Draw(mask).rectangle((x, y, x + half - 1, y + half - 1), fill=255)
+    return mask

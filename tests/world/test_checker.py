@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llada_uni.errors import UserError
+from llada_uni.world.checker import Checker, disturb, error_rate, false_alarms, main
+from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
+from llada_uni.world.intervals import wilson
+from llada_uni.world.render import render, render_array
+from llada_uni.world.scene import Scene, Thing, sample_scene
+
+
+@pytest.fixture(scope="module")
+def checker() -> Checker:
+    return Checker()
+
+
+def test_every_thing_on_every_color_is_read_in_every_cell(checker: Checker) -> None:
+    things = [Thing(c, s) for c in CONCEPTS for s in STYLES]
+    for color in COLORS:
+        for i in range(0, len(things), 4):
+            scene = Scene(tuple(things[i : i + 4]), (color,))
+            reading = checker.read(render(scene))
+            assert reading.scene == scene
+            assert not any(reading.unknown)
+            assert max(reading.error) < 1e-3
+
+
+def test_empty_and_two_tone_pictures(checker: Checker) -> None:
+    empty = Scene((None,) * 4, ("pink",))
+    assert checker.read(render(empty)).scene == empty
+    rng = random.Random(0)
+    for _ in range(30):
+        scene = sample_scene(rng, "any", two_tone=1.0)
+        assert checker.read(render(scene)).scene == scene
+
+
+@pytest.mark.parametrize(
+    "how", [{"noise": 8.0}, {"noise": 16.0}, {"blur": 1.0}, {"shift": 1}, {"shift": 2}], ids=str
+)
+def test_error_rate_is_low_on_disturbed_pictures(checker: Checker, how: dict) -> None:
+    rates = error_rate(40, seed=1, checker=checker, **how)
+    assert rates["cells"] <= 0.01
+    assert rates["cells_interval"][0] <= rates["cells"] <= rates["cells_interval"][1]
+
+
+def test_it_says_unknown_rather_than_guess(checker: Checker) -> None:
+    alarms = false_alarms(40, seed=2, checker=checker)
+    assert alarms["blends"] < 0.10
+    assert alarms["blotches"] < 0.05
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    reading = checker.read(noise)
+    assert all(reading.unknown)
+    assert reading.scene.things() == []
+
+
+def test_errors_are_counted(checker: Checker) -> None:
+    # Heavy blur must show up in the rate: the measurement can fail.
+    assert error_rate(10, seed=0, blur=12.0, checker=checker)["cells"] > 0.2
+
+
+def test_one_wrong_cell_does_not_hide_the_others(checker: Checker) -> None:
+    scene = Scene((Thing("cat", "flat"), Thing("dog", "3d"), None, Thing("bus", "cartoon")), ("green",))
+    pixels = render_array(scene)
+    pixels[64:, 64:] = np.random.default_rng(1).integers(0, 256, (64, 64, 3))
+    reading = checker.read(pixels)
+    assert reading.unknown == (False, False, False, True)
+    assert reading.scene == scene.replace_cell(3, None)
+    assert reading.confidence[3] < min(reading.confidence[:3])
+
+
+@pytest.mark.parametrize("size", [64, 256, 500])
+def test_other_sizes_and_modes(checker: Checker, size: int) -> None:
+    scene = Scene((Thing("cat", "cartoon"), None, Thing("key", "3d"), Thing("cake", "flat")), ("blue",))
+    picture = render(scene, size)
+    assert checker.read(picture).scene == scene
+    assert checker.read(picture.convert("RGBA")).scene == scene
+
+
+def test_disturb_is_seeded_and_keeps_the_shape() -> None:
+    pixels = render_array(Scene((Thing("cat", "flat"), None, None, None)))
+    one, two = (disturb(pixels, np.random.default_rng(3), 8.0, 1.0, 2) for _ in range(2))
+    assert (one == two).all()
+    assert one.shape == pixels.shape and one.dtype == np.uint8
+    assert (disturb(pixels, np.random.default_rng(0)) == pixels).all()
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--n", "3", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["errors"]["clean"]["cells"] == 0.0
+    main(["--n", "2"])
+    out = capsys.readouterr().out
+    assert "noise 16/255" in out and "blended sprites" in out
+    with pytest.raises(SystemExit) as stop:
+        main(["--n", "0"])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("size", [0, 62, 127])
+def test_bad_sizes(size: int) -> None:
+    with pytest.raises(UserError, match="even side"):
+        Checker(size)
+
+
+def test_wilson() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+    low, high = wilson(8, 10)
+    assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)  # textbook value
+    assert wilson(0, 50)[0] == 0.0 and wilson(50, 50)[1] == 1.0
+
+
+def test_pictures_of_any_shape_are_read_without_failing(checker: Checker) -> None:
+    assert checker.read(Image.new("L", (1, 7))).scene.things() == []

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llada_uni.errors import UserError
+from llada_uni.world.art import ART_DIR, sprite
+from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
+from llada_uni.world.render import cell_pixels, render, render_array
+from llada_uni.world.scene import Scene, Thing
+
+CAT = Thing("cat", "cartoon")
+
+
+def test_every_sprite_is_there_and_drawn() -> None:
+    seen = set()
+    for style in STYLES:
+        for name in CONCEPTS:
+            art = np.asarray(sprite(name, style))
+            assert art.shape == (64, 64, 4)
+            assert (art[..., 3] > 128).mean() > 0.05, (name, style)  # not blank
+            seen.add(art.tobytes())
+    assert len(seen) == len(STYLES) * len(CONCEPTS)
+
+
+def test_art_is_attributed() -> None:
+    text = (ART_DIR / "ATTRIBUTION.md").read_text()
+    for word in ("Apache", "CC-BY", "MIT", "Noto", "Twemoji", "Fluent"):
+        assert word.lower() in text.lower(), word
+
+
+@pytest.mark.parametrize("size", [16, 64, 128])
+def test_things_stand_in_their_cells_on_their_color(size: int) -> None:
+    scene = Scene((None, CAT, None, None), ("green", "pink"), "rows")
+    pixels, half = render_array(scene, size), size // 2
+    assert pixels.shape == (size, size, 3) and pixels.dtype == np.uint8
+    assert (pixels[:half, :half] == COLORS["green"]).all()
+    assert (pixels[half:] == COLORS["pink"]).all()
+    assert (pixels[:half, half:] == cell_pixels(CAT, "green", half)).all()
+    assert (pixels[:half, half:] != COLORS["green"]).any()
+    if size >= 64:  # nothing reaches the border, where there are pixels enough for one
+        assert (pixels[0, half:] == COLORS["green"]).all()
+
+
+def test_render_is_a_picture_and_repeats() -> None:
+    scene = Scene((CAT,) * 4, ("white",))
+    picture = render(scene, 128)
+    assert (picture.mode, picture.size) == ("RGB", (128, 128))
+    assert picture.tobytes() == render(scene, 128).tobytes()
+    pixels = render_array(scene, 128)
+    pixels[:] = 0  # the caller's own copy: the cache stays as it was
+    assert (render_array(scene, 128) != 0).any()
+
+
+@pytest.mark.parametrize("size", [0, 15, 14, 33])
+def test_bad_sizes(size: int) -> None:
+    with pytest.raises(UserError, match="even"):
+        render_array(Scene((None,) * 4), size)
+
+
+def test_unknown_sprites() -> None:
+    with pytest.raises(UserError, match="zebra"):
+        sprite("zebra", "flat")
+    with pytest.raises(UserError, match="oil"):
+        sprite("cat", "oil")
