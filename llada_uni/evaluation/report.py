@@ -34,10 +34,13 @@ def _share(scores: list[float]) -> dict:
     return {"score": sum(scores) / len(scores), "n": len(scores), "interval": [low, high]}
 
 
-def build_report(records: list[Record], suites: list[str], settings: dict) -> dict:
+def build_report(records: list[Record], suites: list[str], failed: dict[str, str], settings: dict) -> dict:
     """The report described at `run_suites`. The decoder's overall number is that of the turbo decoder."""
     report: dict = {"suites": {}, "settings": settings}
     for suite in suites:
+        if suite in failed:
+            report["suites"][suite] = {"meaning": HEADLINES[suite], "failed": failed[suite]}
+            continue
         mine = [r for r in records if r.suite == suite]
         keys = sorted({r.key for r in mine})
         classes = {key: _share([r.score for r in mine if r.key == key]) for key in keys}
@@ -64,6 +67,9 @@ def format_table(report: dict) -> str:
     """The report as plain text, one row a suite and one a class, and the settings it was made with."""
     rows = []
     for name, suite in report["suites"].items():
+        if "failed" in suite:
+            rows.append(f"{name:12} FAILED: {suite['failed']}")
+            continue
         low, high = suite["interval"]
         rows.append(
             f"{name:12} {suite['overall']:6.3f}  [{low:.3f}, {high:.3f}]  n={suite['n']}  {suite['meaning']}"
@@ -74,9 +80,8 @@ def format_table(report: dict) -> str:
             )
         rows.append("  " + ", ".join(f"{k} {v:.3f}" for k, v in suite["metrics"].items()))
     used = report["settings"]
-    rows.append(
-        f"split {used['split']}, seed {used['seed']}, {used['limit']} samples a suite; calls: {used['calls']}"
-    )
+    rows.append(f"split {used['split']}, seed {used['seed']}, {used['limit']} samples a suite")
+    rows.append(f"calls: {used['calls']}; defaults of the model: {used['model_defaults']}")
     return "\n".join(rows)
 
 

@@ -27,16 +27,17 @@ from llada_uni.world.scene import Scene, sample_scene
 from llada_uni.world.tasks import sample_task
 
 DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {
-    "generate": {"steps": 8, "cfg_scale": 2.0, "decoder": "turbo"},
-    "think": {"steps": 8, "cfg_scale": 2.0, "decoder": "turbo"},
+    "generate": {"decoder": "turbo"},
+    "think": {"decoder": "turbo"},
     "understand": {},
     "edit": {"decoder": "turbo"},
     "inpaint": {"decoder": "turbo"},
     "interleave": {"max_frames": 4, "decoder": "turbo"},
+    "decode": {},
     "size": {"pixels": 128},
 }
-"""Keyword arguments of the model's calls; what is not named keeps the model's own default. Written into the
-report."""
+"""Keyword arguments of the model's calls; what is not named is the model directory's own default. Both are
+written into the report."""
 
 
 @dataclass
@@ -171,8 +172,9 @@ def ask_decoder(context: Context, scene: Scene, seed: int, variant: str) -> Reco
     """Codes of a rendered picture, decoded and read; no backbone takes part. Right: things read in their
     cells."""
     before = context.picture(scene)
+    how = context.settings["decode"]
     codes = context.model.encode_image(before)
-    after = calls.picture_of(context.model.decode_codes(codes, decoder=variant, seed=seed))
+    after = calls.picture_of(context.model.decode_codes(codes, decoder=variant, seed=seed, **how))
     reading = context.checker.read(after)
     scores = scoring.score_decoded(scene, reading)
     pictures = [("before", before), ("after", after)]
@@ -236,6 +238,12 @@ def _records(context: Context, suite: str, limit: int, seed: int, split: str) ->
         yield record
 
 
+def _defaults_of(model: Any) -> dict | None:
+    """The settings that the model's directory brings, where it has any: None for other models."""
+    defaults = getattr(getattr(model, "parts", None), "defaults", None)
+    return defaults.to_json() if hasattr(defaults, "to_json") else None
+
+
 def run_suites(
     model: Any,
     suites: Iterable[str] = ("t2i", "understand", "edit", "inpaint", "stories", "think", "decoder"),
@@ -255,9 +263,9 @@ def run_suites(
     to write the report and a page of pictures right and wrong. Sample i of a suite is drawn with seed + i.
 
     Returns {"suites": {NAME: {"overall", "interval" (95 % Wilson), "n", "classes": {KEY: {"score", "n",
-    "interval"}}, "metrics": {NAME: mean}, "errors", "seconds"}}, "settings": {...}}. "errors" counts answers
-    that were no picture or no text; they score 0. UserError for unknown names, or when a suite fails from
-    its first samples on.
+    "interval"}}, "metrics": {NAME: mean}, "errors", "seconds", "meaning"}}, "settings": {...}}. "errors"
+    counts answers that were no picture or no text; they score 0. A suite whose first samples all fail has
+    only "failed": the reason. UserError for unknown names, or when every suite fails.
     """
     suites = list(suites)
     unknown = [s for s in suites if s not in SUITES]
@@ -269,21 +277,35 @@ def run_suites(
         raise UserError(f"at least 1 sample a suite is needed, asked for {limit}")
     used = {call: {**how, **(settings or {}).get(call, {})} for call, how in DEFAULT_SETTINGS.items()}
     context = Context(model, checker or Checker(size=used["size"]["pixels"]), used)
+    pinned = {
+        "limit": limit,
+        "seed": seed,
+        "split": split,
+        "calls": used,
+        "model_defaults": _defaults_of(model),
+    }
     records: list[Record] = []
-    for suite in suites:
+    failed: dict[str, str] = {}
+    report: dict = {}
+    for number, suite in enumerate(suites, 1):
         total = limit * 2 if suite == "decoder" else limit
         started = time.perf_counter()
-        for done, record in enumerate(_records(context, suite, limit, seed, split), 1):
-            now = time.perf_counter()
-            record.seconds, started = now - started, now
-            records.append(record)
-            if progress is not None:
-                progress(suite, done, total)
-    pinned = {"limit": limit, "seed": seed, "split": split, "calls": used}
-    report = build_report(records, suites, pinned)
-    if json_path is not None:
-        Path(json_path).parent.mkdir(parents=True, exist_ok=True)
-        Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
+        try:
+            for done, record in enumerate(_records(context, suite, limit, seed, split), 1):
+                now = time.perf_counter()
+                record.seconds, started = now - started, now
+                records.append(record)
+                if progress is not None:
+                    progress(suite, done, total)
+        except UserError as error:  # the other suites may still work; the report says which did not
+            failed[suite] = str(error)
+            records = [r for r in records if r.suite != suite]
+            if len(failed) == len(suites):
+                raise
+        report = build_report(records, suites[:number], failed, pinned)
+        if json_path is not None:  # after every suite: a long evaluation that is stopped keeps what it has
+            Path(json_path).parent.mkdir(parents=True, exist_ok=True)
+            Path(json_path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if html_dir is not None:
         write_html(report, records, Path(html_dir))
     return report

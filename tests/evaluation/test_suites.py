@@ -51,7 +51,7 @@ def test_report_holds_settings_and_is_written(tmp_path) -> None:
     assert json.loads((tmp_path / "sub" / "report.json").read_text()) == json.loads(json.dumps(report))
     used = report["settings"]
     assert (used["seed"], used["split"], used["limit"]) == (0, "heldout", 6)
-    assert used["calls"]["generate"] == {"steps": 4, "cfg_scale": 2.0, "decoder": "turbo"}
+    assert used["calls"]["generate"] == {"steps": 4, "decoder": "turbo"}
     page = (tmp_path / "page" / "index.html").read_text()
     assert page.count("<article>") == 6 + 6 + 12
     assert "data:image/png;base64," in page
@@ -106,6 +106,34 @@ def test_a_model_that_cannot_do_a_task_is_an_error_and_not_a_score() -> None:
     for limit in (1, 2, 10):
         with pytest.raises(UserError, match="no decoder"):
             run_suites(Broken(), ["edit"], limit=limit)
+    report = run_suites(Broken(), ["edit", "understand"], limit=4)
+    assert report["suites"]["edit"].keys() == {"meaning", "failed"}
+    assert report["suites"]["understand"]["n"] == 4
+    assert "FAILED: no decoder in this directory" in format_table(report)
+
+
+def test_what_is_done_is_written_when_the_evaluation_is_stopped(tmp_path) -> None:
+    class Stopped(Wrong):
+        def edit_image(self, images, instruction, seed, **settings):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suites(Stopped(), ["understand", "edit"], limit=3, json_path=tmp_path / "r.json")
+    assert set(json.loads((tmp_path / "r.json").read_text())["suites"]) == {"understand"}
+
+
+def test_the_defaults_of_a_model_directory_are_in_the_report() -> None:
+    class Defaults:
+        def to_json(self):
+            return {"generate": {"cfg_scale": 3.0}}
+
+    class Parts:
+        defaults = Defaults()
+
+    model = Wrong()
+    model.parts = Parts()
+    settings = run_suites(model, ["understand"], limit=1)["settings"]
+    assert settings["model_defaults"] == {"generate": {"cfg_scale": 3.0}}
 
 
 @pytest.mark.parametrize(
