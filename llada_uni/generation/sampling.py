@@ -1,0 +1,58 @@
+"""Logits -> a token and its probability (the confidence) at every place: greedy, or sampled.
+
+A sampled token needs one uniform number a place, drawn by the caller for every place of the block, open or
+not. So the stream of the generator does not depend on which places are open, nor on how the logits were
+computed.
+Axes: N places, V vocabulary (or the part of it that may be chosen).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pick(
+    logits: Tensor,
+    uniform: Tensor | None,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    forbidden: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """logits [N, V] -> (choice [N] int64, confidence [N]); uniform [N] in [0, 1) where the temperature is
+    above 0.
+
+    Sampling: temperature, then the top_k best, then the smallest set of best ones whose probabilities sum to
+    at least top_p. The confidence is the probability among those. forbidden: a choice that is never made.
+    Greedy: the confidence is taken from the distribution with the forbidden one still in it.
+    """
+    if temperature == 0:
+        shares = logits.softmax(-1)
+        if forbidden is not None:
+            shares[:, forbidden] = -1.0
+        confidence, choice = shares.max(-1)
+        return choice, confidence
+    assert uniform is not None, "sampling needs uniform numbers"
+    logits = logits / temperature
+    if forbidden is not None:
+        logits[:, forbidden] = float("-inf")
+    order = None
+    if 0 < top_k < logits.shape[-1]:
+        logits, order = logits.topk(top_k, dim=-1)
+    elif top_p < 1:
+        logits, order = logits.sort(dim=-1, descending=True, stable=True)
+    shares = logits.softmax(-1)
+    if top_p < 1:
+        before = shares.cumsum(-1) - shares
+        shares = shares.masked_fill(before >= top_p, 0.0)
+        shares = shares / shares.sum(-1, keepdim=True)
+    edges = shares.cumsum(-1)
+    # Rounding may leave the last edge below 1, or a draw on an edge: never land behind it or on an empty
+    # share. draw = uniform.to(edges).unsqueeze(-1) * edges[:, -1:]
+    index = torch.searchsorted(edges, draw, right=True).clamp(max=edges.shape[-1] - 1)
+    last = edges.shape[-1] - 1 - (shares > 0).flip(-1).to(torch.uint8).argmax(-1, keepdim=True)
+    index = torch.minimum(index, last)
+    confidence = shares.gather(-1, index).squeeze(-1)
+    choice = index if order is None else order.gather(-1, index)
+    return choice.squeeze(-1), confidence

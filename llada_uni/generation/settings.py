@@ -1,0 +1,193 @@
+"""What a generation is asked for and what it gives back; checks and small rules that oracle and engine share.
+
+prompt ids + Settings (+ branches of guidance, + canvas) -> `prepare` -> Task -> oracle or engine ->
+Generation. Columns are positions of the prompt's own sequence: 0 is its first token. A branch of guidance has
+a prompt of another length and is aligned to the end, so that its answer stands in the same columns
+(arXiv:2604.20796; blocks are cut from column 0 for every branch, its own positions start at 0 at its own
+first token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from llada_uni.config import BackboneConfig
+from llada_uni.errors import UserError
+from llada_uni.generation.guidance import Guidance
+
+__all__ = ["Generation", "Guidance", "OnStep", "Settings", "StepEvent", "Task", "prepare"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an answer is generated (defaults: released text generation).
+
+    block_length: places a block. steps: most steps a block (never more than gen_length are used).
+    threshold: a draft whose confidence exceeds it is accepted at once. gen_length: tokens of the answer, at
+    most. stop_ids: tokens that end the answer, itself included in it. early_stop: end as soon as a stop token
+    stands with no mask before it, rather than with its block. temperature 0 is greedy; top_k 0 and top_p 1
+    are off. allowed: ids that may be chosen (a range or any sequence), None for the whole vocabulary.
+    overhang: whether the last block runs past gen_length with masks that are dropped in the end, as the
+    released loop does. None: yes where the length is only a limit, no where `allowed` says what the answer
+    consists of (a grid of image codes has no place behind its last one).
+    """
+
+    mask_id: int
+    block_length: int = 32
+    steps: int = 32
+    threshold: float = 0.95
+    gen_length: int = 2048
+    stop_ids: Sequence[int] = ()
+    early_stop: bool = True
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    allowed: Sequence[int] | None = None
+    guidance: Guidance | None = None
+    overhang: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("block_length", "steps", "gen_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; allowed: at least 1")
+        if not self.temperature >= 0:
+            raise UserError(f"temperature is {self.temperature}; allowed: 0 (greedy) or more")
+        if self.top_k < 0:
+            raise UserError(f"top_k is {self.top_k}; allowed: 0 (off) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}; allowed: above 0, at most 1 (off)")
+        if self.allowed is not None and not set(self.allowed) - {self.mask_id}:
+            raise UserError("allowed ids: there are none; allowed: at least one id that is not the mask")
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One step of one block, for the places of the block that belong to the answer.
+
+    block_start: the answer's index of the first of them. tokens: what stands there now, drafts included.
+    accepted: True where the token is final. step: number of this step in its block, from 0.
+    """
+
+    block_start: int
+    tokens: tuple[int, ...]
+    accepted: tuple[bool, ...]
+    step: int
+
+
+OnStep = Callable[[StepEvent], None]
+
+
+@dataclass
+class Generation:
+    """tokens: the answer, the stop token included. evaluations: forwards that gave drafts, all branches at
+    once.
+
+    branch_evaluations: the same with every branch counted. accepted: tokens accepted in each step.
+    """
+
+    tokens: list[int]
+    evaluations: int = 0
+    branch_evaluations: int = 0
+    accepted: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A checked generation. prompts: the conditional one first, then the branches guidance needs, in its
+    order.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    canvas: tuple[int, ...]  # the answer's initial tokens
+    open: tuple[bool, ...]  # which of them are to be generated
+    end: int  # the column after the last one that is computed
+    choice: slice | torch.Tensor | None  # rows of the vocabulary that may be chosen
+    forbidden: int | None  # the mask's own place among them: a mask is no answer
+
+    @property
+    def start(self) -> int:
+        """The answer's first column."""
+        return len(self.prompts[0])
+
+    def shift(self, branch: int) -> int:
+        """The column of the first token of a branch; below 0 where its prompt is longer than the conditional
+        one.
+        """
+        return self.start - len(self.prompts[branch])
+
+    def token_of(self, index: int) -> int:
+        """The vocabulary id of row `index` of the restricted logits."""
+        if self.choice is None:
+            return index
+        if isinstance(self.choice, slice):
+            return self.choice.start + index
+        return int(self.choice[index])
+
+    def has_stop(self, answer: Sequence[int], is_open: Sequence[bool], stops: frozenset[int]) -> bool:
+        """Whether a stop token stands in the answer with no mask before it."""
+        for token, masked in zip(answer, is_open, strict=True):
+            if masked:
+                return False
+            if token in stops:
+                return True
+        return False
+
+
+def prepare(
+    config: BackboneConfig,
+    prompt: Sequence[int],
+    settings: Settings,
+    branches: Mapping[str, Sequence[int]] | None,
+    canvas: Sequence[int] | None,
+    generator: torch.Generator | None,
+) -> Task:
+    """Check everything a caller can get wrong. Raises UserError for lengths and ids, ValueError for a wrong
+    call.
+    """
+    names = settings.guidance.branches if settings.guidance is not None else ()
+    given = branches or {}
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ValueError(
+            f"guidance: the branch {', '.join(missing)} is missing; given: {', '.join(given) or 'none'}"
+        )
+    if settings.temperature > 0 and generator is None:
+        raise ValueError("sampling: a temperature above 0 needs a torch.Generator")
+    prompts = (tuple(prompt), *(tuple(given[name]) for name in names))
+    content = (settings.mask_id,) * settings.gen_length if canvas is None else tuple(canvas)
+    if len(content) != settings.gen_length:
+        raise UserError(
+            f"canvas: {len(content)} tokens for an answer of {settings.gen_length}; allowed: equal numbers"
+        )
+    for ids in (*prompts, content, settings.stop_ids, (settings.mask_id,), settings.allowed or ()):
+        outside = [i for i in ids if not 0 <= i < config.vocab_size]
+        if outside:
+            raise UserError(f"token {outside[0]} is unknown; allowed: 0 to {config.vocab_size - 1}")
+    longest = max(map(len, prompts)) + settings.gen_length
+    if longest > config.max_position_embeddings:
+        raise UserError(
+            f"prompt and answer take {longest} tokens; "
+            f"allowed: {config.max_position_embeddings}, the model's context"
+        )
+    end = len(prompt) + settings.gen_length
+    overhang = settings.overhang if settings.overhang is not None else settings.allowed is None
+    if overhang:
+        end = -(-end // settings.block_length) * settings.block_length
+    choice, forbidden = _choice(settings)
+    return Task(prompts, content, tuple(t == settings.mask_id for t in content), end, choice, forbidden)
+
+
+def _choice(settings: Settings) -> tuple[slice | torch.Tensor | None, int | None]:
+    """Rows of the head for the allowed ids (a slice where they are contiguous), and the mask's place among
+    them.
+    """
+    if settings.allowed is None:
+        return None, settings.mask_id
+    ids = sorted(set(settings.allowed))
+    forbidden = ids.index(settings.mask_id) if settings.mask_id in ids else None
+    if ids[-1] - ids[0] + 1 == len(ids):
+        return slice(ids[0], ids[-1] + 1), forbidden
+    return torch.tensor(ids), forbidden
