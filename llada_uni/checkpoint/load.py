@@ -63,7 +63,8 @@ def _open(folder: Path, config: BackboneConfig) -> tuple[WeightFiles, Layout]:
 def _target_dtype(name: str, found: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
     if not found.is_floating_point:
         return found
-    return torch.float32 if name.endswith(FLOAT32_SUFFIXES) else wanted or found
+    wanted = wanted or found
+    return torch.promote_types(wanted, torch.float32) if name.endswith(FLOAT32_SUFFIXES) else wanted
 
 
 def load_backbone(
@@ -108,7 +109,7 @@ def save_backbone(
     """Writes config.json and the weights (shards with an index when larger than `max_shard_bytes`),
     atomically.
 
-    dtype None keeps the weights' own; the router is kept in float32.
+    dtype None keeps the weights' own; with one, the router still stays in float32.
     """
     state = model.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -138,7 +139,7 @@ def _pieces(
 ) -> Iterator[Piece]:
     """The tensors of one layout, in order. `read(place, expert)`: our tensor, or one expert of it."""
     for place in table:
-        kind = _target_dtype(place.name, dtype_of(place), dtype)
+        kind = dtype_of(place) if dtype is None else _target_dtype(place.name, dtype_of(place), dtype)
         if layout == "released" and place.stacked:
             todo = [(name, place.released_shape, expert) for expert, name in enumerate(place.released)]
         else:

@@ -1,8 +1,8 @@
 """From a file or picture to exactly the pixels that the image tokenizer reads.
 
 What flows through: path, bytes or PIL picture -> `open_image` (checked, upright, RGB on white) -> one of two
-shapings,
-`resize_for_understanding` (keeps the shape) or `crop_for_editing` (one of a list of sizes) -> `to_patches`.
+shapings, `resize_for_understanding` (keeps the shape) or `crop_for_editing` (one of a list of sizes) ->
+`to_patches`.
 Sizes are (height, width) in this file, except PIL's own `.size`, which is (width, height).
 Axes: N patches, C colour channels, P patch side.
 """
@@ -40,11 +40,10 @@ _LIMITS = (
 class Preprocessing:
     """How pictures are scaled and normalised; read from `preprocessor_config.json`.
 
-    The first five fields are the released file's own. The others are our optional keys; their defaults are
-    the released numbers (arXiv:2604.20796; pixels are areas, cells are squares of `size_factor` px).
-    `edit_scale`: see
-    `crop_for_editing`. A model for squares of 64 px only would set understand_* to 4000, 4200 and 4200: with
-    exactly 4096 rounding decides whether some sides give 64 or 32.
+    The first four fields are the released file's own. The others are our optional keys; their defaults are
+    the released numbers (arXiv:2604.20796; pixels are areas, cells are squares of `size_factor` px), and
+    `edit_scale` is explained at `crop_for_editing`. A model for squares of 64 px only would set understand_*
+    to 4000, 4200 and 4200: with exactly 4096 rounding decides whether some sides give 64 or 32.
     """
 
     patch_size: int = 16

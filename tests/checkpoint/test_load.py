@@ -146,6 +146,14 @@ def test_convert_at_the_top_and_to_a_dtype(copy, tmp_path, released):
     assert read(tmp_path / "half")["lm_head.weight"].dtype == torch.float16
 
 
+def test_convert_keeps_every_bit_of_a_half_precision_model(copy, released, tmp_path):
+    half = {name: tensor.bfloat16() for name, tensor in released.items()}
+    save_file(half, copy / "model.safetensors")
+    convert(copy, tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "theirs")
+    assert same(read(tmp_path / "theirs"), half)
+
+
 def test_convert_refuses(copy, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="exists already"):
