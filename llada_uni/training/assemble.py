@@ -27,8 +27,6 @@ from llada_uni.training.tokenizer import SIDE
 
 GENERATION = {
     "block_length": BLOCK,
-    # The model learnt images as sequences that end with their last code (training/batches.py).
-    "whole_blocks": False,
     "generate": {
         "height": 2 * SIDE,
         "width": 2 * SIDE,

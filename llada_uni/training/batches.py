@@ -8,6 +8,7 @@ dropped. Under block-causal attention this is exactly the term of that block in 
 - write: from the start of a stretch of text on, everything the model may write in this block is masked at one rate; the
   places after the end of text are filled with end of text, and count little.
 Every sample gives two rows with opposite masks (complementary masks), so that each place is learnt once a pair.
+A few samples have their block borders moved: guidance aligns a shorter prompt to the end, so its borders may fall anywhere.
 Rows are packed into sequences of a fixed length; attention stays inside a sample, positions start at 0 in each.
 
 S packed sequences, T places in each.
@@ -24,15 +25,20 @@ from torch import Tensor
 
 CONTEXT, TEXT, CODE = 0, 1, 2
 _TAIL_WEIGHT = 0.05
+_MOVED_SHARE = 0.15
 
 
 @dataclass
 class Row:
-    """One noised sequence: ids with masks, targets (-1 where nothing is learnt), weights; all of one length."""
+    """One noised sequence: ids with masks, targets (-1 where nothing is learnt), weights; all of one length.
+
+    shift: how far the block borders are moved; place p is in block (p + shift) // block.
+    """
 
     ids: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    shift: int = 0
 
 
 @dataclass
@@ -57,7 +63,8 @@ class Masker:
         wanted = np.flatnonzero(kinds != CONTEXT)
         # A place drawn evenly among the wanted ones picks its block with the right weight, and how to noise it.
         place = int(wanted[rng.randrange(len(wanted))])
-        start = place // self.block * self.block
+        shift = rng.randrange(self.block) if rng.random() < _MOVED_SHARE else 0
+        start = (place + shift) // self.block * self.block - shift
         if kinds[place] == CODE:
             ids, kinds, open_places, after = self._draw(ids, kinds, place, start)
         else:
@@ -70,7 +77,7 @@ class Masker:
         rows = []
         for mask in (chosen, ~chosen):
             if mask.any():
-                rows.append(self._row(ids, kinds, open_places[mask], weights))
+                rows.append(self._row(ids, open_places[mask], weights, shift))
         return rows
 
     def _draw(self, ids, kinds, place, start):
@@ -85,7 +92,7 @@ class Masker:
 
     def _write(self, ids, kinds, place, start):
         first = place
-        while first > start and kinds[first - 1] == TEXT:
+        while first > max(start, 0) and kinds[first - 1] == TEXT:
             first -= 1
         stop = start + self.block
         end = min(stop, len(ids))
@@ -102,12 +109,12 @@ class Masker:
         open_places = first + np.flatnonzero(kind[first:] != CONTEXT)
         return out, kind, open_places, after
 
-    def _row(self, ids, kinds, masked, weights) -> Row:
+    def _row(self, ids, masked, weights, shift) -> Row:
         noised = ids.astype(np.int64)
         targets = np.full(len(ids), -1, np.int64)
         targets[masked] = noised[masked]
         noised[masked] = self.mask_id
-        return Row(noised, targets, weights)
+        return Row(noised, targets, weights, shift)
 
 
 def pack(rows: list[Row], length: int, block: int, pad_id: int) -> Batch:
@@ -133,6 +140,7 @@ def pack(rows: list[Row], length: int, block: int, pad_id: int) -> Batch:
     targets = np.full(shape, -1, np.int64)
     weights = np.zeros(shape, np.float32)
     owner = np.full(shape, -1, np.int64)
+    blocks = np.zeros(shape, np.int64)
     for s, group in enumerate(members):
         at = 0
         for i in group:
@@ -141,9 +149,10 @@ def pack(rows: list[Row], length: int, block: int, pad_id: int) -> Batch:
             ids[s, here], targets[s, here], weights[s, here] = row.ids, row.targets, row.weights
             positions[s, here] = np.arange(len(row.ids))
             owner[s, here] = i
+            blocks[s, here] = (positions[s, here] + row.shift) // block
             at += len(row.ids)
     who = torch.from_numpy(owner)
-    block_of = torch.from_numpy(positions) // block
+    block_of = torch.from_numpy(blocks)
     same = who[:, :, None] == who[:, None, :]
     attention = (same & (block_of[:, :, None] >= block_of[:, None, :])).unsqueeze(1)
     return Batch(

@@ -101,6 +101,35 @@ def pick(data: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
     return data["latents"][index].float(), data["codes"][index].long()
 
 
+class PlaceProbes(nn.Module):
+    """Helps a small transformer find out where its tokens are; dropped after training.
+
+    Condition tokens are numbered along the first rotary axis, image tokens along the other two, and rotary positions
+    are relative, so which condition belongs to which place is hard to learn from the flow loss alone. Linear probes behind
+    the first layers are trained, through the layers, to read every token's row and column.
+    """
+
+    def __init__(self, transformer: ZImageTransformer2DModel, side: int, layers: int = 2) -> None:
+        super().__init__()
+        self.side = side
+        self.readers = nn.ModuleList(nn.Linear(CONFIG["dim"], 2 * side) for _ in range(layers))
+        self.seen: dict[int, Tensor] = {}
+        for i in range(layers):
+            transformer.layers[i].register_forward_hook(lambda _m, _i, out, i=i: self.seen.__setitem__(i, out))
+
+    def loss(self) -> tuple[Tensor, float]:
+        """Mean cross-entropy over layers, rows and columns at the last forward, and the last layer's accuracy."""
+        place = torch.arange(self.side * self.side)
+        total, right = torch.zeros(()), 0.0
+        for i, reader in enumerate(self.readers):
+            logits = reader(self.seen[i]).unflatten(-1, (2, self.side))
+            # The sequence is the image tokens, then the condition tokens, both in raster order.
+            target = torch.stack([place // self.side, place % self.side], -1).repeat(2, 1).expand(len(logits), -1, -1)
+            total = total + F.cross_entropy(logits.flatten(0, 2), target.flatten()) / len(self.readers)
+            right = (logits.argmax(-1) == target).float().mean().item()
+        return total, right
+
+
 def flow_loss(model: Conditioned, x1: Tensor, codes: Tensor) -> Tensor:
     """Mean squared error of the velocity; half of the times follow the sampler's shift towards noise."""
     batch = len(x1)
@@ -139,12 +168,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    probes: nn.Module = nn.Identity()
     data = prepare(Path("runs/latents.pt"), args.tokenizer, args.vae, args.pictures)
     model = Conditioned()
     if args.distill is None:
 
+        probes = PlaceProbes(model.transformer, 2 * data["codes"].shape[-1])
+
         def loss(step: int, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
-            return flow_loss(model, *pick(data, args.batch)), {}
+            flow = flow_loss(model, *pick(data, args.batch))
+            place, right = probes.loss()
+            return flow + 0.1 * place, {"flow": flow.item(), "place": place.item(), "place_acc": right}
 
     else:
         state = torch.load(f"{args.distill}/checkpoint.pt", weights_only=True)["modules"]
@@ -175,7 +209,7 @@ def main() -> None:
             return error.square().mean(), {}
 
     config = LoopConfig(args.steps, args.lr, args.out, warmup=200, decay="wsd", weight_decay=0.0, betas=(0.9, 0.99))
-    run(nn.ModuleDict({"model": model}), loss, config)
+    run(nn.ModuleDict({"model": model, "probes": probes}), loss, config)
     model.sigvq.save_pretrained(f"{args.out}/sigvq_embedding.pt")
     save_transformer(model.transformer, f"{args.out}/transformer")
 

@@ -10,9 +10,16 @@ import torch
 
 from llada_uni.backbone.model import Backbone
 from llada_uni.config import BackboneConfig
+from llada_uni.training import batches
 from llada_uni.training.batches import CODE, CONTEXT, TEXT, Masker, Row, pack
 
 MASK, EOS, BLOCK = 250, 1, 8
+
+
+@pytest.fixture(autouse=True)
+def _borders_stay(monkeypatch, request):
+    if "moved" not in request.node.name:
+        monkeypatch.setattr(batches, "_MOVED_SHARE", 0.0)
 
 
 def _record(context: int, text: int, code: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,3 +114,19 @@ def test_packed_rows_give_the_same_logits_as_each_row_alone(golden):
             alone = model(one.ids, position_ids=one.positions, attention_mask=one.attention)[0]
             s, start = (batch.ids == int(row.ids[0])).nonzero()[0].tolist()
             assert torch.allclose(packed[s, start : start + len(row.ids)], alone, atol=1e-5)
+
+
+def test_moved_borders_end_rows_elsewhere_and_move_attention(monkeypatch):
+    monkeypatch.setattr(batches, "_MOVED_SHARE", 1.0)
+    ids, kinds = _record(context=5, text=0, code=12)
+    ends = set()
+    for seed in range(200):
+        for row in Masker(BLOCK, MASK, EOS).rows(ids, kinds, random.Random(seed)):
+            last = len(row.ids) - 1
+            assert last == 16 or (last + 1 + row.shift) % BLOCK == 0
+            block = (np.arange(len(row.ids)) + row.shift) // BLOCK
+            assert (block[row.targets >= 0] == block[last]).all()
+            may = pack([row], len(row.ids), BLOCK, 0).attention[0, 0].numpy()
+            assert (may == (block[:, None] >= block[None, :])).all()
+            ends.add(last)
+    assert len(ends) > 4
