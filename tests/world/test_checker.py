@@ -59,6 +59,12 @@ def test_it_says_unknown_rather_than_guess(checker: Checker) -> None:
     assert reading.scene.things() == []
 
 
+def test_rubbish_on_bare_ground_is_not_nothing(checker: Checker) -> None:
+    pixels = np.array(render_array(Scene((None,) * 4, ("blue",))))
+    pixels[20:44, 84:108] = (200, 60, 40)  # a patch in the second cell
+    assert checker.read(pixels).unknown == (False, True, False, False)
+
+
 def test_errors_are_counted(checker: Checker) -> None:
     # Heavy blur must show up in the rate: the measurement can fail.
     assert error_rate(10, seed=0, blur=12.0, checker=checker)["cells"] > 0.2
