@@ -48,8 +48,8 @@ def pick(
         shares = shares.masked_fill(before >= top_p, 0.0)
         shares = shares / shares.sum(-1, keepdim=True)
     edges = shares.cumsum(-1)
-    # Rounding may leave the last edge below 1, or a draw on an edge: never land behind it or on an empty
-    # share. draw = uniform.to(edges).unsqueeze(-1) * edges[:, -1:]
+    # Rounding may leave the last edge below 1, or a draw on an edge: never land behind it, or on no share.
+    draw = uniform.to(edges).unsqueeze(-1) * edges[:, -1:]
     index = torch.searchsorted(edges, draw, right=True).clamp(max=edges.shape[-1] - 1)
     last = edges.shape[-1] - 1 - (shares > 0).flip(-1).to(torch.uint8).argmax(-1, keepdim=True)
     index = torch.minimum(index, last)
