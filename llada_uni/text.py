@@ -63,6 +63,7 @@ class TextTokenizer:
         except Exception as error:  # the Rust library raises bare Exception
             raise UserError(f"not a usable tokenizer.json: {str(error).splitlines()[0][:200]}") from None
         self._definition = definition
+        self._length = 1 + max(self._template.get_vocab(with_added_tokens=True).values())
         self._control = {token["content"]: int(token["id"]) for token in data.get("added_tokens") or []}
         self._control_ids = frozenset(self._control.values())
         self._sizes = {}
@@ -95,7 +96,7 @@ class TextTokenizer:
 
     def __len__(self) -> int:
         """One more than the largest id (text and control tokens; image codes are not the tokenizer's)."""
-        return 1 + max(self._template.get_vocab(with_added_tokens=True).values())
+        return self._length
 
     def encode(self, text: str) -> list[int]:
         """Ids of a person's text: never a control token, whatever they typed. UserError for text that is no
@@ -121,9 +122,12 @@ class TextTokenizer:
         """Text of the ids. Control tokens are left out unless `control`; ids beyond the tokenizer (image
         codes) always.
         """
-        size = len(self)
-        kept = [int(i) for i in ids if 0 <= i < size and (control or int(i) not in self._control_ids)]
+        kept = [int(i) for i in ids if 0 <= i < self._length and (control or int(i) not in self._control_ids)]
         return self._template.decode(kept, skip_special_tokens=False)
+
+    def is_text(self, token_id: int) -> bool:
+        """Whether the id stands for letters: no control token, no image code, no unused id."""
+        return 0 <= token_id < self._length and token_id not in self._control_ids
 
     def is_control(self, token_id: int) -> bool:
         return token_id in self._control_ids

@@ -1,0 +1,139 @@
+"""What the commands share: options, the model, progress on stderr, one JSON object on stdout, files written
+in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llada_uni.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from llada_uni.model import UniModel
+    from llada_uni.results import ImageResult, OnProgress
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Model directory; default: LLADA_UNI_MODEL, else the shipped model."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16, float16; default: float32 on the CPU, else bfloat16.")
+]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same result; default: a new one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Steps = Annotated[int | None, typer.Option(help="Unmasking steps a block.")]
+Height = Annotated[int | None, typer.Option(help="Pixels; a multiple of one code's side (32).")]
+Width = Annotated[int | None, typer.Option(help="Pixels; a multiple of one code's side (32).")]
+Cfg = Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.")]
+DecoderName = Annotated[
+    str | None, typer.Option(help="turbo (8 steps), base (50 steps), or none (codes only).")
+]
+DecoderSteps = Annotated[int | None, typer.Option(help="Steps of the decoder.")]
+TextScale = Annotated[float | None, typer.Option(help="Guidance towards the words; 1 is none.")]
+ImageScale = Annotated[float | None, typer.Option(help="Guidance towards the pictures given; 0 is none.")]
+
+
+def stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def load(model: str | None, device: str | None = None, dtype: str | None = None) -> UniModel:
+    """The model of the options `--model`, `--device` and `--dtype`."""
+    with stderr().status("loading"):
+        from llada_uni.model import UniModel
+
+        return UniModel.from_pretrained(model, device=device, dtype=dtype)
+
+
+LABELS = {"text": "writing", "codes": "drawing codes", "decode": "painting"}
+
+
+@contextmanager
+def progress_bar() -> Iterator[OnProgress | None]:
+    """A callback that moves a bar for each stage of a task; None, and no output, if stderr is no terminal."""
+    console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        open_bars: dict[str, Any] = {}
+
+        def move(step: Any) -> None:
+            if step.stage not in open_bars or step.done < bar.tasks[open_bars[step.stage]].completed:
+                open_bars[step.stage] = bar.add_task(LABELS.get(step.stage, step.stage), total=step.total)
+            bar.update(open_bars[step.stage], completed=step.done)
+
+        yield move
+
+
+def emit(data: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def say(line: str) -> None:
+    """A line for the person, on stderr."""
+    print(line, file=sys.stderr)
+
+
+def check_output(path: Path, decoder: str | None) -> Path:
+    """Refuses an output name before any work is done: pictures need a picture's ending, codes `.json`."""
+    if decoder == "none":
+        if path.suffix.lower() != ".json":
+            raise UserError(f"with --decoder none the codes are written: {path.name} must end with .json")
+        return path
+    from llada_uni.results import image_format
+
+    image_format(path)
+    return path
+
+
+def write_result(result: ImageResult, path: Path, as_json: bool, **more: Any) -> None:
+    """Writes the picture (or its codes), and says so."""
+    if result.image is None:
+        write_json_file(result.codes.to_json(), path)
+    else:
+        result.save(path)
+    if as_json:
+        emit({"file": str(path), **more, **result.to_json()})
+        return
+    if result.text:
+        say(f"thought: {result.text}")
+    work = result.evaluations
+    say(
+        f"{path}  seed {result.seed}, {result.seconds['total']:.1f} s, "
+        f"evaluations: backbone {work.backbone}, decoder {work.decoder}"
+    )
+
+
+def write_json_file(data: dict[str, Any], path: Path) -> None:
+    from llada_uni.checkpoint.files import write_json
+
+    try:
+        write_json(path, data)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error})") from error
+
+
+def make_folder(path: Path) -> Path:
+    """The directory, made if it is not there; UserError when it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the directory {path} ({error.strerror or error})") from error
+    return path

@@ -1,0 +1,242 @@
+"""Commands about pictures as codes, and about model directories: encode, decode, verify, convert, info,
+eval.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llada_uni.cli.common import (
+    DecoderName,
+    DecoderSteps,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Seed,
+    check_output,
+    emit,
+    load,
+    progress_bar,
+    say,
+    stderr,
+    write_json_file,
+    write_result,
+)
+from llada_uni.errors import UserError
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp).")]
+
+
+def encode(
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file; default: stdout.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="How it is scaled: understand, edit, or raw (not at all).")
+    ] = "understand",
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Turn a picture into its grid of codes, as JSON.
+
+    Example: `llada-uni encode fox.png -o fox.json`
+    """
+    codes = load(model, device, dtype).encode_image(image, mode).to_json()
+    if out is None:
+        emit(codes)
+    else:
+        write_json_file(codes, out)
+        say(f"{out}  {codes['height']} x {codes['width']} codes")
+
+
+def decode(
+    codes: Annotated[Path, typer.Argument(help="JSON with height, width and codes; - for stdin.")],
+    out: Out = Path("decoded.png"),
+    decoder: DecoderName = None,
+    decoder_steps: DecoderSteps = None,
+    seed: Seed = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Paint the picture of a grid of codes.
+
+    Example: `llada-uni encode fox.png | llada-uni decode - -o again.png --decoder base`
+    """
+    check_output(out, decoder)
+    try:
+        text = sys.stdin.read() if str(codes) == "-" else codes.read_text(encoding="utf-8")
+        data = json.loads(text)
+    except OSError as error:
+        raise UserError(f"cannot read {codes} ({error.strerror or error})") from None
+    except ValueError:
+        raise UserError(f"{codes} is not JSON with height, width and codes") from None
+    uni = load(model, device, dtype)
+    from llada_uni.image.codes import ImageCodes
+
+    grid = ImageCodes.from_json(data)
+    with progress_bar() as report:
+        result = uni.decode_codes(grid, decoder, decoder_steps, seed, report)
+    write_result(result, out, as_json, source=str(codes))
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A directory of recorded numbers.")],
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Check that this machine computes the recorded numbers; exit code 1 if a check fails.
+
+    Every check whose files are there is run, in float32; sizes come from the directory's own configs.
+
+    Example: `llada-uni verify tests/parity/golden`
+    """
+    with stderr().status("loading"):
+        from llada_uni.checkpoint.verify import verify as run_checks
+        from llada_uni.tasks.parts import choose_device
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+
+    def show(check: object) -> None:
+        if not as_json:
+            error = "-" if check.largest_error is None else f"{check.largest_error:.2e}"
+            mark = "ok  " if check.ok else "FAIL"
+            line = f"{mark}  {check.name:44} largest error {error:>9}  allowed {check.tolerance:.0e}"
+            console.print(f"{line}  {check.detail}".rstrip(), soft_wrap=True)
+
+    checks = run_checks(folder, device=choose_device(device or "cpu"), on_check=show)
+    failed = [check.name for check in checks if not check.ok]
+    errors = [check.largest_error for check in checks if check.largest_error is not None]
+    if as_json:
+        emit(
+            {
+                "folder": str(folder),
+                "ok": not failed,
+                "checks": [check.to_json() for check in checks],
+                "largest_error": max(errors, default=None),
+            }
+        )
+    else:
+        total = f"{len(checks) - len(failed)} of {len(checks)} checks passed"
+        console.print(f"{total}, largest error {max(errors, default=float('nan')):.2e}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A model directory.")],
+    target: Annotated[Path, typer.Argument(help="The directory to make.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="released (one tensor an expert) or stacked (ours); default: the other one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model directory with the backbone in the other layout; nothing is lost.
+
+    Example: `llada-uni convert models/world /tmp/world-stacked --to stacked`
+    """
+    with stderr().status("converting"):
+        from llada_uni.checkpoint.load import convert as run
+
+        written = run(source, target, to)
+    if as_json:
+        emit({"source": str(source), "target": str(target), "layout": written})
+    else:
+        say(f"{target}  {written} layout")
+
+
+def info(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A model directory; default: the shipped model.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the parts of a model directory, their parameters, and the memory their weights need.
+
+    Example: `llada-uni info models/world`
+    """
+    with stderr().status("loading"):
+        from llada_uni.checkpoint.info import model_info
+        from llada_uni.tasks.parts import find_model
+
+        found = model_info(folder or find_model())
+    if as_json:
+        emit(found.to_json())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    kinds = list(found.memory())
+    table = Table("part", "layout", "dtype", "tensors", "parameters", "active", *kinds, title=found.folder)
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for part in found.to_json()["parts"]:
+        memory = [_size(part["memory"][kind]) for kind in kinds]
+        dtypes = ", ".join(name.removeprefix("torch.") for name in part["dtypes"])
+        counts = (f"{part['tensors']:,}", f"{part['parameters']:,}", f"{part['active']:,}")
+        table.add_row(part["name"], part["layout"] or "", dtypes, *counts, *memory)
+    table.add_section()
+    memory = [_size(found.memory()[kind]) for kind in kinds]
+    table.add_row("all", "", "", "", f"{found.parameters:,}", "", *memory)
+    Console(highlight=False, width=max(110, Console().width)).print(table)
+    if found.missing:
+        print(f"not here: {', '.join(found.missing)}")
+
+
+def evaluate(
+    suite: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
+    limit: Annotated[int, typer.Option(help="Samples a suite.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the samples and of the answers.")] = 0,
+    split: Annotated[str, typer.Option(help="heldout or seen.")] = "heldout",
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the report to this file; - for stdout.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Directory for a page of right and wrong.")] = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Score the model on scenes of its world, by the checker.
+
+    Example: `llada-uni eval --suite t2i,edit --limit 50 --split heldout --json out/eval.json --html out/eval`
+    """
+    uni = load(model, device, dtype)
+    from llada_uni.evaluation.report import format_table
+    from llada_uni.evaluation.suites import SUITES, run_suites
+
+    names = list(SUITES) if suite == "all" else [name.strip() for name in suite.split(",") if name.strip()]
+    to_stdout = str(json_path) == "-"
+    console = stderr()
+    with console.status("") as status:
+
+        def move(name: str, done: int, total: int) -> None:
+            status.update(f"{name}: {done} of {total}")
+
+        path = None if json_path is None or to_stdout else json_path
+        report = run_suites(uni, names, limit, seed, split, json_path=path, html_dir=html, progress=move)
+    if to_stdout:
+        emit(report)
+    else:
+        print(format_table(report))
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (encode, decode, verify, convert, info):
+        app.command()(command)
+    app.command("eval")(evaluate)

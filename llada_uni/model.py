@@ -1,0 +1,248 @@
+"""UniModel: one model that reads and draws, with a call for each task.
+
+What flows through: words, pictures (paths, bytes, PIL images or grids of codes) and a seed -> results with a
+picture or words, the codes, the seed, and how often each network ran. The work is in `llada_uni/tasks/`; the
+parts of a directory are read when a call first needs them.
+
+    model = UniModel.from_pretrained()
+    result = model.generate_image("a cat and a dog", seed=1)
+    result.image.save("cat.png")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llada_uni.image.codes import ImageCodes
+from llada_uni.image.preprocess import open_image
+from llada_uni.results import ChatResult, Event, ImageResult, OnProgress, TextResult
+from llada_uni.tasks import answer, save
+from llada_uni.tasks import edit as edit_task
+from llada_uni.tasks import generate as generate_task
+from llada_uni.tasks import inpaint as inpaint_task
+from llada_uni.tasks.checks import Picture, check_seed
+from llada_uni.tasks.common import Clock, check_decoder, paint
+from llada_uni.tasks.parts import Parts, choose_device, choose_dtype, find_model
+
+
+class UniModel:
+    """A model directory ready to work.
+
+    Every task takes `seed` (None draws one; the result names it: the same seed gives the same result),
+    `on_progress` (called with a `Progress` after every step), and settings whose None means the directory's
+    own default (`generation_config.json`, else the released model's typical values). Tasks that draw take
+    `decoder`: "turbo" (8 steps), "base" (50 steps, guided) or "none" (codes only), and `decoder_steps`. All
+    mistakes of a caller raise `UserError`, a ValueError with one line that says what is allowed.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_dir: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> UniModel:
+        """Opens a model directory; nothing large is read yet.
+
+        name_or_dir: a directory of the released layout; None for the one that LLADA_UNI_MODEL names, else the
+        shipped one ("world"). device: None takes a GPU where there is one. dtype: None is float32 on the CPU,
+        bfloat16 elsewhere.
+        """
+        folder, chosen = find_model(name_or_dir), choose_device(device)
+        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen)))
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        dtype: str | torch.dtype | None = None,
+        layout: str = "released",
+    ) -> Path:
+        """Writes a model directory in one step: a reader sees the old one or the new one.
+
+        dtype: None keeps that of the files. layout: "released" (one tensor an expert) or "stacked" (ours).
+        """
+        kind = None if dtype is None else choose_dtype(dtype, self.parts.device)
+        return save.save_model(self.parts, folder, kind, layout)
+
+    @property
+    def folder(self) -> Path:
+        return self.parts.folder
+
+    # --- drawing ---
+
+    def generate_image(
+        self,
+        prompt: str,
+        height: int | None = None,
+        width: int | None = None,
+        steps: int | None = None,
+        cfg_scale: float | None = None,
+        seed: int | None = None,
+        thinking: bool = False,
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        on_progress: OnProgress | None = None,
+        **sampling: Any,
+    ) -> ImageResult:
+        """Draws what the prompt says.
+
+        height, width: pixels, multiples of the side of one code (released: 32). steps: unmasking steps a
+        block.
+        cfg_scale: guidance, 1 is none. thinking: the model first writes down its thoughts
+        (`result.thinking`), and may then choose the size itself if none was given. sampling: threshold,
+        temperature, top_k, top_p.
+        """
+        return generate_task.generate_image(
+            self.parts, prompt, height, width, steps, cfg_scale, seed, thinking, decoder, decoder_steps,
+            on_progress, **sampling,
+        )  # fmt: skip
+
+    def edit_image(
+        self,
+        images: Picture | list[Picture],
+        instruction: str,
+        height: int | None = None,
+        width: int | None = None,
+        steps: int | None = None,
+        text_scale: float | None = None,
+        image_scale: float | None = None,
+        rescale: float | None = None,
+        seed: int | None = None,
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        on_progress: OnProgress | None = None,
+        **sampling: Any,
+    ) -> ImageResult:
+        """Changes a picture as the instruction says; several pictures are references, in the order given.
+
+        height, width: of the result; None takes the first picture's. text_scale, image_scale, rescale: the
+        two scales of editing guidance (text scale 1 and image scale 0 are none). sampling: threshold,
+        temperature, top_k, top_p.
+        """
+        return edit_task.edit_image(
+            self.parts, images, instruction, height, width, steps, text_scale, image_scale, rescale, seed,
+            decoder, decoder_steps, on_progress, **sampling,
+        )  # fmt: skip
+
+    def inpaint(
+        self,
+        image: Picture,
+        mask: Any,
+        prompt: str,
+        steps: int | None = None,
+        cfg_scale: float | None = None,
+        seed: int | None = None,
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        on_progress: OnProgress | None = None,
+        **sampling: Any,
+    ) -> ImageResult:
+        """Fills the white part of `mask` so that the whole picture becomes what the prompt says.
+
+        mask: a picture of the same size; a code cell with any white pixel is drawn anew, every other code is
+        kept.
+        """
+        return inpaint_task.inpaint(
+            self.parts, image, mask, prompt, steps, cfg_scale, seed, decoder, decoder_steps, on_progress,
+            **sampling,
+        )  # fmt: skip
+
+    # --- words ---
+
+    def understand(
+        self,
+        images: Picture | list[Picture],
+        question: str,
+        max_tokens: int | None = None,
+        steps: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        on_progress: OnProgress | None = None,
+        **sampling: Any,
+    ) -> TextResult:
+        """Answers a question about one or several pictures. sampling: threshold, top_k, top_p."""
+        settings = {"max_tokens": max_tokens, "steps": steps, "temperature": temperature, **sampling}
+        return answer.understand(self.parts, images, question, settings, seed, on_progress)
+
+    def chat(
+        self,
+        messages: list[dict[str, Any]],
+        seed: int | None = None,
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> ChatResult:
+        """The next answer in a conversation; it may hold pictures.
+
+        messages: {"role": "user" or "assistant", "content": text, picture, or a list of these}, the last by
+        the user.
+        """
+        return answer.chat(self.parts, messages, seed, decoder, decoder_steps, on_progress)
+
+    def interleave(
+        self,
+        prompt_or_messages: str | list[dict[str, Any]],
+        max_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        steps: int | None = None,
+        text_scale: float | None = None,
+        image_scale: float | None = None,
+        rescale: float | None = None,
+        seed: int | None = None,
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Iterator[Event]:
+        """Words and pictures in turn (a story, a how-to), each yielded when it is finished.
+
+        Yields `TextEvent` and `ImageEvent`, and one `EndEvent` last. max_frames: at most so many pictures.
+        height, width: of frames whose size the model does not say. Scales: guidance of the frames after the
+        first. The arguments are checked here and now, not at the first event.
+        """
+        scales = {"text_scale": text_scale, "image_scale": image_scale, "rescale": rescale}
+        turns = answer.read_messages(self.parts, prompt_or_messages)
+        return answer.interleave(
+            self.parts, turns, "interleave", max_frames, height, width, steps, scales, seed, decoder,
+            decoder_steps, on_progress,
+        )  # fmt: skip
+
+    # --- pictures and codes ---
+
+    def encode_image(self, image: Picture, mode: str = "understand") -> ImageCodes:
+        """Codes of a picture. mode: "understand" or "edit" (how it is scaled and cropped), or "raw" (not at
+        all).
+        """
+        return self.parts.image_tokenizer.encode(open_image(image), mode=mode)
+
+    def decode_codes(
+        self,
+        codes: ImageCodes,
+        decoder: str | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> ImageResult:
+        """The picture of codes. UserError for codes out of range, and for a decoder the directory does not
+        have.
+        """
+        seed = check_seed(seed)
+        check_decoder(self.parts, decoder)
+        clock = Clock()
+        image, evaluations = paint(self.parts, codes, decoder, steps, seed, on_progress)
+        clock.lap("decode")
+        return ImageResult(image, codes, "", seed, None, _decoder_only(evaluations), clock.total())
+
+
+def _decoder_only(evaluations: int) -> Any:
+    from llada_uni.results import Evaluations
+
+    return Evaluations(decoder=evaluations)

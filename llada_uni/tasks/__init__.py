@@ -1,0 +1,1 @@
+"""The tasks of the model, one file each; `llada_uni.model.UniModel` is their front."""

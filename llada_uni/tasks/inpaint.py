@@ -1,0 +1,119 @@
+"""Filling a masked region of a picture from words.
+
+What flows through: a picture -> codes; a mask -> which of them are open; a text-to-image prompt and the codes
+that stay -> the open codes -> pixels. A code that stays is never changed; its pixels are painted anew from
+the same code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from llada_uni.errors import UserError
+from llada_uni.generation.guidance import Guidance
+from llada_uni.image.preprocess import Preprocessing, covered_size, editing_size, open_image
+from llada_uni.prompts import Turn
+from llada_uni.results import ImageResult, OnProgress
+from llada_uni.tasks.checks import Picture, check_seed, check_words, generator_of
+from llada_uni.tasks.common import (
+    Clock,
+    check_decoder,
+    encode_pictures,
+    finish,
+    phases_of,
+    reporter,
+    sampling_of,
+)
+from llada_uni.tasks.defaults import adjusted
+from llada_uni.tasks.parts import Parts
+
+WHITE = 128  # a mask pixel from this level on is white, that is: to be filled
+
+
+def inpaint(
+    parts: Parts,
+    image: Picture,
+    mask: Any,
+    prompt: str,
+    steps: int | None,
+    cfg_scale: float | None,
+    seed: int | None,
+    decoder: str | None,
+    decoder_steps: int | None,
+    on_progress: OnProgress | None,
+    **sampling: Any,
+) -> ImageResult:
+    """See `UniModel.inpaint`."""
+    prompt, seed = check_words(prompt, "prompt"), check_seed(seed)
+    picture = open_image(image)
+    white = _white(mask, picture.size)
+    default = parts.defaults.generate
+    scale = adjusted(default, cfg_scale=cfg_scale).cfg_scale
+    codes = adjusted(default.codes, steps=steps, **sampling)
+    check_decoder(parts, decoder)
+    clock = Clock()
+    source = encode_pictures(parts, [picture], "edit")[0]
+    clock.lap("encode")
+    is_open = open_cells(white, source.height, source.width, parts.image_tokenizer.settings)
+    if not is_open.any():
+        raise UserError("the mask is white nowhere within the picture: white marks what is to be filled")
+    canvas = [None if hole else code for hole, code in zip(is_open.flat, source.codes, strict=True)]
+    grid = (source.height, source.width)
+    form, turns = parts.format, [Turn("user", (prompt,))]
+    header = form.image_header(*grid)
+    guidance = Guidance.simple(scale)
+    branches = {"uncond": [*form.unconditional("generate", turns), *header]}
+    drawn = phases_of(parts).draw(
+        [*form.prompt("generate", turns), *header],
+        grid,
+        sampling_of(codes),
+        guidance,
+        branches,
+        generator_of(seed),
+        canvas,
+        on_step=reporter(on_progress, "codes", grid[0] * grid[1]),
+    )
+    return finish(parts, drawn, prompt, seed, clock, decoder, decoder_steps, on_progress)
+
+
+def _white(mask: Any, size: tuple[int, int]) -> np.ndarray:
+    """bool [Y, X], True where the mask is white. UserError when its size is not the picture's."""
+    if isinstance(mask, Image.Image) and mask.mode == "1":
+        mask = mask.convert("L")
+    if isinstance(mask, Image.Image) and "A" in mask.getbands():
+        mask = mask.convert("RGBA").convert("RGB")  # transparency says nothing here: the colour counts
+    opened = open_image(mask)
+    if opened.size != size:
+        raise UserError(
+            f"the mask has {opened.width} x {opened.height} px, "
+            f"the picture {size[0]} x {size[1]}: they must be equal"
+        )
+    return np.asarray(opened.convert("L")) >= WHITE
+
+
+def open_cells(white: np.ndarray, rows: int, columns: int, settings: Preprocessing) -> np.ndarray:
+    """bool [rows, columns]: the code cells in which any pixel of `white` [Y, X] lies, after the crop for
+    editing.
+    """
+    height, width = white.shape
+    target_h, target_w = editing_size(height, width, settings.edit_max_cells, settings.size_factor)
+    scaled_h, scaled_w = (
+        covered_size(height, width, target_h, target_w) if settings.edit_scale else (height, width)
+    )
+    top, left = max(0, (scaled_h - target_h) // 2), max(0, (scaled_w - target_w) // 2)
+    out = np.zeros((rows, columns), bool)
+    for row in range(rows):
+        y0, y1 = _source(top + row * target_h / rows, target_h / rows, height / scaled_h)
+        for column in range(columns):
+            x0, x1 = _source(left + column * target_w / columns, target_w / columns, width / scaled_w)
+            out[row, column] = white[y0:y1, x0:x1].any()
+    return out
+
+
+def _source(start: float, length: float, scale: float) -> tuple[int, int]:
+    """First and last + 1 pixel that a stretch of the shaped picture was made of."""
+    small = 1e-6
+    return int(start * scale + small), int(np.ceil((start + length) * scale - small))
