@@ -33,9 +33,9 @@ class Routing(NamedTuple):
 class Router(nn.Module):
     """Sigmoid router with groups and a bias that moves the choice but not the weights.
 
-    In training mode `load` [E] counts how often each expert was chosen since `reset_load()`; it is no part of
-    the state dict. `expert_bias` [E] is float32 state without gradient: the training's balance rule writes
-    it.
+    In training mode, with gradients on, `load` [E] counts how often each expert was chosen since
+    `reset_load()`; it is no part of the state dict. `expert_bias` [E] is float32 state without gradient: the
+    training's balance rule writes it.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -63,7 +63,7 @@ class Router(nn.Module):
         weights = scores.gather(1, experts)
         if self.normalise:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        if self.training:
+        if self.training and torch.is_grad_enabled():  # a sample drawn during training does not count
             self._count(experts)
         return Routing(weights * self.scaling, experts, logits)
 

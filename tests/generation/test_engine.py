@@ -1,4 +1,4 @@
-"""The engine equals the oracle token for token, both equal the recorded generations; what a caller is promised."""
+"""The engine equals the oracle token for token, both equal the recorded generations; promises to callers."""
 
 from __future__ import annotations
 
