@@ -93,6 +93,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     saved = began = time.monotonic()
     sums: dict[str, float] = {}
+    summed = 0
     for step in range(start, config.steps):
         rng = random.Random(config.seed * 1_000_003 + step)
         torch.manual_seed(config.seed * 1_000_003 + step)
@@ -109,9 +110,9 @@ def run(
             after_step(step)
         for key, number in {"loss": value.item(), "norm": float(norm), **numbers}.items():
             sums[key] = sums.get(key, 0.0) + number
+        summed += 1
         if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-            count = (step + 1 - start - 1) % config.log_every + 1
-            row = {k: round(v / count, 5) for k, v in sums.items()}
+            row = {k: round(v / summed, 5) for k, v in sums.items()}
             elapsed = time.monotonic() - began
             rate = (step + 1 - start) / elapsed
             row = {"step": step + 1, "seconds": round(elapsed, 1), "steps_per_second": round(rate, 3), **row}
@@ -119,7 +120,7 @@ def run(
                 log.write(json.dumps(row) + "\n")
             left = (config.steps - step - 1) / rate
             print(" ".join(f"{k}={v}" for k, v in row.items()), f"left={left / 60:.1f}min", flush=True)
-            sums = {}
+            sums, summed = {}, 0
         if time.monotonic() - saved > config.save_seconds or step + 1 == config.steps:
             state = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             save_atomic(state, checkpoint)
