@@ -2,9 +2,8 @@
 
 x [..., *W] -> x / rms(x over the last axis) * weight [*W].
 Axes: D the last (normalised) axis; W the trailing axes that the weight covers ([D], or [H, D] for heads).
-On a CPU the framework's composite backward costs several times the forward; the hand-written one needs no
-more than what is kept here (the normalised x and one number a row), and training spends a fifth less time for
-it.
+On a CPU the framework's composite backward costs several times the forward; the hand-written one keeps only
+the normalised x and one number a row (measured on a 6 M parameter model: 3 to 6 % less time a training step).
 """
 
 from __future__ import annotations
