@@ -23,6 +23,7 @@ from llada_uni.demo_page import render_page
 from llada_uni.model import UniModel
 from llada_uni.results import EndEvent, ImageResult, OnProgress, TextEvent, save_image
 
+WORLD_SIZE = (128, 128)  # pixels of a picture of the small world
 PROMPTS = (
     "a cartoon cat at the top left and a cartoon dog at the bottom right on green",
     "three 3d apples on blue",
@@ -116,7 +117,7 @@ class _Show:
         from llada_uni.world.captions import caption
         from llada_uni.world.checker import Checker
 
-        if self.model.folder.name != "world" or image.width != image.height:
+        if image.size != WORLD_SIZE:
             return None
         if self.checker is None:
             self.checker = Checker(size=image.width)

@@ -227,6 +227,8 @@ def evaluate(
         emit(report)
     else:
         print(format_table(report))
+    if any("failed" in one for one in report["suites"].values()):
+        raise typer.Exit(1)
 
 
 def _size(count: int) -> str:

@@ -148,7 +148,8 @@ class Phases:
         if cells > self.room(prompt):
             raise UserError(
                 f"the prompt has {len(prompt)} tokens and the image {height} x {width} codes: "
-                f"more than the context of {self.context} tokens; shorten the prompt or ask for a smaller picture"
+                f"more than the context of {self.context} tokens; "
+                "shorten the prompt or ask for a smaller picture"
             )
         offset, mask = self.form.image_token_offset, self.form.text.mask_id
         settings = self._settings(
