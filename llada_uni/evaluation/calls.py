@@ -1,7 +1,7 @@
 """The evaluation's side of the model's public calls: everything is asked through them, as a user would.
 
-A result may be a plain string or picture, or an object with `.text`, `.image`, `.thinking`: both are read
-here.
+A result may be a plain string or picture, or an object with `.text`, `.image` or `.images`, `.thinking`:
+both are read here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def picture_of(result: Any) -> Image.Image:
     """The picture of a result; UserError when it carries none."""
     if isinstance(result, Image.Image):
         return result
-    found = getattr(result, "image", None)
+    found = getattr(result, "image", None) or next(iter(getattr(result, "images", ())), None)
     if not isinstance(found, Image.Image):
         raise UserError("the model gave no picture")
     return found

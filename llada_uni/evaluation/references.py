@@ -25,14 +25,31 @@ class Result:
     thinking: str | None = None
 
 
+def _said(turns: list[tuple[str, list]]) -> tuple:
+    """A dialogue as a key: pictures by their pixels, whether given as scenes or drawn."""
+    pictured = [
+        (
+            role,
+            [
+                render(p).tobytes() if isinstance(p, Scene) else getattr(p, "tobytes", lambda p=p: p)()
+                for p in parts
+            ],
+        )
+        for role, parts in turns
+    ]
+    return tuple((role, *parts) for role, parts in pictured)
+
+
 class Oracle:
-    """Answers every sample of the suites right: it is told the samples, and finds them by what it is
-    asked."""
+    """Answers every sample right: it is told the samples, and finds them by what is asked."""
 
     def __init__(self, limit: int, seed: int, split: str) -> None:
         self.by_key: dict[object, Sample] = {}
+        self.dialogues: dict[tuple, Sample] = {}
+        for sample in draw_samples("dialogue", limit, seed, split):
+            self.dialogues[_said([(t.role, t.parts) for t in sample.turns])] = sample
         for suite in SUITES:
-            if suite == "decoder":
+            if suite in ("decoder", "dialogue"):
                 continue
             for i, sample in enumerate(draw_samples(suite, limit, seed, split)):
                 # Requests for pictures carry the seed; questions and edits carry their picture.
@@ -63,6 +80,10 @@ class Oracle:
         for part in self.by_key[("story", prompt, seed)].answer:
             yield Result(text=part) if isinstance(part, str) else Result(render(part))
 
+    def chat(self, messages, seed, **settings):
+        answer = self.dialogues[_said([(m["role"], m["content"]) for m in messages])].answer[0]
+        return Result(text=answer) if isinstance(answer, str) else Result(render(answer))
+
     def encode_image(self, image):
         return image
 
@@ -92,6 +113,9 @@ class Wrong:
         for i in range(3):
             yield Result(text="the zebra sings")
             yield Result(self._scene(seed * 3 + i))
+
+    def chat(self, messages, seed, **settings):
+        return Result(self._scene(seed), text="a zebra")
 
     def encode_image(self, image):
         return image

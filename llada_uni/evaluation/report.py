@@ -22,6 +22,7 @@ HEADLINES = {
     "inpaint": "refilled right, everything else kept",
     "stories": "asked characters in every picture",
     "think": "asked objects right, reasoned out",
+    "dialogue": "last answers right",
     "decoder": "objects read back",
     "robust": "held-out wordings: objects or answers right",
 }

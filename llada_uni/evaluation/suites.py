@@ -33,6 +33,7 @@ DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {
     "edit": {"decoder": "turbo"},
     "inpaint": {"decoder": "turbo"},
     "interleave": {"max_frames": 4, "decoder": "turbo"},
+    "chat": {"decoder": "turbo"},
     "decode": {},
     "size": {"pixels": 128},
 }
@@ -168,6 +169,29 @@ def ask_story(context: Context, sample: Sample, seed: int) -> Record:
     return Record("stories", key, prompt, scores["characters"], scores, wanted, got, pictures)
 
 
+def ask_dialogue(context: Context, sample: Sample, seed: int) -> Record:
+    """The last turn of a dialogue whose earlier answers are given; right as for a question, or as for an
+    edit."""
+    scene = sample.turns[0].parts[0]
+    before = context.picture(scene)
+    messages = [
+        {"role": t.role, "content": [before if isinstance(p, Scene) else p for p in t.parts]}
+        for t in sample.turns
+    ]
+    result = context.model.chat(messages, seed=seed, **context.settings["chat"])
+    asked = " / ".join(p for t in sample.turns for p in t.parts if isinstance(p, str))
+    if sample.kind == "edit":
+        after = calls.picture_of(result)
+        reading = context.checker.read(after)
+        scores = scoring.score_edit(sample.expect, reading)
+        wanted, got = say(sample.expect["scene"]), say(reading.scene)
+        pictures = [("before", before), ("after", after)]
+    else:
+        wanted, got = sample.expect["answer"], calls.text_of(result)
+        scores, pictures = scoring.score_answer(sample.expect, got), [("asked", before)]
+    return Record("dialogue", sample.kind, asked, scores["exact"], scores, wanted, got, pictures)
+
+
 def ask_decoder(context: Context, scene: Scene, seed: int, variant: str) -> Record:
     """Codes of a rendered picture, decoded and read; no backbone takes part. Right: things read in their
     cells."""
@@ -188,6 +212,7 @@ _ASK: dict[str, tuple[str, Callable[[Context, Sample, int], Record]]] = {
     "inpaint": ("inpaint", ask_inpaint),
     "stories": ("story", ask_story),
     "think": ("think", ask_think),
+    "dialogue": ("dialogue", ask_dialogue),
 }
 _ZERO = {
     "t2i": ("objects", "exact"),
@@ -195,8 +220,10 @@ _ZERO = {
     "understand": ("exact",),
     "edit": ("asked", "kept", "exact"),
     "inpaint": ("refilled", "kept", "exact"),
+    "dialogue": ("exact",),
     "stories": ("characters", "styles", "agreement", "events"),
 }  # what an answer that cannot be used scores nought in
+_HOPELESS = 10  # so many unusable answers from the start on, and the suite is given up
 SUITES: tuple[str, ...] = (*_ASK, "decoder", "robust")
 """Names of the suites. "robust" asks t2i and understand in held-out wordings."""
 
@@ -226,7 +253,7 @@ def _records(context: Context, suite: str, limit: int, seed: int, split: str) ->
             UserError
         ) as error:  # an answer that cannot be used is a wrong answer, not the end of everything
             errors += 1
-            if errors == i + 1 and errors in (3, limit):
+            if errors == i + 1 and errors in (_HOPELESS, limit):
                 raise  # but a model that cannot do the task at all is no model with a score of 0
             scores = {key: 0.0 for key in _ZERO[name]}
             record = Record(
@@ -246,7 +273,16 @@ def _defaults_of(model: Any) -> dict | None:
 
 def run_suites(
     model: Any,
-    suites: Iterable[str] = ("t2i", "understand", "edit", "inpaint", "stories", "think", "decoder"),
+    suites: Iterable[str] = (
+        "t2i",
+        "understand",
+        "edit",
+        "inpaint",
+        "stories",
+        "think",
+        "dialogue",
+        "decoder",
+    ),
     limit: int = 200,
     seed: int = 0,
     split: str = "heldout",
