@@ -31,6 +31,9 @@ from llada_uni.world.scene import Scene, Thing, sample_scene
 
 _CELL = 32  # side at which cells are compared
 _SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+_FITS = (
+    0.002  # squared difference under which no shift can matter: unlike things are 0.004 apart, mostly 0.02
+)
 _COLOR_NAMES = tuple(COLORS)
 _THINGS: tuple[Thing | None, ...] = (None, *(Thing(c, s) for c in CONCEPTS for s in STYLES))
 _CONCEPT_OF = np.array([0] + [1 + i // len(STYLES) for i in range(len(_THINGS) - 1)])
@@ -89,8 +92,10 @@ class Checker:
         table = np.ascontiguousarray(np.stack(cells).T)
         return table, (table * table).sum(0)
 
-    def distances(self, image: Image.Image | np.ndarray) -> np.ndarray:
-        """Mean squared differences [4 cells, C colours, T things] of the best of nine shifts (colours 0 to
+    def distances(
+        self, image: Image.Image | np.ndarray, shifts: tuple[tuple[int, int], ...] = _SHIFTS
+    ) -> np.ndarray:
+        """Mean squared differences [4 cells, C colours, T things] of the best of the shifts (colours 0 to
         1)."""
         array = _as_array(image, self.size)
         small = np.pad(_shrink(array, 2 * _CELL), ((1, 1), (1, 1), (0, 0)), mode="edge")
@@ -99,17 +104,31 @@ class Checker:
                 small[y + 1 + dy : y + 1 + dy + _CELL, x + 1 + dx : x + 1 + dx + _CELL].ravel()
                 for y in (0, _CELL)
                 for x in (0, _CELL)
-                for dy, dx in _SHIFTS
+                for dy, dx in shifts
             ]
         )
         table, norms = self._candidates
         squared = norms - 2 * (queries @ table) + (queries * queries).sum(1)[:, None]
-        best = squared.reshape(len(POSITIONS), len(_SHIFTS), -1).min(1) / table.shape[0]
+        best = squared.reshape(len(POSITIONS), len(shifts), -1).min(1) / table.shape[0]
         return np.maximum(best, 0.0).reshape(len(POSITIONS), len(_COLOR_NAMES), len(_THINGS))
 
     def read(self, image: Image.Image | np.ndarray) -> Reading:
-        """The scene in a picture (PIL, or uint8 [H, W, 3]). Never fails on a picture; see Reading.unknown."""
-        distances = self.distances(image)
+        """The scene in a picture (PIL, or uint8 [H, W, 3]). Never fails on a picture; see Reading.unknown.
+
+        Shifts are tried only where the picture as it stands does not fit well: `read_shifted` always tries
+        them and comes to the same scene.
+        """
+        reading = self._decide(self.distances(image, ((0, 0),)))
+        if max(reading.error) < _FITS and not any(reading.unknown):
+            return reading
+        return self.read_shifted(image)
+
+    def read_shifted(self, image: Image.Image | np.ndarray) -> Reading:
+        """`read` without its short cut."""
+        return self._decide(self.distances(image))
+
+    def _decide(self, distances: np.ndarray) -> Reading:
+        """The reading of distances [4, C, T]: background first, then the nearest thing of every cell."""
         per_color = distances.min(2)  # [4, C]
         background, axis = _background(per_color)
         scene = Scene((None,) * len(POSITIONS), background, axis)

@@ -31,6 +31,15 @@ def test_every_thing_on_every_color_is_read_in_every_cell(checker: Checker) -> N
             assert max(reading.error) < 1e-3
 
 
+@pytest.mark.parametrize("how", [{}, {"noise": 8.0}, {"blur": 1.0}, {"blur": 2.0}, {"shift": 1}], ids=str)
+def test_the_short_cut_reads_what_the_long_way_reads(checker: Checker, how: dict) -> None:
+    rng, numbers = random.Random(3), np.random.default_rng(3)
+    for _ in range(12):
+        pixels = disturb(render_array(sample_scene(rng, "any", two_tone=0.2)), numbers, **how)
+        short, long = checker.read(pixels), checker.read_shifted(pixels)
+        assert (short.scene, short.unknown) == (long.scene, long.unknown)
+
+
 def test_empty_and_two_tone_pictures(checker: Checker) -> None:
     empty = Scene((None,) * 4, ("pink",))
     assert checker.read(render(empty)).scene == empty
