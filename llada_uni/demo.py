@@ -27,10 +27,16 @@ WORLD_SIZE = (128, 128)  # pixels of a picture of the small world
 PROMPTS = (
     "a cartoon cat at the top left and a cartoon dog at the bottom right on green",
     "three 3d apples on blue",
-    "a flat owl and a 3d car on yellow",
-    "cartoon fox top left, flat rocket top right, 3d cactus bottom left on pink",
+    "a flat owl and a flat rocket on yellow",
+    "cartoon fox top left, flat cactus top right, 3d lion bottom left on pink",
 )
-THINKING = ("two plus one flat lemons", "the animal that says quack in 3d style")
+UNSEEN = {PROMPTS[2]: "Never seen: no training picture had an owl and a rocket together."}
+THINKING = (
+    "two plus one flat lemons",
+    "the animal that says quack in 3d style",
+    "two bears and one less duck than bears in cartoon style",
+    "a car at the opposite of the top left on blue",
+)
 QUESTIONS = (
     "what is at the top left?",
     "where is the dog?",
@@ -39,7 +45,12 @@ QUESTIONS = (
     "describe the picture",
 )
 TALK = ("what is at the bottom right?", "which style is it?")
-EDITS = ("replace the cat with a fox", "make the background pink", "add a tree at the top right")
+EDITS = (
+    "replace the cat with a fox",
+    "make the background pink",
+    "add a star at the top right",
+    "remove the dog",
+)
 REFILL = (2, "cartoon cat top left, cartoon mushroom bottom left, cartoon dog bottom right on green")
 STORIES = ("tell a story about a bear and a penguin by the sea in cartoon style",)
 
@@ -135,7 +146,8 @@ class _Show:
             drawn.append(
                 self.model.generate_image(prompt, seed=self.seed + number, on_progress=self.on_progress)
             )
-            items.append(self.result(drawn[-1], f"draw-{number + 1}"))
+            item = self.result(drawn[-1], f"draw-{number + 1}")
+            items.append({**item, "unseen": UNSEEN.get(prompt)})
         return drawn[0]
 
     def think(self) -> None:

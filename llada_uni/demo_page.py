@@ -13,45 +13,60 @@ from pathlib import Path
 from typing import Any
 
 STYLE = """
-:root{--paper:#faf8f4;--card:#fff;--ink:#22252b;--soft:#6d7380;--line:#e6e2da;--accent:#c2410c;--wash:#f3efe7}
-@media
-(prefers-color-scheme:dark){:root{--paper:#15171b;--card:#1e2126;--ink:#eceae6;--soft:#9aa0ac;--line:#30343b;
---accent:#fb923c;--wash:#262a30}} *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe
-UI",Roboto,sans-serif} main,header,footer{max-width:1120px;margin:0 auto;padding:0 24px}
-header{padding-top:56px;padding-bottom:8px}
-h1{font-size:clamp(30px,5vw,46px);line-height:1.1;letter-spacing:-.02em;margin:0 0 12px}
-h2{font-size:25px;letter-spacing:-.01em;margin:56px 0 4px}
-.lead{font-size:19px;color:var(--soft);max-width:44em;margin:0 0 18px} .note{color:var(--soft);margin:0 0
-18px} .facts{display:flex;flex-wrap:wrap;gap:8px;padding:0;margin:0;list-style:none} .facts
-li{background:var(--wash);border-radius:99px;padding:3px 13px;font-size:14px}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:22px}
-.card{background:var(--card);border:1px solid var(--line);border-radius:14px;overflow:hidden;display:flex;
-flex-direction:column} img{display:block;width:100%;height:auto;image-rendering:auto;background:var(--wash)}
-.words{padding:14px 16px 16px} .prompt{font-weight:600;margin:0 0 6px} .thought{margin:0 0 8px;padding:7px
-11px;border-left:3px solid var(--accent);background:var(--wash);border-radius:0 8px 8px 0} .reads{margin:0 0
-6px;font-size:14px} .meta{margin:0;font-size:13px;color:var(--soft)}
-.pair{display:grid;grid-template-columns:1fr 26px 1fr;align-items:center}
-.pair.three{grid-template-columns:1fr 26px 1fr 26px 1fr} .pair
-b{text-align:center;color:var(--soft);font-weight:400} .wide{grid-column:1/-1}
-.twos{grid-template-columns:repeat(auto-fill,minmax(430px,1fr))}
-.ask{display:grid;grid-template-columns:minmax(200px,300px) 1fr;align-items:start}
-.bubbles{padding:18px;display:flex;flex-direction:column;gap:6px} .bubbles p{margin:0;padding:7px
-14px;border-radius:16px;max-width:85%} .q{align-self:flex-end;background:var(--accent);color:#fff}
-.a{align-self:flex-start;background:var(--wash)}
-.frames{display:grid;grid-template-columns:repeat(auto-fit,minmax(210px,1fr));gap:18px} figure{margin:0}
-figure img{border-radius:12px;border:1px solid var(--line)} figcaption{padding:9px 3px 0} figcaption
-small{display:block;color:var(--soft)} pre{background:var(--wash);border-radius:12px;padding:16px
-18px;overflow:auto;font:14px/1.6 ui-monospace,Menlo,Consolas,monospace}
-footer{margin-top:56px;padding-bottom:56px;color:var(--soft);font-size:14px} @media
-(max-width:640px){.ask,.twos{grid-template-columns:1fr}}
+:root { --paper: #faf8f4; --card: #fff; --ink: #22252b; --soft: #6d7380; --line: #e6e2da;
+  --accent: #c2410c; --wash: #f3efe7 }
+@media (prefers-color-scheme: dark) { :root { --paper: #15171b; --card: #1e2126; --ink: #eceae6;
+  --soft: #9aa0ac; --line: #30343b; --accent: #c2570c; --wash: #262a30 } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, Roboto, sans-serif }
+main, header, footer { max-width: 1168px; margin: 0 auto; padding: 0 24px }
+header { padding-top: 56px }
+h1 { font-size: clamp(30px, 5vw, 46px); line-height: 1.1; letter-spacing: -.02em; margin: 0 0 12px }
+h2 { font-size: 25px; letter-spacing: -.01em; margin: 56px 0 4px }
+.lead { font-size: 19px; color: var(--soft); max-width: 44em; margin: 0 0 18px }
+.note { color: var(--soft); margin: 0 0 18px; max-width: 60em }
+.facts { display: flex; flex-wrap: wrap; gap: 8px; padding: 0; margin: 0; list-style: none }
+.facts li { background: var(--wash); border-radius: 99px; padding: 3px 13px; font-size: 14px }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 22px }
+.twos { grid-template-columns: repeat(auto-fill, minmax(min(100%, 430px), 1fr)) }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; overflow: hidden }
+img { display: block; width: 100%; height: auto; image-rendering: auto; background: var(--wash) }
+.words { padding: 14px 16px 16px }
+.prompt { font-weight: 600; margin: 0 0 6px }
+.thought { margin: 0 0 8px; padding: 7px 11px; border-left: 3px solid var(--accent);
+  background: var(--wash); border-radius: 0 8px 8px 0 }
+.reads { margin: 0 0 6px; font-size: 14px }
+.unseen { margin: 0 0 6px; font-size: 14px; color: var(--accent) }
+.meta { margin: 0; font-size: 13px; color: var(--soft) }
+.pair { display: grid; grid-template-columns: 1fr 28px 1fr; align-items: center }
+.three { grid-template-columns: 1fr 28px 1fr 28px 1fr }
+.pair b { text-align: center; color: var(--soft); font-weight: 400 }
+.ask { display: grid; grid-template-columns: minmax(150px, 260px) 1fr; align-items: start }
+.bubbles { padding: 18px; display: flex; flex-direction: column; gap: 6px }
+.bubbles p { margin: 0; padding: 7px 14px; border-radius: 16px; max-width: 85% }
+.q { align-self: flex-end; background: var(--accent); color: #fff }
+.a { align-self: flex-start; background: var(--wash) }
+.frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 18px;
+  margin-bottom: 12px }
+figure { margin: 0 }
+figure img { border-radius: 12px; border: 1px solid var(--line) }
+figcaption { padding: 9px 3px 0 }
+figcaption small { display: block; color: var(--soft) }
+pre { background: var(--wash); border-radius: 12px; padding: 16px 18px; overflow: auto;
+  font: 14px/1.6 ui-monospace, Menlo, Consolas, monospace }
+footer { margin-top: 56px; padding-bottom: 56px; color: var(--soft); font-size: 14px }
+a { color: var(--accent) }
 """
 
-GO_ON = """llada-uni generate "a flat panda at the top left and a flat guitar at the top right on blue" -o
-panda.png llada-uni understand panda.png -q "what is at the top right?" llada-uni edit panda.png -i "replace
-the guitar with a cake" -o cake.png llada-uni story "a story about a lion and a bee in 3d style" -o story
+GO_ON = """
+llada-uni generate "a flat panda at the top right and a flat guitar at the bottom left" -o panda.png
+llada-uni understand panda.png -q "what is at the bottom left?"
+llada-uni edit panda.png -i "replace the guitar with a cake" -o cake.png
+llada-uni story "a story about a lion and a bee in 3d style" -o story
 llada-uni chat --image panda.png
-llada-uni --help"""
+llada-uni --help
+""".strip()
 
 PYTHON = """from llada_uni.model import UniModel
 model = UniModel.from_pretrained()
@@ -145,7 +160,8 @@ class _Page:
 def _words(item: dict[str, Any]) -> str:
     thought = f'<p class="thought">{_text(item["text"])}</p>' if item.get("text") else ""
     prompt = f'<p class="prompt">&ldquo;{_text(item["prompt"])}&rdquo;</p>'
-    return f'<div class="words">{prompt}{thought}{_reads(item)}{_meta(item)}</div>'
+    unseen = f'<p class="unseen">{_text(item["unseen"])}</p>' if item.get("unseen") else ""
+    return f'<div class="words">{prompt}{thought}{unseen}{_reads(item)}{_meta(item)}</div>'
 
 
 def _reads(item: dict[str, Any]) -> str:

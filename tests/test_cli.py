@@ -95,6 +95,14 @@ def test_the_same_seed_gives_the_same_file(call, here):
     assert (here / "one.png").read_bytes() == (here / "two.png").read_bytes()
 
 
+def test_a_terminal_sees_the_steps(call, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, out, err = call("generate", "a cat", "--seed", 4, "--thinking", "--json")
+    assert code == 0 and json.loads(out)["seed"] == 4
+    for words in ("writing", "drawing codes", "painting"):
+        assert words in err
+
+
 def test_edit_and_inpaint(call, here, picture):
     assert call("edit", picture, picture, "-i", "a dog", "-o", "dog.png", "--seed", 1)[0] == 0
     code, out, _ = call("edit", picture, "-i", "a dog", "--text-scale", "1", "--seed", "1", "--json")

@@ -11,9 +11,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from llada_uni.demo import EDITS, PROMPTS, QUESTIONS, STORIES, THINKING, cell_mask, run_demo
+from llada_uni.demo import EDITS, PROMPTS, QUESTIONS, STORIES, THINKING, UNSEEN, cell_mask, run_demo
 from llada_uni.demo_page import render_page
 from llada_uni.model import UniModel
+from llada_uni.world.concepts import CONCEPTS
+from llada_uni.world.split import held_out_pairs
 from tests.tiny_model import make_tiny_model
 
 
@@ -102,6 +104,13 @@ def test_words_of_a_model_cannot_write_html(shown):
     page = render_page(evil, out)
     assert "<script>" not in page and "<img src=x" not in page and '"><i>' not in page
     assert "&lt;script&gt;" in page
+
+
+def test_what_is_called_unseen_is_held_out_and_nothing_else_is():
+    pairs = held_out_pairs()
+    for prompt in PROMPTS:
+        words = {word.removesuffix("s") for word in prompt.replace(",", "").split()} & set(CONCEPTS)
+        assert any(pair <= words for pair in pairs) == (prompt in UNSEEN)
 
 
 def test_the_mask_is_one_quarter():

@@ -15,6 +15,7 @@ from llada_uni.errors import UserError
 from llada_uni.generation.engine import Engine
 from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
+from llada_uni.prompts import Turn
 from llada_uni.results import EndEvent, ImageEvent, ImageResult, Progress, TextEvent
 from tests.tiny_model import make_tiny_model
 
@@ -102,6 +103,7 @@ class Says:
 
     def generate(self, prompt, settings, **more):
         self.settings.append(settings)
+        self.branches = more.get("branches")
         self.prompts.append(list(prompt))
         if settings.allowed is not None:
             return self.engine.generate(prompt, settings, **more)
@@ -127,6 +129,8 @@ def test_a_thought_may_choose_the_size_and_is_part_of_the_prompt(model, says):
     result = model.generate_image("a cat", seed=1, thinking=True)
     assert result.thinking == "a dog" and result.image.size == (16, 16)
     assert engine.prompts[1] == engine.prompts[0] + thought + form.image_header(2, 2)
+    empty = form.unconditional("generate", [Turn("user", "a cat")])
+    assert engine.branches == {"uncond": empty + form.image_header(2, 2)}
     says(thought + form.image_header(2, 2))
     assert model.generate_image("a cat", 32, 32, seed=1, thinking=True).image.size == (32, 32)
     says([*thought, form.text.eos_id])  # no header: we add it

@@ -71,12 +71,15 @@ def progress_bar() -> Iterator[OnProgress | None]:
 
     columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        open_bars: dict[str, Any] = {}
+        bars: dict[str, Any] = {}
 
         def move(step: Any) -> None:
-            if step.stage not in open_bars or step.done < bar.tasks[open_bars[step.stage]].completed:
-                open_bars[step.stage] = bar.add_task(LABELS.get(step.stage, step.stage), total=step.total)
-            bar.update(open_bars[step.stage], completed=step.done)
+            """One bar a stage; it starts anew with the next picture or answer."""
+            if step.stage not in bars:
+                bars[step.stage] = bar.add_task(LABELS[step.stage], total=step.total)
+            elif step.done < bar.tasks[bars[step.stage]].completed:
+                bar.reset(bars[step.stage], total=step.total)
+            bar.update(bars[step.stage], completed=step.done, total=step.total)
 
         yield move
 

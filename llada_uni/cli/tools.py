@@ -177,6 +177,7 @@ def info(
 
     kinds = list(found.memory())
     table = Table("part", "layout", "dtype", "tensors", "parameters", "active", *kinds, title=found.folder)
+    table.columns[0].no_wrap = True
     for column in table.columns[3:]:
         column.justify = "right"
     for part in found.to_json()["parts"]:

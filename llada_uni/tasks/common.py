@@ -80,9 +80,6 @@ def paint(
     if steps is None:
         steps = chosen.turbo_steps if chosen.decoder == "turbo" else chosen.base_steps
     steps = getattr(adjusted(chosen, **{f"{chosen.decoder}_steps": steps}), f"{chosen.decoder}_steps")
-    codes.check_range(
-        parts.codebook_size if "config" in parts.__dict__ else parts.decoder.sigvq.codebook_size
-    )
     total = steps if chosen.decoder == "turbo" else steps - 1
     made = 0
 

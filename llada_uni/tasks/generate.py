@@ -67,7 +67,8 @@ def generate_image(
         clock.lap("think")
     header = form.image_header(*grid)
     guidance = Guidance.simple(chosen.cfg_scale)
-    branches = {"uncond": [*form.unconditional(task, turns), *header]}
+    # After a thought as well: a picture of nothing in particular has no thought before it.
+    branches = {"uncond": [*form.unconditional("generate", turns), *header]}
     drawn = phases.draw(
         [*ids, *header],
         grid,
