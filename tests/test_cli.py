@@ -231,6 +231,40 @@ def test_mistakes_are_one_line_and_exit_code_2(call, here, picture, tiny, name):
     assert sorted(path.name for path in here.iterdir()) == before, "a mistake leaves no files"
 
 
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _drop_field(path):
+    config = json.loads(path.read_text())
+    del config["hidden_size"]
+    path.write_text(json.dumps(config))
+
+
+DAMAGE = {
+    "truncated weights": ("model.safetensors", _cut, "truncated"),
+    "a field that is missing": ("config.json", _drop_field, "hidden_size"),
+    "a tokenizer that is none": ("tokenizer.json", lambda path: path.write_text("{}"), "tokenizer"),
+    "a config that is no JSON": ("config.json", lambda path: path.write_text("{"), "JSON"),
+    "truncated decoder": ("decoder-turbo/model.safetensors", _cut, "truncated"),
+    "weights of another model": (
+        "model.safetensors",
+        lambda path: shutil.copy(path.parent / "vae" / "diffusion_pytorch_model.safetensors", path),
+        "tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_model_is_one_line_that_names_the_file(call, tiny, here, name):
+    file, damage, words = DAMAGE[name]
+    shutil.copytree(tiny, here / "model")
+    damage(here / "model" / file)
+    code, out, err = call("generate", "a cat", "-m", "model")
+    assert code == 2 and out == "" and len(err.strip().splitlines()) == 1
+    assert words in err and not (here / "picture.png").exists()
+
+
 def test_eval_calls_the_suites(call, here, monkeypatch):
     asked = {}
 
