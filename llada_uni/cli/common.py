@@ -86,7 +86,7 @@ def progress_bar() -> Iterator[OnProgress | None]:
 
 def emit(data: dict[str, Any]) -> None:
     """One JSON object on stdout."""
-    print(json.dumps(data, ensure_ascii=False, indent=2))
+    print(json.dumps(data, ensure_ascii=False))
 
 
 def say(line: str) -> None:
