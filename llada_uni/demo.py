@@ -48,10 +48,10 @@ TALK = ("what is at the bottom right?", "which style is it?")
 EDITS = (
     "replace the cat with a fox",
     "make the background pink",
-    "add a star at the top right",
+    "add a lemon at the top right",
     "remove the dog",
 )
-REFILL = (2, "cartoon cat top left, cartoon mushroom bottom left, cartoon dog bottom right on green")
+REFILL = (2, "cartoon cat top left, cartoon apple bottom left, cartoon dog bottom right on green")
 STORIES = ("tell a story about a bear and a penguin by the sea in cartoon style",)
 
 
