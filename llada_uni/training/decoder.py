@@ -14,6 +14,7 @@ B pictures, C latent channels, N condition tokens (each code 2 x 2 times), F con
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def teacher_walk(teacher: Conditioned, codes: Tensor, shape: torch.Size, steps: 
     t = torch.linspace(0, 1, steps + 1)
     t = t / (t + 3 - 3 * t)
     x, points = torch.randn(shape), []
-    for now, then in zip(t[:-1], t[1:], strict=True):
+    for now, then in itertools.pairwise(t):
         points.append(x)
         x = x + (then - now) * teacher(x, now.expand(len(x)), codes)
     return torch.stack(points), t[:-1], x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -16,12 +16,12 @@ COLUMNS = 8
 _INDEX = {name: i for i, name in enumerate(CONCEPTS)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sheet(style: str) -> Image.Image:
     return Image.open(ART_DIR / f"{style}.png").convert("RGBA")
 
 
-@lru_cache(maxsize=None)
+@cache
 def sprite(concept: str, style: str) -> Image.Image:
     """The drawing of `concept` in `style`: RGBA, 64 x 64, transparent around it. UserError for unknown names."""
     if concept not in _INDEX:

@@ -58,7 +58,7 @@ class Scene:
 
     def replace_cell(self, cell: int, thing: Thing | None) -> Scene:
         """The same scene with another thing (or nothing) in one cell."""
-        return replace(self, cells=self.cells[:cell] + (thing,) + self.cells[cell + 1 :])
+        return replace(self, cells=(*self.cells[:cell], thing, *self.cells[cell + 1:]))
 
     def with_background(self, color: str) -> Scene:
         """The same things on a plain background."""
