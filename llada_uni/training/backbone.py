@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from llada_uni.backbone.model import Backbone
 from llada_uni.config import BackboneConfig
+from llada_uni.errors import UserError
 from llada_uni.text import TextTokenizer
 from llada_uni.training.balance import max_over_mean, update_bias
 from llada_uni.training.batches import Masker, pack
@@ -73,17 +74,22 @@ def small_config(text: TextTokenizer, image_token_offset: int) -> BackboneConfig
 
 
 class RecordSource:
-    """Draws records evenly from the file of `records.py`, longest ones that do not fit left out."""
+    """Draws records evenly from the files of `records.py`; those that do not fit into a packed sequence are left out."""
 
-    def __init__(self, path: str, longest: int) -> None:
-        data = torch.load(path, weights_only=True)
-        self.ids, self.kinds = data["ids"].numpy(), data["kinds"].numpy()
-        ends = data["ends"].numpy()
+    def __init__(self, paths: list[str], longest: int) -> None:
+        files = [torch.load(path, weights_only=True) for path in paths]
+        offsets = {int(f["image_token_offset"]) for f in files}
+        if len(offsets) != 1:
+            raise UserError(f"the record files have different image_token_offset: {sorted(offsets)}")
+        self.ids = torch.cat([f["ids"] for f in files]).numpy()
+        self.kinds = torch.cat([f["kinds"] for f in files]).numpy()
+        lengths = [torch.diff(f["ends"], prepend=torch.zeros(1, dtype=f["ends"].dtype)) for f in files]
+        ends = torch.cat(lengths).cumsum(0).numpy()
         self.spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
         fits = (self.spans[:, 1] - self.spans[:, 0]) <= longest
         self.dropped = int((~fits).sum())
         self.spans = self.spans[fits]
-        self.image_token_offset = int(data["image_token_offset"])
+        self.image_token_offset = offsets.pop()
 
     def draw(self, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
         """ids and kinds of one record."""
@@ -97,7 +103,7 @@ class BackboneObjective:
     def __init__(self, model: Backbone, source: RecordSource, text: TextTokenizer, samples: int, length: int) -> None:
         self.model, self.source, self.samples, self.length = model, source, samples, length
         self.masker = Masker(BLOCK, text.mask_id, text.eos_id)
-        self.pad_id = text.pad_id
+        self.pad_id, self.eos_id = text.pad_id, text.eos_id
 
     def loss(self, step: int, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
         rows = []
@@ -113,7 +119,7 @@ class BackboneObjective:
         with torch.no_grad():
             right = (logits.argmax(-1) == target).float()
             code = target >= self.source.image_token_offset
-            word = ~code & (weight == 1)
+            word = ~code & (target != self.eos_id)
             numbers = {
                 "code_acc": right[code].mean().item() if code.any() else 0.0,
                 "text_acc": right[word].mean().item() if word.any() else 0.0,
@@ -125,7 +131,7 @@ class BackboneObjective:
 def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", default="runs/records.pt")
+    parser.add_argument("--records", nargs="+", default=["runs/records.pt"], help="files, drawn from by their sizes")
     parser.add_argument("--text", default="runs/tokenizer.json")
     parser.add_argument("--out", default="runs/backbone")
     parser.add_argument("--steps", type=int, default=14000)

@@ -7,6 +7,7 @@ dropped. Under block-causal attention this is exactly the term of that block in 
   when the caller asks for exactly H*W codes;
 - write: from the start of a stretch of text on, everything the model may write in this block is masked at one rate; the
   places after the end of text are filled with end of text, and count little.
+A row's summed loss counts by one over the root of its masked places (loss re-weighting of the report's fine-tuning).
 Every sample gives two rows with opposite masks (complementary masks), so that each place is learnt once a pair.
 A few samples have their block borders moved: guidance aligns a shorter prompt to the end, so its borders may fall anywhere.
 Rows are packed into sequences of a fixed length; attention stays inside a sample, positions start at 0 in each.
@@ -114,7 +115,9 @@ class Masker:
         targets = np.full(len(ids), -1, np.int64)
         targets[masked] = noised[masked]
         noised[masked] = self.mask_id
-        return Row(noised, targets, weights, shift)
+        # Loss re-weighting of the report: a sample counts by the root of its masked places, so that an answer of one
+        # word is not drowned by sixteen codes.
+        return Row(noised, targets, weights / np.sqrt(weights[masked].sum()), shift)
 
 
 def pack(rows: list[Row], length: int, block: int, pad_id: int) -> Batch:

@@ -41,6 +41,20 @@ SYSTEM_OF = {
 }
 SHARES = {"t2i": 0.30, "understand": 0.27, "edit": 0.20, "story": 0.12, "think": 0.05, "dialogue": 0.06}
 UNCONDITIONAL_SHARE = 0.1
+READING = {
+    ("understand", "what"): 0.22,
+    ("understand", "caption"): 0.20,
+    ("understand", "list"): 0.08,
+    ("understand", "where"): 0.10,
+    ("understand", "count"): 0.08,
+    ("understand", "presence"): 0.05,
+    ("understand", "relation"): 0.03,
+    ("edit", "remove"): 0.06,
+    ("edit", "replace"): 0.08,
+    ("edit", "style"): 0.05,
+    ("edit", "move"): 0.05,
+}
+"""Kinds that need a place in the picture to be read: their answers are short, so they are learnt last."""
 
 
 def texts_of(sample: Sample) -> Iterable[str]:
@@ -121,6 +135,7 @@ def main() -> None:
     parser.add_argument("--text", default="runs/tokenizer.json")
     parser.add_argument("--count", type=int, default=120000)
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--reading", action="store_true", help="more of what is learnt late: reading places, and edits")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -136,7 +151,11 @@ def main() -> None:
     kinds: list[np.ndarray] = []
     which: list[int] = []
     for start in range(0, args.count, 2000):
-        samples = [sample_task(rng, rng.choices(tasks, weights)[0], "train") for _ in range(2000)]
+        if args.reading:
+            chosen = rng.choices(list(READING), list(READING.values()), k=2000)
+            samples = [sample_task(rng, task, "train", kind=kind) for task, kind in chosen]
+        else:
+            samples = [sample_task(rng, task, "train") for task in rng.choices(tasks, weights, k=2000)]
         scenes = list({s for sample in samples for s in sample.scenes()})
         codes = encode_scenes(objective, scenes)
         for sample in samples:

@@ -60,7 +60,15 @@ def test_writing_fills_the_block_with_end_of_text_that_counts_little():
         if (r.targets >= 0).sum() == 6
     )
     assert row.targets[5:].tolist() == [EOS] * 3
-    assert row.weights[:5].tolist() == [1.0] * 5 and (row.weights[5:] < 0.1).all()
+    assert np.allclose(row.weights[5:] / row.weights[0], 0.05)
+
+
+def test_a_row_counts_by_the_root_of_its_masked_places():
+    ids, kinds = _record(context=0, text=0, code=8)
+    for seed in range(50):
+        for row in Masker(BLOCK, MASK, EOS).rows(ids, kinds, random.Random(seed)):
+            masked = row.targets >= 0
+            assert row.weights[masked].sum() == pytest.approx(masked.sum() ** 0.5, rel=1e-5)
 
 
 def test_what_follows_a_whole_image_in_the_block_is_masked_and_not_learnt():
