@@ -183,7 +183,7 @@ def main() -> None:
 
     else:
         state = torch.load(f"{args.distill}/checkpoint.pt", weights_only=True)["modules"]
-        weights = {k.removeprefix("model."): v for k, v in state.items()}
+        weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
         model.load_state_dict(weights)
         teacher = Conditioned().eval()
         teacher.load_state_dict(weights)

@@ -178,6 +178,8 @@ def main() -> None:
     Path(args.out).with_suffix(".json").write_text(json.dumps({"image_token_offset": offset, "seed": args.seed}))
     for n, task in enumerate(tasks):
         chosen = lengths[data["task"] == n].float()
+        if len(chosen) == 0:
+            continue
         print(f"{task}: {len(chosen)} records, mean length {chosen.mean():.1f}, longest {int(chosen.max())}")
 
 
