@@ -1,1 +1,1 @@
-"""The small visual world of the shipped model: scenes of emoji art whose ground truth is known, so that a program can check them."""
+"""The small visual world of the shipped model: scenes of emoji art, known to the last cell, so a program can check them."""
