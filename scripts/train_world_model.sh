@@ -18,12 +18,13 @@ train vae --steps 6500 >runs/vae.log 2>&1 &
 vae=$!
 train tokenizer --steps 8000
 train records --count 160000
+train records --count 70000 --reading --seed 12 --out runs/records-reading.pt
 # One core learns words and codes while the other learns to paint them.
-train backbone --steps "${BACKBONE_STEPS:-26000}" >runs/backbone.log 2>&1 &
+train backbone --records runs/records.pt runs/records-reading.pt --steps "${BACKBONE_STEPS:-20500}" >runs/backbone.log 2>&1 &
 backbone=$!
 wait "$vae"
-train decoder --out runs/decoder --steps 8000 --batch 10 --pictures 6000
-train decoder --out runs/turbo --distill runs/decoder --steps 1800 --batch 10 --lr 3e-4
+train decoder --out runs/decoder --steps 5900 --batch 10 --pictures 6000
+train decoder --out runs/turbo --distill runs/decoder --steps 1500 --batch 10 --pictures 6000 --lr 3e-4
 wait "$backbone"
 train assemble --out "$out"
 echo "done: llada-uni eval --model $out"
