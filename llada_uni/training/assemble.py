@@ -41,7 +41,7 @@ GENERATION = {
     "interleave": {
         "height": 2 * SIDE,
         "width": 2 * SIDE,
-        "max_frames": 6,
+        "max_frames": 4,
         "first_scale": 2.0,
         "text_scale": 1.0,
         "image_scale": 0.0,
