@@ -66,6 +66,8 @@ def run_demo(
 
     say: hears a line about each step as it is finished. The same seed gives the same pictures.
     """
+    for old in out.glob("story-*.png"):  # an earlier story may have had more frames
+        old.unlink()
     show = _Show(model, out, seed, say, on_progress)
     started = time.perf_counter()
     first = show.draw()
