@@ -149,18 +149,17 @@ def main() -> None:
     total = sum(p.numel() for p in model.parameters())
     print(f"{total / 1e6:.2f} M parameters, {len(source.spans)} records, {source.dropped} too long", flush=True)
     objective = BackboneObjective(model, source, text, args.samples, args.length)
-    gates = [m for m in model.modules() if hasattr(m, "load") and hasattr(m, "expert_bias")]
+    routers = model.routers()
 
     def loss(step: int, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
         value, numbers = objective.loss(step, rng)
-        if gates:
-            numbers["max_load"] = max(max_over_mean(g.load.float()) for g in gates)
+        numbers["max_load"] = max(max_over_mean(r.load) for r in routers)
         return value, numbers
 
     def after_step(step: int) -> None:
-        for gate in gates:
-            update_bias(gate.expert_bias, gate.load.float(), args.balance)
-            gate.load.zero_()
+        for router in routers:
+            update_bias(router.expert_bias, router.load, args.balance)
+        model.reset_load()
 
     config = LoopConfig(
         args.steps, args.lr, args.out, warmup=200, decay="wsd", decay_fraction=0.25, weight_decay=0.05, save_seconds=180

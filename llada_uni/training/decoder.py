@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from llada_uni.decoder.model import save_transformer
 from llada_uni.decoder.sigvq import SigVQ
+from llada_uni.training.images import to_images
 from llada_uni.training.loop import LoopConfig, run, save_atomic
 from llada_uni.training.records import load_objective
 from llada_uni.training.tokenizer import QUANTIZER, SIDE
@@ -83,9 +84,7 @@ def prepare(path: Path, tokenizer: str, vae_dir: str, count: int) -> dict[str, T
     with torch.inference_mode():
         for start in range(0, count, 32):
             scenes = [sample_scene(rng, "any", two_tone=0.1, mixed_styles=0.5) for _ in range(32)]
-            small = torch.stack([torch.from_numpy(render_array(s, SIDE).copy()) for s in scenes])
-            large = torch.stack([torch.from_numpy(render_array(s, 2 * SIDE).copy()) for s in scenes])
-            small, large = (x.permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (small, large))
+            small, large = (to_images([render_array(s, side) for s in scenes]) for side in (SIDE, 2 * SIDE))
             codes.append(objective.codes(small).view(-1, grid, grid).to(torch.uint8))
             mean = vae.encode(large).latent_dist.mean
             latents.append(((mean - vae.config.shift_factor) * vae.config.scaling_factor).half())

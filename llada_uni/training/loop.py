@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from llada_uni.checkpoint.files import atomic_file
 from llada_uni.errors import UserError
 
 
@@ -59,10 +59,8 @@ def learning_rate(config: LoopConfig, step: int) -> float:
 
 def save_atomic(state: dict, path: Path) -> None:
     """Writes a checkpoint beside its final place and moves it there, so that no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".tmp{os.getpid()}")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with atomic_file(path) as temporary:
+        torch.save(state, temporary)
 
 
 def run(

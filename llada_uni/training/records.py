@@ -23,6 +23,8 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.prompts import UNCONDITION, PromptFormat, Turn
 from llada_uni.text import TextTokenizer, train_tokenizer
+from llada_uni.training.batches import CODE, CONTEXT, TEXT
+from llada_uni.training.images import to_images
 from llada_uni.training.loop import save_atomic
 from llada_uni.training.tokenizer import SIDE, TokenizerObjective
 from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
@@ -30,7 +32,6 @@ from llada_uni.world.render import render_array
 from llada_uni.world.scene import Scene
 from llada_uni.world.tasks import Sample, sample_task
 
-CONTEXT, TEXT, CODE = 0, 1, 2
 SYSTEM_OF = {
     "t2i": "generate",
     "think": "generate_thinking",
@@ -83,8 +84,7 @@ def encode_scenes(objective: TokenizerObjective, scenes: list[Scene], batch: int
     with torch.inference_mode():
         for start in range(0, len(scenes), batch):
             part = scenes[start : start + batch]
-            pixels = torch.from_numpy(np.stack([render_array(s, SIDE) for s in part]))
-            codes = objective.codes(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).tolist()
+            codes = objective.codes(to_images([render_array(s, SIDE) for s in part])).tolist()
             out.update((s, ImageCodes(tuple(c), grid, grid)) for s, c in zip(part, codes, strict=True))
     return out
 

@@ -28,6 +28,7 @@ from transformers.models.glm_image.configuration_glm_image import GlmImageVision
 
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.training.images import to_images
 from llada_uni.training.loop import LoopConfig, run
 from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
 from llada_uni.world.render import render_array
@@ -124,7 +125,7 @@ def batch_of(rng: random.Random, size: int, split: str = "any") -> tuple[Tensor,
         else:  # as a picture of twice the size comes in: rendered at 128, resized by the preprocessing's filter
             picture = Image.fromarray(render_array(scene, 2 * SIDE))
             arrays.append(np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)))
-    images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = to_images(arrays)
     return images, torch.from_numpy(np.stack([answers_of(s) for s in scenes])), scenes
 
 

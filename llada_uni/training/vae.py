@@ -11,12 +11,12 @@ import argparse
 import json
 import random
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from llada_uni.training.images import to_images
 from llada_uni.training.loop import LoopConfig, run
 from llada_uni.world.render import render_array
 from llada_uni.world.scene import sample_scene
@@ -41,7 +41,7 @@ CONFIG = {
 def pictures(rng: random.Random, batch: int, size: int = 128, split: str = "any") -> Tensor:
     """Rendered scenes: float32 [B, 3, size, size] in -1..1."""
     arrays = [render_array(sample_scene(rng, split, two_tone=0.2), size) for _ in range(batch)]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return to_images(arrays)
 
 
 def main() -> None:
