@@ -1,0 +1,145 @@
+"""Parts that were trained one by one, put together as one model directory in the released layout.
+
+What flows through: runs (their `model/` folders) and model directories, later ones over earlier ones -> for each part the files
+of the last source that has it -> one new directory, which appears complete or not at all.
+The backbone goes tensor by tensor and the other parts file by file, so memory is that of the largest weight file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from llada_uni.checkpoint.files import WeightFiles, read_torch, write_torch, write_weights
+from llada_uni.checkpoint.folders import new_folder
+from llada_uni.checkpoint.layout import Layout
+from llada_uni.checkpoint.load import convert
+from llada_uni.decoder.sigvq import FILE as CODE_FEATURES
+from llada_uni.errors import UserError
+from llada_uni.tasks.parts import KNOWN, Parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a model directory: its files, the first pattern being the one that tells whether it is there."""
+
+    name: str
+    patterns: tuple[str, ...]
+    needed_for: str
+
+    def files(self, folder: Path) -> list[Path]:
+        """The part's files, relative to `folder`; empty when the part is not there."""
+        if not any(folder.glob(self.patterns[0])):
+            return []
+        found = {path.relative_to(folder) for pattern in self.patterns for path in folder.glob(pattern) if path.is_file()}
+        return sorted(found)
+
+
+BACKBONE = Part("backbone", ("config.json", "model*.safetensors", "model*.safetensors.index.json"), "every task")
+TEXT = Part("text tokenizer", ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"), "every task")
+SETTINGS = Part("settings", ("generation_config.json",), "settings of its own (without, those of the released model hold)")
+PARTS = (
+    BACKBONE,
+    TEXT,
+    SETTINGS,
+    Part(
+        "image tokenizer",
+        ("image_tokenizer/config.json", "image_tokenizer/*.json", "image_tokenizer/*.safetensors"),
+        "reading pictures",
+    ),
+    Part("code features", (f"image_tokenizer/{CODE_FEATURES}",), "painting"),
+    Part("vae", ("vae/config.json", "vae/*"), "painting"),
+    Part("decoder", ("decoder/config.json", "decoder/*"), "painting in 50 steps"),
+    Part("decoder-turbo", ("decoder-turbo/config.json", "decoder-turbo/*"), "painting in 8 steps"),
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The directory written, and which source each part came from; `missing`: parts that no source has."""
+
+    folder: Path
+    sources: dict[str, Path]
+
+    @property
+    def missing(self) -> tuple[Part, ...]:
+        return tuple(part for part in PARTS if part.name not in self.sources)
+
+
+def export_model(
+    out: str | os.PathLike[str],
+    sources: Sequence[str | os.PathLike[str]],
+    dtype: torch.dtype | None = None,
+    layout: Layout = "released",
+) -> Exported:
+    """Writes the model directory `out` from runs and model directories; later sources override earlier ones.
+
+    dtype: of all weights (the router stays in float32); None keeps that of the files. Existing models at `out` are replaced.
+    UserError for a source without any part, parts that do not fit together, and an `out` that holds something else.
+    """
+    folders = [model_folder(source) for source in sources]
+    chosen = {part: folder for folder in folders for part in PARTS if part.files(folder)}
+    with new_folder(out, replaces=KNOWN) as temporary:
+        for part, folder in chosen.items():
+            if part is BACKBONE:
+                _write_backbone(folder, temporary, dtype, layout)
+            else:
+                for file in part.files(folder):
+                    _write_file(folder / file, temporary / file, dtype)
+        _check_fit(temporary, chosen)
+    return Exported(Path(out), {part.name: folder for part, folder in chosen.items()})
+
+
+def model_folder(source: str | os.PathLike[str]) -> Path:
+    """Where the parts of a source lie: RUN/model, or the directory itself. UserError when there is no part."""
+    source = Path(source).expanduser()
+    for folder in (source / "model", source):
+        if any(part.files(folder) for part in PARTS):
+            return folder
+    if (source / "checkpoints").is_dir():
+        raise UserError(f"{source} has no model yet: let it finish, or export one of its checkpoints (--checkpoint)")
+    raise UserError(f"{source} holds no part of a model ({', '.join(part.name for part in PARTS)})")
+
+
+def _write_backbone(source: Path, target: Path, dtype: torch.dtype | None, layout: Layout) -> None:
+    # `convert` takes a whole directory: it is given one with links to the backbone's files alone.
+    with tempfile.TemporaryDirectory(dir=target) as work:
+        links = Path(work, "links")
+        links.mkdir()
+        for file in BACKBONE.files(source):
+            (links / file).symlink_to((source / file).resolve())
+        convert(links, Path(work, "converted"), layout, dtype)
+        for file in Path(work, "converted").iterdir():
+            os.replace(file, target / file.name)
+
+
+def _write_file(source: Path, target: Path, dtype: torch.dtype | None) -> None:
+    target.parent.mkdir(exist_ok=True)
+    if dtype is not None and source.suffix == ".safetensors":
+        weights = WeightFiles(source.parent, source.name)
+        write_weights(target, {name: weights.tensor(name) for name in weights}, dtype)
+    elif dtype is not None and source.suffix == ".pt":
+        write_torch(target, read_torch(source), dtype)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _check_fit(folder: Path, chosen: dict[Part, Path]) -> None:
+    """UserError when parts of different models were put together, or a file of settings is malformed."""
+    parts = Parts(folder, torch.device("cpu"), torch.float32)
+    if SETTINGS in chosen:
+        _ = parts.defaults
+    if BACKBONE in chosen and TEXT in chosen:
+        words, first_code = len(parts.text), parts.config.image_token_offset
+        if words > first_code:
+            raise UserError(
+                f"the text tokenizer of {chosen[TEXT]} has {words} tokens, but image codes begin at {first_code} "
+                f"in the backbone of {chosen[BACKBONE]}: they belong to different models"
+            )
+        _ = parts.codebook_size  # raises when the image tokenizer has more codes than the backbone has room for
