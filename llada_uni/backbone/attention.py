@@ -7,6 +7,9 @@ Source: arXiv:2604.20796 and the released configuration.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +18,9 @@ from llada_uni.backbone.cache import KeyValueCache
 from llada_uni.backbone.norm import RMSNorm, rms_norm
 from llada_uni.backbone.rope import apply_rotary
 from llada_uni.config import BackboneConfig
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class Linear(nn.Linear):
@@ -45,10 +51,10 @@ class Attention(nn.Module):
         self.dense = Linear(self.heads * self.head_dim, config.hidden_size)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | BlockMask | None, cache: KeyValueCache | None
     ) -> Tensor:
-        """x [B, T, D], rotary tables of the T places, mask [B or 1, 1, T, S] bool (True = may attend) or
-        None.
+        """x [B, T, D], rotary tables of the T places, mask [B or 1, 1, T, S] bool (True = may attend), a mask of
+        FlexAttention (training on a GPU, masks.packed_flex), or None.
         """
         batch, tokens, _ = x.shape
         fused = self.query_key_value(x).view(batch, tokens, self.heads + 2 * self.groups, self.head_dim)
@@ -65,7 +71,21 @@ class Attention(nn.Module):
         values = values.transpose(1, 2)
         if cache is not None:
             keys, values = cache.append(self.layer, keys, values)
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, enable_gqa=self.heads != self.groups
-        )
+        mixed = attend(queries, keys, values, mask)
         return self.dense(mixed.transpose(1, 2).reshape(batch, tokens, -1))
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
+    """Softmax attention of [B, H, T, d] over [B, G, S, d], heads sharing the key groups in order -> [B, H, T, d]."""
+    shared = queries.shape[1] != keys.shape[1]
+    if mask is None or isinstance(mask, Tensor):
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=shared)
+    return _flex(queries.is_cuda)(queries, keys, values, block_mask=mask, enable_gqa=shared)
+
+
+@lru_cache
+def _flex(compiled: bool):
+    """FlexAttention: one compiled kernel on a GPU; elsewhere its slow definition, which has no backward pass."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention) if compiled else flex_attention

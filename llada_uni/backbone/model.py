@@ -11,6 +11,8 @@ Source: arXiv:2604.20796 and the released configuration.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +23,9 @@ from llada_uni.backbone.moe import MixtureOfExperts, SwiGLU
 from llada_uni.backbone.norm import RMSNorm
 from llada_uni.backbone.rope import rotary_tables
 from llada_uni.config import BackboneConfig
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class Layer(nn.Module):
@@ -38,9 +43,17 @@ class Layer(nn.Module):
             self.mlp = MixtureOfExperts(config, experts)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | BlockMask | None,
+        cache: KeyValueCache | None,
+        only: Tensor | None = None,
     ) -> Tensor:
+        """[B, T, D] -> [B, T, D]; with `only` [N], places of the B * T flattened ones, just theirs: [N, D]."""
         x = x + self.attention(self.input_layernorm(x), rotary, mask, cache)
+        if only is not None:
+            x = x.flatten(0, 1).index_select(0, only)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -88,22 +101,27 @@ class Backbone(nn.Module):
         self,
         input_ids: Tensor,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | BlockMask | None = None,
         cache: KeyValueCache | None = None,
+        only: Tensor | None = None,
     ) -> Tensor:
-        """States after the final norm, [B, T, D].
+        """States after the final norm, [B, T, D]; with `only` [N] int64, places of the B * T flattened ones, just theirs
+        [N, D]: the last layer then leaves out the feed-forward of all others.
 
         input_ids [B, T] int64; position_ids [B, T] or [1, T] (default: 0.. from the cache's length on);
         attention_mask [B or 1, 1, T, S] bool, True = may attend, with at least one True a row (None: all
-        may), S = T, or the cache's length + T. With a cache the T places are appended and committed to it.
+        may; training on a GPU: a mask of FlexAttention), S = T, or the cache's length + T. With a cache the T places
+        are appended and committed to it.
         """
         if position_ids is None:
             start = 0 if cache is None else cache.length
             position_ids = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)[None]
         x = self.model.word_embeddings(input_ids)
         rotary = rotary_tables(position_ids, self.config.rotary_dim, self.config.rope_theta, x.dtype)
-        for layer in self.model.layers:
+        *layers, last = self.model.layers
+        for layer in layers:
             x = layer(x, rotary, attention_mask, cache)
+        x = last(x, rotary, attention_mask, cache, only)
         if cache is not None:
             cache.advance(input_ids.shape[1])
         return self.model.norm(x)
@@ -121,7 +139,7 @@ class Backbone(nn.Module):
         self,
         input_ids: Tensor,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | BlockMask | None = None,
         cache: KeyValueCache | None = None,
         logits_at: Tensor | None = None,
     ) -> Tensor:
@@ -131,12 +149,9 @@ class Backbone(nn.Module):
         [places] int64 into the B * T flattened places -> [places, V]. The head is the dearest product of a
         step.
         """
-        hidden = self.hidden(input_ids, position_ids, attention_mask, cache)
-        if logits_at is not None:
-            if logits_at.dtype == torch.bool:
-                logits_at = logits_at.flatten().nonzero().squeeze(1)
-            hidden = hidden.flatten(0, 1).index_select(0, logits_at)
-        return self.logits(hidden)
+        if logits_at is not None and logits_at.dtype == torch.bool:
+            logits_at = logits_at.flatten().nonzero().squeeze(1)
+        return self.logits(self.hidden(input_ids, position_ids, attention_mask, cache, logits_at))
 
     def reset_load(self) -> None:
         """Set every router's count of choices back to zero."""
