@@ -1,0 +1,208 @@
+"""Where conversation records come from: JSONL files, tar shards (WebDataset layout), folders of either, the small world.
+
+What flows through: a source is cut into chunks of about equally many records, each of which can be read on its own, in
+any process and any order: `chunks(size)` finds the borders without parsing, `read(chunk, bad)` gives the conversations of
+one. Bad records go to `BadRecords` with file and line (tar: with the sample's key); none is lost without a word.
+
+A tar sample is `KEY.json` and its pictures `KEY.NAME`, one after another; a part of type "image" gives NAME (`0.png`).
+Shards are plain .tar, so that a picture can be read from its place without reading what stands before it.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from llada_uni.data.records import BadRecords, Conversation, Picture, PictureFile, PictureSlice, parse_record
+from llada_uni.data.world_records import WorldRecords
+from llada_uni.errors import UserError
+
+CHUNK = 2000
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`count` records of `file` from byte `offset` on, the first being number `first` (from 1; a line, for JSONL)."""
+
+    file: str
+    offset: int
+    first: int
+    count: int
+
+
+class RecordSource(Protocol):
+    """Something that holds conversations. `name` identifies it (and its present content) for a later run."""
+
+    name: str
+
+    def chunks(self, size: int = CHUNK) -> list[Chunk]: ...
+
+    def read(self, chunk: Chunk, bad: BadRecords) -> Iterator[Conversation]: ...
+
+
+def open_source(records: str | Path, side: int = 128) -> RecordSource:
+    """A file or folder of records, or `world:COUNT:SEED[:MIXTURE]` for the small world, rendered at `side` pixels.
+
+    UserError when there is nothing of the kind.
+    """
+    if str(records).startswith("world:"):
+        return WorldSource(WorldRecords.from_name(str(records), side))
+    return FileSource(Path(records))
+
+
+def conversations(source: RecordSource, bad: BadRecords) -> Iterator[Conversation]:
+    """All conversations of a source, in order."""
+    for chunk in source.chunks():
+        yield from source.read(chunk, bad)
+
+
+class WorldSource:
+    """Samples of the small world as conversations; nothing is read."""
+
+    def __init__(self, world: WorldRecords) -> None:
+        self.world, self.name = world, world.name
+
+    def chunks(self, size: int = CHUNK) -> list[Chunk]:
+        return [
+            Chunk(self.name, 0, start + 1, min(size, self.world.count - start)) for start in range(0, self.world.count, size)
+        ]
+
+    def read(self, chunk: Chunk, bad: BadRecords) -> Iterator[Conversation]:
+        yield from self.world.conversations(chunk.first - 1, chunk.count)
+
+
+class FileSource:
+    """One .jsonl or .tar file, or every such file of a folder, by name."""
+
+    def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            self.files = sorted(file for file in path.iterdir() if file.suffix in _FORMATS and file.is_file())
+        else:
+            self.files = [path]
+        if not self.files or not all(file.is_file() for file in self.files):
+            raise UserError(f"there are no records at {path}: expected a .jsonl or .tar file, or a folder with such files")
+        for file in self.files:
+            if file.suffix not in _FORMATS:
+                raise UserError(f"{file} is no record file; allowed: {', '.join(_FORMATS)}")
+        self.name = " ".join(f"{file.name}:{file.stat().st_size}" for file in self.files)
+
+    def chunks(self, size: int = CHUNK) -> list[Chunk]:
+        found = []
+        for file in self.files:
+            starts = list(_FORMATS[file.suffix].starts(file))
+            for first in range(0, len(starts), size):
+                found.append(Chunk(str(file), starts[first], first + 1, len(starts[first : first + size])))
+        return found
+
+    def read(self, chunk: Chunk, bad: BadRecords) -> Iterator[Conversation]:
+        file = Path(chunk.file)
+        for where, raw, picture in _FORMATS[file.suffix].samples(file, chunk):
+            try:
+                yield parse_record(_decoded(raw), where, picture)
+            except UserError as error:
+                bad.add(where, error)
+
+
+def _decoded(raw: bytes | None) -> object:
+    if raw is None:
+        raise UserError("there is no .json beside the other files of this sample")
+    try:
+        return json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError("is not UTF-8") from None
+    except ValueError as error:
+        raise UserError(f"is not JSON ({error})") from None
+
+
+# ---
+# JSONL: one record a line, pictures in files beside it; empty lines are allowed
+
+Sample = tuple[str, bytes | None, Callable[[str], Picture]]
+"""Where it is, its JSON, and how the pictures it names are found."""
+
+
+def _line_starts(path: Path) -> Iterator[int]:
+    with open(path, "rb") as file:
+        at = 0
+        for line in file:
+            yield at
+            at += len(line)
+
+
+def _lines(path: Path, chunk: Chunk) -> Iterator[Sample]:
+    picture = partial(_beside, path.parent)
+    with open(path, "rb") as file:
+        file.seek(chunk.offset)
+        for number in range(chunk.first, chunk.first + chunk.count):
+            line = file.readline()
+            if line.strip():
+                yield f"{path}:{number}", line, picture
+
+
+def _beside(folder: Path, name: str) -> Picture:
+    return PictureFile(folder / name, name)
+
+
+# ---
+# Tar shards in the layout of WebDataset
+
+
+def _key_of(member: tarfile.TarInfo) -> tuple[str, str]:
+    """("a/b", "0.png") of a/b.0.png: the key ends at the first dot of the file's name."""
+    folder, _, base = member.name.rpartition("/")
+    key, _, suffix = base.partition(".")
+    return (f"{folder}/{key}" if folder else key), suffix
+
+
+def _groups(file: BinaryIO, path: Path) -> Iterator[list[tarfile.TarInfo]]:
+    """The members of one sample after another, from where `file` stands."""
+    group: list[tarfile.TarInfo] = []
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                tar.members = []  # tarfile remembers all it has seen; a shard may hold millions
+                if not member.isreg():
+                    continue
+                if group and _key_of(member)[0] != _key_of(group[0])[0]:
+                    yield group
+                    group = []
+                group.append(member)
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{path} is no tar file or is damaged ({error})") from None
+    if group:
+        yield group
+
+
+def _group_starts(path: Path) -> Iterator[int]:
+    with open(path, "rb") as file:
+        for group in _groups(file, path):
+            yield group[0].offset
+
+
+def _groups_of(path: Path, chunk: Chunk) -> Iterator[Sample]:
+    with open(path, "rb") as file:
+        file.seek(chunk.offset)
+        for group, _ in zip(_groups(file, path), range(chunk.count), strict=False):
+            members = {_key_of(member)[1]: PictureSlice(path, member.name, member.offset_data, member.size) for member in group}
+            raw = members["json"].read() if "json" in members else None
+            yield f"{path}[{_key_of(group[0])[0]}]", raw, partial(_within, members)
+
+
+def _within(members: dict[str, PictureSlice], name: str) -> Picture:
+    if name not in members:
+        raise UserError(f"there is no picture {name} in this sample; it has {', '.join(members)}")
+    return members[name]
+
+
+@dataclass(frozen=True)
+class _Format:
+    starts: Callable[[Path], Iterator[int]]
+    samples: Callable[[Path, Chunk], Iterator[Sample]]
+
+
+_FORMATS = {".jsonl": _Format(_line_starts, _lines), ".tar": _Format(_group_starts, _groups_of)}

@@ -1,0 +1,157 @@
+"""The small world as conversation records: any number, in mixtures, the same for the same seed.
+
+What flows through: `WorldRecords` (count, seed, mixture) -> samples of world/tasks.py -> `Conversation`s whose pictures are
+scenes, rendered when they are opened; `write_world` puts them into files like anybody's data.
+
+Record i depends on the seed and i // BLOCK alone, so any part can be made on its own.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from PIL import Image
+
+from llada_uni.data.records import Conversation, Message, Picture
+from llada_uni.data.templates import TEMPLATES
+from llada_uni.errors import UserError
+from llada_uni.world.render import render
+from llada_uni.world.samples import Sample
+from llada_uni.world.scene import Scene
+from llada_uni.world.tasks import KINDS, sample_task
+
+BLOCK = 100
+SPLITS = ("train", "heldout")
+Weights = Mapping[tuple[str, str | None], float]
+"""(task, kind or None for a draw by the world's own weights) -> how often."""
+
+MIXTURES: dict[str, Weights] = {
+    "default": {
+        ("t2i", None): 0.30,
+        ("understand", None): 0.27,
+        ("edit", None): 0.20,
+        ("story", None): 0.12,
+        ("think", None): 0.05,
+        ("dialogue", None): 0.06,
+    },
+    # What needs a place in the picture to be read: the answers are short, so they are learnt last.
+    "reading": {
+        ("understand", "what"): 0.22,
+        ("understand", "caption"): 0.20,
+        ("understand", "list"): 0.08,
+        ("understand", "where"): 0.10,
+        ("understand", "count"): 0.08,
+        ("understand", "presence"): 0.05,
+        ("understand", "relation"): 0.03,
+        ("edit", "remove"): 0.06,
+        ("edit", "replace"): 0.08,
+        ("edit", "style"): 0.05,
+        ("edit", "move"): 0.05,
+    },
+}
+"""The mixtures of the shipped model: all tasks, then more of reading places."""
+
+
+@dataclass(frozen=True)
+class ScenePicture:
+    """A scene, rendered at `side` pixels when it is opened."""
+
+    scene: Scene
+    side: int
+
+    @property
+    def name(self) -> str:
+        return json.dumps(self.scene.to_json())
+
+    def key(self) -> object:
+        return self
+
+    def open(self) -> Image.Image:
+        return render(self.scene, self.side)
+
+
+@dataclass(frozen=True)
+class WorldRecords:
+    """`count` records of the split, drawn by `weights`, with pictures of `side` pixels."""
+
+    count: int
+    seed: int
+    weights: Weights
+    side: int = 64
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise UserError(f"unknown split {self.split!r}; allowed: {', '.join(SPLITS)}")
+        if self.count < 1:
+            raise UserError(f"the number of records is {self.count}; allowed: 1 and more")
+
+    @classmethod
+    def from_name(cls, name: str, side: int) -> WorldRecords:
+        """`world:COUNT:SEED[:MIXTURE]`."""
+        parts = name.split(":")[1:]
+        if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts[:2]):
+            raise UserError(f"{name!r} is not understood; allowed: world:COUNT:SEED or world:COUNT:SEED:MIXTURE")
+        return cls(int(parts[0]), int(parts[1]), mixture(parts[2] if len(parts) == 3 else "default"), side)
+
+    @property
+    def name(self) -> str:
+        """Equal for equal records."""
+        weights = " ".join(f"{task}/{kind or '*'}={share:g}" for (task, kind), share in self.weights.items())
+        return f"world:{self.count}:{self.seed} {self.split} {self.side} px {weights}"
+
+    def samples(self, start: int, count: int) -> Iterator[Sample]:
+        """Samples start, start + 1, ..."""
+        choices, shares = list(self.weights), list(self.weights.values())
+        for block in range(start // BLOCK, -(-(start + count) // BLOCK)):
+            rng = random.Random(f"world/{self.seed}/{block}")
+            for number in range(block * BLOCK, (block + 1) * BLOCK):
+                task, kind = rng.choices(choices, shares)[0]
+                sample = sample_task(rng, task, self.split, kind=kind)
+                if start <= number < start + count:
+                    yield sample
+
+    def conversations(self, start: int, count: int) -> Iterator[Conversation]:
+        """The same as records."""
+        for number, sample in enumerate(self.samples(start, count), start):
+            yield conversation_of(sample, f"world-{self.seed}-{number}", self.side)
+
+
+def conversation_of(sample: Sample, name: str, side: int) -> Conversation:
+    """A sample as a record: its turns, then the answer."""
+
+    def parts(items: list[str | Scene]) -> tuple[str | Picture, ...]:
+        return tuple(part if isinstance(part, str) else ScenePicture(part, side) for part in items)
+
+    messages = [Message(turn.role, parts(turn.parts)) for turn in sample.turns]
+    messages.append(Message("assistant", parts(sample.answer)))
+    return Conversation(name, sample.task, tuple(messages), False, sample.task, name)
+
+
+def mixture(name: str) -> Weights:
+    """A mixture by name; UserError for another."""
+    if name not in MIXTURES:
+        raise UserError(f"unknown mixture {name!r}; allowed: {', '.join(MIXTURES)}")
+    return MIXTURES[name]
+
+
+def parse_shares(shares: list[str]) -> Weights:
+    """`task=weight` or `task/kind=weight`, several; UserError naming what is allowed."""
+    found: dict[tuple[str, str | None], float] = {}
+    for share in shares:
+        name, _, weight = share.partition("=")
+        task, _, kind = name.partition("/")
+        if task not in KINDS or task not in TEMPLATES:
+            raise UserError(f"unknown task {task!r}; allowed: {', '.join(name for name in KINDS if name in TEMPLATES)}")
+        if kind and kind not in KINDS[task]:
+            raise UserError(f"unknown kind {kind!r} of {task}; allowed: {', '.join(KINDS[task])}")
+        try:
+            found[task, kind or None] = float(weight)
+        except ValueError:
+            raise UserError(f"the share {share!r} is not understood; allowed: task=weight or task/kind=weight") from None
+        if not 0 < found[task, kind or None] < float("inf"):
+            raise UserError(f"the share {share!r} must be above 0")
+    return found
