@@ -1,0 +1,231 @@
+"""Noising: a token record -> rows for block diffusion, exactly as generation will see each block.
+
+A record is one conversation: ids, and for each place its kind (kinds.py). What the model writes or draws in one go is a
+stretch of TEXT or CODE places. While it works on a block of a stretch, it sees that block and the final tokens of the blocks
+before (arXiv:2604.20796). A `View` is the block as it stands then:
+- drawing: the block up to the last code of the image, because exactly H*W codes are asked for and nothing stands behind;
+- writing: the whole block. What the record has behind the stretch is not written yet, so those places are filled with end of
+  text, learnt with a small weight: there an answer that is over says so once more.
+So no place ever sees what comes later in its own block: a block that holds words, an image and more words has three views.
+
+A row is the clean record up to its last view, followed by its views with masks in them; inside a row a place sees the clean
+blocks before its own, and its own block in its own copy (backbone.masks.may_attend). Nothing else of the two streams x_t and
+x_0 of the report is ever looked at, so nothing else is computed: no noised copy of a prompt, no clean copy of the last block.
+With `objective: one_block` a row has one view, drawn by its number of places: the plain loss of one block, whose sum over
+blocks is the loss of `two_stream`.
+
+n places of a record, w places of a view, m places of a row.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from llada_uni.data.kinds import CODE, CONTEXT, TEXT
+from llada_uni.errors import UserError
+
+OBJECTIVES = ("two_stream", "one_block")
+
+
+@dataclass(frozen=True)
+class MaskingOptions:
+    """How rows are noised (arXiv:2604.20796, training).
+
+    block: places a block. objective: all views of a sample in one row, or one of them.
+    rates: the share of masked places is drawn evenly from this range, per "block" or per "sample" (rate_per); everything:
+    share of draws in which all is masked instead. complementary: each sample twice, with opposite masks.
+    text_share: how often a sample that has both words and codes is used for its words.
+    moved: share of samples whose block borders are moved by a random number of places: guidance aligns a shorter prompt to
+    the end, so its borders may fall anywhere. tail_weight: weight of the end-of-text filling.
+    """
+
+    block: int = 32
+    objective: str = "two_stream"
+    rates: tuple[float, float] = (0.0, 1.0)
+    rate_per: str = "block"
+    everything: float = 0.0
+    complementary: bool = False
+    text_share: float = 0.5
+    moved: float = 0.0
+    tail_weight: float = 0.05
+
+    def __post_init__(self) -> None:
+        low, high = self.rates
+        if self.objective not in OBJECTIVES:
+            raise UserError(f"masking: objective is {self.objective!r}; allowed: {', '.join(OBJECTIVES)}")
+        if self.rate_per not in ("block", "sample"):
+            raise UserError(f"masking: rate_per is {self.rate_per!r}; allowed: block, sample")
+        if not 0 <= low <= high <= 1 or high == 0:
+            raise UserError(f"masking: rates are {low} to {high}; allowed: a range inside 0 to 1")
+        for name in ("everything", "text_share", "moved", "tail_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"masking: {name} is {getattr(self, name)}; allowed: 0 to 1")
+        if self.block < 1:
+            raise UserError(f"masking: block is {self.block}; allowed: at least 1")
+
+
+@dataclass(frozen=True)
+class View:
+    """One block at the time it is written or drawn. start: its first place in the record; ids [w]: final tokens;
+    weights [w]: 0 where nothing is learnt, 1, or the tail's weight.
+    """
+
+    start: int
+    ids: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.ids)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Arrays [m] of one noised sample: tokens with masks, positions in the record, block and copy of each place
+    (0: clean), targets (-1: nothing learnt), weights (before any re-weighting), the rate its view was masked at.
+
+    learnable: summed weight of everything that could have been masked.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    blocks: np.ndarray
+    views: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    rates: np.ndarray
+    learnable: float
+    task: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Masker:
+    """Draws rows from records. mask_id, eos_id: control ids of the text tokenizer; longest: most places of a row."""
+
+    def __init__(self, options: MaskingOptions, mask_id: int, eos_id: int, longest: int) -> None:
+        self.options, self.mask_id, self.eos_id, self.longest = options, mask_id, eos_id, longest
+
+    def rows(self, ids: np.ndarray, kinds: np.ndarray, task: str, rng: random.Random) -> list[Row]:
+        """The rows of one record: usually one, two with opposite masks, more where a row would be too long.
+
+        A record of n places needs n + block places at most for its smallest row; ValueError if that is too long.
+        """
+        options = self.options
+        kind = self._kind(kinds, rng)
+        shift = rng.randrange(options.block) if rng.random() < options.moved else 0
+        views = views_of(ids, kinds, kind, options.block, shift, self.eos_id, options.tail_weight)
+        if options.objective == "one_block":
+            views = rng.choices(views, [(view.weights == 1).sum() for view in views])
+        rates, masks = self._masks(views, rng)
+        rows = []
+        for group in self._groups(views):
+            rows.append(self._row(ids, views, group, masks, rates, shift, task))
+            if options.complementary:
+                opposite = [(view.weights > 0) & ~mask for view, mask in zip(views, masks, strict=True)]
+                rows.append(self._row(ids, views, group, opposite, [1 - rate for rate in rates], shift, task))
+        return [row for row in rows if row is not None]
+
+    def _kind(self, kinds: np.ndarray, rng: random.Random) -> int:
+        """A sample is used for its words or for its codes, never for both (arXiv:2604.20796, training)."""
+        has_text, has_code = bool((kinds == TEXT).any()), bool((kinds == CODE).any())
+        if not (has_text or has_code):
+            raise ValueError("a record in which nothing is learnt")
+        if has_text and has_code:
+            return TEXT if rng.random() < self.options.text_share else CODE
+        return TEXT if has_text else CODE
+
+    def _rate(self, rng: random.Random) -> float:
+        if rng.random() < self.options.everything:
+            return 1.0
+        return rng.uniform(*self.options.rates)
+
+    def _masks(self, views: list[View], rng: random.Random) -> tuple[list[float], list[np.ndarray]]:
+        """A rate and a mask [w] a view; at least one place of the sample is masked."""
+        noise = np.random.default_rng(rng.getrandbits(64))
+        rates = [self._rate(rng)] * len(views)
+        if self.options.rate_per == "block":
+            rates = [self._rate(rng) for _ in views]
+        masks = [(view.weights > 0) & (noise.random(len(view.ids)) < rate) for view, rate in zip(views, rates, strict=True)]
+        if not any(mask.any() for mask in masks):
+            masks[0][noise.choice(np.flatnonzero(views[0].weights == 1))] = True
+        return rates, masks
+
+    def _groups(self, views: list[View]) -> list[list[int]]:
+        """Views by number, shared out to as few rows as hold them, each with the clean places before its last view."""
+        groups: list[list[int]] = []
+        held = 0
+        for number, view in enumerate(views):
+            if not groups or view.start + held + len(view.ids) > self.longest:
+                groups.append([])
+                held = 0
+            groups[-1].append(number)
+            held += len(view.ids)
+            if view.start + held > self.longest:
+                raise ValueError(f"a view that ends at place {view.stop} does not fit into a row of {self.longest}")
+        return groups
+
+    def _row(
+        self,
+        ids: np.ndarray,
+        views: list[View],
+        group: list[int],
+        masks: list[np.ndarray],
+        rates: list[float],
+        shift: int,
+        task: str,
+    ) -> Row | None:
+        """The clean places and the masked views of `group`; views without a mask are left out, None without any."""
+        learnable = float(sum(views[number].weights.sum() for number in group))
+        shown = [number for number in group if masks[number].any()]
+        if not shown:
+            return None
+        clean = views[shown[-1]].start
+        parts = [views[number] for number in shown]
+        mask = np.concatenate([np.zeros(clean, bool), *(masks[number] for number in shown)])
+        tokens = np.concatenate([ids[:clean], *(view.ids for view in parts)]).astype(np.int64)
+        weights = np.concatenate([np.zeros(clean), *(view.weights for view in parts)])
+        positions = np.concatenate([np.arange(clean), *(np.arange(view.start, view.stop) for view in parts)])
+        sizes = [clean, *(len(view.ids) for view in parts)]
+        return Row(
+            ids=np.where(mask, self.mask_id, tokens),
+            positions=positions,
+            blocks=(positions + shift) // self.options.block,
+            views=np.repeat([0, *(number + 1 for number in shown)], sizes),
+            targets=np.where(mask, tokens, -1),
+            weights=np.where(mask, weights, 0.0).astype(np.float32),
+            rates=np.repeat([1.0, *(rates[number] for number in shown)], sizes).astype(np.float32),
+            learnable=learnable,
+            task=task,
+        )
+
+
+def stretches(kinds: np.ndarray, kind: int) -> list[tuple[int, int]]:
+    """(first place, place after the last) of every run of `kind`."""
+    inside = np.concatenate([[False], kinds == kind, [False]])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    return [(int(first), int(stop)) for first, stop in edges.reshape(-1, 2)]
+
+
+def views_of(
+    ids: np.ndarray, kinds: np.ndarray, kind: int, block: int, shift: int, eos_id: int, tail_weight: float
+) -> list[View]:
+    """Every block of every stretch of `kind` (TEXT or CODE), in order. Place p lies in block (p + shift) // block."""
+    if kind == CONTEXT:
+        raise ValueError("context is not learnt")
+    views = []
+    for first, stop in stretches(kinds, kind):
+        for border in range((first + shift) // block * block - shift, stop, block):
+            start, end = max(border, 0), border + block
+            known = min(end, stop)
+            tail = end - known if kind == TEXT else 0
+            tokens = np.concatenate([ids[start:known], np.full(tail, eos_id, ids.dtype)])
+            weights = np.ones(len(tokens), np.float32)
+            weights[: max(first - start, 0)] = 0.0
+            weights[len(tokens) - tail :] = tail_weight
+            views.append(View(start, tokens, weights))
+    return views

@@ -1,0 +1,171 @@
+"""Token records for training: mixed by task, shuffled, without end, and resumed exactly.
+
+What flows through: a folder of token shards -> `TokenReader.draw(slot)` -> one `Record` at a time.
+A slot is one of the fixed number of places of a global batch. The n-th draw of a slot chooses a task by the weights, then
+takes that task's next record that belongs to the slot: of the shuffled order of an epoch, slot k of S has the positions
+k, k + S, k + 2 S, ... So each record comes once an epoch over all slots, no two slots ever share one, and the state of a slot
+is how often it has drawn; which process works on a slot does not matter.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from bisect import bisect_right
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from llada_uni.data.order import chance, shuffled
+from llada_uni.data.shards import Record, TokenShard, read_manifest
+from llada_uni.errors import UserError
+from llada_uni.text import TextTokenizer
+
+_OPEN_SHARDS = 64
+
+
+class _TaskRecords:
+    """All records of one task, over all shards, by number."""
+
+    def __init__(self, task: str, shards: list[dict[str, Any]]) -> None:
+        holding = [shard for shard in shards if shard["tasks"].get(task)]
+        self.files = [shard["file"] for shard in holding]
+        self.ends = list(accumulate(shard["tasks"][task] for shard in holding))
+        self.shortest = min((shard["shortest"][task] for shard in holding), default=0)
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def place(self, number: int) -> tuple[str, int]:
+        """(file, number within it) of a record."""
+        shard = bisect_right(self.ends, number)
+        return self.files[shard], number - (self.ends[shard - 1] if shard else 0)
+
+
+class TokenReader:
+    """Draws records from `folder`.
+
+    weights: task -> how often it is drawn; tasks that are not named are not drawn; None: by their numbers of records.
+    longest: records of more tokens are left out, counted in `dropped`, with one warning a task. on_missing: shards that are
+    not there "stop" the work, or are left out with a warning ("skip"). slots: how many slots draw (a run's micro batches).
+    image_token_offset, codebook_size, tasks (what is there), text (the tokenizer the records were made with): as extracted.
+    UserError for unknown tasks, missing or damaged files, and when a task has nothing that is short enough.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        weights: Mapping[str, float] | None = None,
+        longest: int = 8192,
+        seed: int = 0,
+        on_missing: str = "stop",
+        slots: int = 1,
+    ) -> None:
+        if on_missing not in ("stop", "skip"):
+            raise UserError(f"missing shards: {on_missing!r} is no choice; allowed: stop, skip")
+        self.folder, self.longest, self.seed, self.slots = Path(folder), longest, seed, slots
+        manifest = read_manifest(self.folder)
+        self.image_token_offset: int = manifest["image_token_offset"]
+        self.codebook_size: int = manifest["codebook_size"]
+        self.tasks: list[str] = manifest["tasks"]
+        self.text = TextTokenizer.from_file(self.folder / "tokenizer.json")
+        self.skip_missing = on_missing == "skip"
+        present = self._present(manifest["shards"])
+        self._records = {task: _TaskRecords(task, present) for task in self.tasks}
+        self._weights = self._checked(weights)
+        self._draws: dict[int, int] = {}
+        self._taken: dict[int, dict[str, int]] = {}
+        self.dropped = 0
+        self._warned: set[str] = set()
+        self._shard = lru_cache(_OPEN_SHARDS)(lambda file: TokenShard(self.folder / file))
+
+    def _present(self, shards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        missing = [shard["file"] for shard in shards if not (self.folder / shard["file"]).is_file()]
+        if missing:
+            said = f"{len(missing)} of {len(shards)} token shards are missing in {self.folder}: {', '.join(missing[:5])}"
+            if not self.skip_missing:
+                raise UserError(f"{said}; copy or extract them again, or choose to skip missing shards")
+            warnings.warn(f"{said}; their records are left out", stacklevel=3)
+        return [shard for shard in shards if shard["file"] not in missing]
+
+    def _checked(self, weights: Mapping[str, float] | None) -> dict[str, float]:
+        sizes = {task: float(len(records)) for task, records in self._records.items() if len(records)}
+        if weights is None:
+            weights = sizes
+        for task, weight in weights.items():
+            if task not in sizes:
+                raise UserError(f"no records of the task {task!r} in {self.folder}; allowed: {', '.join(sizes)}")
+            if not 0 <= weight < float("inf"):
+                raise UserError(f"the weight of the task {task!r} is {weight}; allowed: 0 and more")
+            if weight and self._records[task].shortest > self.longest:
+                raise UserError(
+                    f"every record of the task {task!r} has more than {self.longest} tokens; "
+                    f"allowed: at least {self._records[task].shortest}"
+                )
+        chosen = {task: weight for task, weight in weights.items() if weight}
+        if not chosen:
+            raise UserError(
+                f"no task of {self.folder} has a weight above 0; allowed: {', '.join(sizes) or 'none, it is empty'}"
+            )
+        return chosen
+
+    def draw(self, slot: int) -> Record:
+        """The next record of a slot, 0 <= slot < slots."""
+        if not 0 <= slot < self.slots:
+            raise UserError(f"slot {slot} of a reader for {self.slots} slots: open it with slots = the run's micro batches")
+        draws = self._draws.get(slot, 0)
+        self._draws[slot] = draws + 1
+        task = self._choose(chance(f"{self.seed}/{slot}/{draws}"))
+        while len((record := self._next(slot, task)).ids) > self.longest:  # ends: some record of the task is short enough
+            self._drop(record)
+        return record
+
+    def _choose(self, number: float) -> str:
+        ends = list(accumulate(self._weights.values()))
+        chosen = bisect_right(ends, number * ends[-1])
+        return list(self._weights)[min(chosen, len(ends) - 1)]
+
+    def _next(self, slot: int, task: str) -> Record:
+        taken = self._taken.setdefault(slot, {})
+        turn = taken.get(task, 0)
+        taken[task] = turn + 1
+        records = self._records[task]
+        epoch, position = divmod(slot + turn * self.slots, len(records))
+        file, number = records.place(shuffled(position, len(records), f"{self.seed}/{task}/{epoch}"))
+        return self._shard(file).record(task, number)
+
+    def _drop(self, record: Record) -> None:
+        self.dropped += 1
+        if record.task not in self._warned:
+            self._warned.add(record.task)
+            warnings.warn(
+                f"a record of {record.task!r} has {len(record.ids)} tokens, more than {self.longest}: left out; "
+                "further ones are only counted",
+                stacklevel=4,
+            )
+
+    def slot_state(self, slot: int) -> dict[str, Any]:
+        """Where a slot stands: plain JSON, for `load_slot_state` of a reader of the same folder, weights, seed and slots."""
+        sizes = {task: len(records) for task, records in self._records.items()}
+        return {
+            "draws": self._draws.get(slot, 0),
+            "taken": dict(self._taken.get(slot, {})),
+            "slots": self.slots,
+            "records": sizes,
+        }
+
+    def load_slot_state(self, slot: int, state: Mapping[str, Any]) -> None:
+        """Goes on where `slot_state` was taken. UserError when the data or the number of slots have changed since.
+
+        With on_missing "skip" other data are a warning only: the order is then another one.
+        """
+        now = self.slot_state(slot)
+        for name, what in (("slots", "slots"), ("records", "records of each task")):
+            if state[name] != now[name]:
+                said = f"{self.folder}: the checkpoint was made with {state[name]} {what}, now there are {now[name]}"
+                if name == "slots" or not self.skip_missing:
+                    raise UserError(said)
+                warnings.warn(f"{said}; the order of records changes", stacklevel=2)
+        self._draws[slot], self._taken[slot] = state["draws"], dict(state["taken"])
