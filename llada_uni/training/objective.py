@@ -19,7 +19,8 @@ from llada_uni.training.processes import Processes
 class Loss(NamedTuple):
     """total: summed weighted loss of one slot (scalar, with gradient); weight: what all totals are divided by.
 
-    numbers: name -> (sum, count), logged as sum over count of the whole global batch.
+    numbers: name -> (sum, count), logged as sum over count of the whole global batch; with count 0 an amount (tokens,
+    pictures), logged per second. Scalar tensors are allowed: they are not read before a row of the log is due.
     """
 
     total: Tensor
@@ -64,6 +65,12 @@ class Objective(nn.Module):
     def shard_units(self) -> list[nn.Module]:
         """Modules that are sharded (and, if asked, re-computed in the backward pass) one by one: the layers."""
         return []
+
+    def materialise(self) -> None:
+        """Fills weights that were built on the meta device; they have memory (each process its own part) by then.
+
+        Called once, and only for such an objective. `parallel.load_sharded_backbone` is the usual way.
+        """
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain JSON values that must agree between a checkpoint and the run that resumes it: sizes, vocabulary."""
