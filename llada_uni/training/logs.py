@@ -74,6 +74,7 @@ class RunLog:
         self.tensorboard = out / "tensorboard" if tensorboard else None
         self.writer: Any = None
         if active:
+            out.mkdir(parents=True, exist_ok=True)
             _keep_rows(self.path, start)
 
     def __enter__(self) -> RunLog:
