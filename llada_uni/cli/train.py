@@ -1,9 +1,94 @@
-"""Commands of `llada-uni` about train."""
+"""Commands about training: train runs a recipe, export puts what was trained together as a model directory."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from llada_uni.cli.common import Json, emit, say, stderr
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe: recipes/SIZE/STAGE.yaml, or your own.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe to change.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the resolved recipe and what would be trained; train nothing.")
+    ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key of this recipe: type and default.")] = False,
+) -> None:
+    """Train one stage from a recipe; the same command again goes on where it was stopped.
+
+    A recipe is a YAML file: `stage` (what is trained), `out` (the run directory), `seed`, `loop` (steps, learning rate,
+    schedule, checkpoints), `parallel` (how it is spread out), `options` (the stage's own). The run directory gets recipe.yaml,
+    log.jsonl, tensorboard/, checkpoints/ and at the end model/, the trained part; `llada-uni export` puts parts together.
+
+    Example: `llada-uni train recipes/smoke/s1.yaml`
+
+    Example: `llada-uni train recipes/smoke/s1.yaml loop.steps=50 options.length=256 out=runs/mine`
+
+    Example: `torchrun --nproc-per-node 8 -m llada_uni train recipes/world/s1.yaml parallel.shard=true`
+    """
+    from llada_uni.training import recipe as recipes
+    from llada_uni.training.overview import overview
+
+    chosen = recipes.read_recipe(recipe, changes or [])
+    if keys:
+        print("\n".join(recipes.describe_keys(chosen)))
+    elif dry_run:
+        print(f"{recipes.to_yaml(chosen)}\n{overview(chosen)}")
+    else:
+        recipes.train(chosen)
+
+
+def export(
+    out: Annotated[Path, typer.Argument(help="The model directory to write.")],
+    sources: Annotated[list[Path], typer.Argument(help="Runs and model directories; later ones override earlier ones.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float16, bfloat16 or float32 for all weights; default: as they are.")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="Of the experts: released (one tensor an expert) or stacked (ours).")
+    ] = "released",
+    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter to add to the backbone's weights.")] = None,
+    checkpoint: Annotated[
+        int | None, typer.Option(help="Take the last source's part from its checkpoint of this step, not from its model/.")
+    ] = None,
+    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="With --checkpoint: the averaged weights, if kept.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Put trained parts together as one model directory, in the released layout.
+
+    Example: `llada-uni export models/mine runs/my/quantizer runs/my/s2 runs/my/vae runs/my/decoder3 runs/my/distill`
+
+    Example: `llada-uni export models/mine models/world runs/mine/s2 --dtype float16`
+
+    Example: `llada-uni export models/mine models/world --adapter runs/world/lora/model-adapter`
+    """
+    import tempfile
+
+    from llada_uni.tasks.parts import choose_dtype
+    from llada_uni.training.export import export_checkpoint, export_model
+
+    chosen = None if dtype is None else choose_dtype(dtype, "cpu")
+    with tempfile.TemporaryDirectory() as work, stderr().status("exporting"):
+        if checkpoint is not None:
+            sources = [*sources[:-1], export_checkpoint(sources[-1], work, checkpoint, ema)]
+        written = export_model(out, sources, chosen, layout, adapter)
+    if as_json:
+        found = {name: str(folder) for name, folder in written.sources.items()}
+        emit({"folder": str(out), "parts": found, "missing": [part.name for part in written.missing]})
+        return
+    for name, folder in written.sources.items():
+        say(f"{name}: from {folder}")
+    for part in written.missing:
+        say(f"not there: {part.name}, needed for {part.needed_for}")
+    say(f"{out}  {layout} layout")
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
+    for command in (train, export):
+        app.command()(command)

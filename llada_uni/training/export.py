@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,15 @@ import torch
 from llada_uni.checkpoint.files import WeightFiles, read_torch, write_torch, write_weights
 from llada_uni.checkpoint.folders import new_folder
 from llada_uni.checkpoint.layout import Layout
-from llada_uni.checkpoint.load import convert
+from llada_uni.checkpoint.load import convert, load_backbone, save_backbone
 from llada_uni.decoder.sigvq import FILE as CODE_FEATURES
 from llada_uni.errors import UserError
 from llada_uni.tasks.parts import KNOWN, Parts
+from llada_uni.training.checkpoints import load_full
+from llada_uni.training.lora import load_adapter, merge_lora
+from llada_uni.training.processes import Processes
+from llada_uni.training.recipe import FILE as RECIPE
+from llada_uni.training.recipe import read_recipe
 
 
 @dataclass(frozen=True)
@@ -77,17 +83,23 @@ def export_model(
     sources: Sequence[str | os.PathLike[str]],
     dtype: torch.dtype | None = None,
     layout: Layout = "released",
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Exported:
     """Writes the model directory `out` from runs and model directories; later sources override earlier ones.
 
-    dtype: of all weights (the router stays in float32); None keeps that of the files. Existing models at `out` are replaced.
-    UserError for a source without any part, parts that do not fit together, and an `out` that holds something else.
+    dtype: of all weights (the router stays in float32); None keeps that of the files. adapter: a LoRA adapter that is added to
+    the backbone's weights. A model at `out` is replaced. UserError for a source without any part, parts that do not fit
+    together, and an `out` that holds something else.
     """
     folders = [model_folder(source) for source in sources]
     chosen = {part: folder for folder in folders for part in PARTS if part.files(folder)}
+    if adapter is not None and BACKBONE not in chosen:
+        raise UserError(f"the adapter {adapter} needs a backbone, and no source has one")
     with new_folder(out, replaces=KNOWN) as temporary:
         for part, folder in chosen.items():
-            if part is BACKBONE:
+            if part is BACKBONE and adapter is not None:
+                _write_adapted(folder, temporary, dtype, layout, adapter)
+            elif part is BACKBONE:
                 _write_backbone(folder, temporary, dtype, layout)
             else:
                 for file in part.files(folder):
@@ -107,6 +119,21 @@ def model_folder(source: str | os.PathLike[str]) -> Path:
     raise UserError(f"{source} holds no part of a model ({', '.join(part.name for part in PARTS)})")
 
 
+def export_checkpoint(
+    run: str | os.PathLike[str], out: str | os.PathLike[str], step: int | None = None, ema: bool = True
+) -> Path:
+    """Writes the part that a run trains, as it is in one of its checkpoints, into the model directory `out`.
+
+    step: of the checkpoint; None takes the last. ema: averaged weights, where the run keeps averages. UserError when `run` is
+    no run directory, or has no such checkpoint.
+    """
+    recipe = read_recipe(Path(run) / RECIPE)
+    state = load_full(run, step, ema)
+    objective = recipe.options.build(Processes(), recipe.seed)
+    objective.save(Path(out), state)
+    return Path(out)
+
+
 def _write_backbone(source: Path, target: Path, dtype: torch.dtype | None, layout: Layout) -> None:
     # `convert` takes a whole directory: it is given one with links to the backbone's files alone.
     with tempfile.TemporaryDirectory(dir=target) as work:
@@ -117,6 +144,15 @@ def _write_backbone(source: Path, target: Path, dtype: torch.dtype | None, layou
         convert(links, Path(work, "converted"), layout, dtype)
         for file in Path(work, "converted").iterdir():
             os.replace(file, target / file.name)
+
+
+def _write_adapted(
+    source: Path, target: Path, dtype: torch.dtype | None, layout: Layout, adapter: str | os.PathLike[str]
+) -> None:
+    """The backbone with an adapter merged into it; added up in float32, so it takes memory for the whole backbone."""
+    merged = merge_lora(load_adapter(load_backbone(source, dtype=torch.float32), adapter))
+    stored = Counter(kind for kind in WeightFiles(source).dtypes.values() if kind.is_floating_point)
+    save_backbone(merged, target, layout, dtype or stored.most_common(1)[0][0])
 
 
 def _write_file(source: Path, target: Path, dtype: torch.dtype | None) -> None:

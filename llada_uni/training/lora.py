@@ -48,13 +48,13 @@ class LoraOptions:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise UserError(f"lora: rank is {self.rank}; allowed: at least 1")
+            raise UserError(f"lora rank is {self.rank}; allowed: at least 1")
         if not 0 <= self.dropout < 1:
-            raise UserError(f"lora: dropout is {self.dropout}; allowed: from 0 to below 1")
+            raise UserError(f"lora dropout is {self.dropout}; allowed: from 0 to below 1")
         if not (self.attention or self.experts):
-            raise UserError("lora: nothing to adapt; set attention or experts")
+            raise UserError("lora has nothing to adapt; set attention or experts")
         if self.experts and self.dropout:
-            raise UserError("lora: dropout needs experts: false (the input of a stacked expert cannot be dropped)")
+            raise UserError("lora dropout needs experts: false (the input of a stacked expert cannot be dropped)")
 
 
 def add_lora(backbone: Backbone, options: LoraOptions, seed: int = 0) -> PeftModel:
