@@ -35,8 +35,9 @@ class MaskingOptions:
     """How rows are noised (arXiv:2604.20796, training).
 
     block: places a block. objective: all views of a sample in one row, or one of them.
-    rates: the share of masked places is drawn evenly from this range, per "block" or per "sample" (rate_per); everything:
-    share of draws in which all is masked instead. complementary: each sample twice, with opposite masks.
+    rates: the share of masked places is drawn evenly from this range, per "block" or per "sample" (rate_per), and is at least
+    one place a block; everything: share of draws in which all is masked instead. complementary: each sample twice, with
+    opposite masks.
     text_share: how often a sample that has both words and codes is used for its words.
     moved: share of samples whose block borders are moved by a random number of places: guidance aligns a shorter prompt to
     the end, so its borders may fall anywhere. tail_weight: weight of the end-of-text filling.
@@ -127,7 +128,8 @@ class Masker:
             rows.append(self._row(ids, views, group, masks, rates, shift, task))
             if options.complementary:
                 opposite = [(view.weights > 0) & ~mask for view, mask in zip(views, masks, strict=True)]
-                rows.append(self._row(ids, views, group, opposite, [1 - rate for rate in rates], shift, task))
+                others = [max(1 - rate, 1 / options.block) for rate in rates]
+                rows.append(self._row(ids, views, group, opposite, others, shift, task))
         return [row for row in rows if row is not None]
 
     def _kind(self, kinds: np.ndarray, rng: random.Random) -> int:
@@ -142,7 +144,7 @@ class Masker:
     def _rate(self, rng: random.Random) -> float:
         if rng.random() < self.options.everything:
             return 1.0
-        return rng.uniform(*self.options.rates)
+        return max(rng.uniform(*self.options.rates), 1 / self.options.block)
 
     def _masks(self, views: list[View], rng: random.Random) -> tuple[list[float], list[np.ndarray]]:
         """A rate and a mask [w] a view; at least one place of the sample is masked."""

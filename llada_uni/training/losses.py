@@ -1,0 +1,69 @@
+"""Cross-entropy at the masked places of a batch, weighted, as sums that the loop divides by the whole global batch.
+
+Weighting schemes (arXiv:2604.20796, training), each with its own divisor:
+- "none": every masked place counts the same; divided by the masked places;
+- "linear": the time weight -alpha'_t / (1 - alpha_t) = 1 / t of the linear schedule, t the rate at which the place's block was
+  masked; divided by the places that could have been masked, so that the loss estimates the bound per token;
+- "inverse_root": re-weighting of fine-tuning, sum_j b_j L_j / sum_j b_j, b_j = 1 / sqrt(masked places of sample j), L_j its
+  summed loss: a short answer is not drowned by an image of a thousand codes.
+Places of end-of-text filling count as their small weight, as places too.
+
+M masked places, J rows, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from llada_uni.data.packing import Batch
+from llada_uni.errors import UserError
+
+SCHEMES = ("none", "linear", "inverse_root")
+
+
+def learnt_places(batch: Batch) -> Tensor:
+    """Indices [M] of the masked places, into the S * T flattened ones."""
+    return (batch.targets >= 0).flatten().nonzero().squeeze(1)
+
+
+def weigh(batch: Batch, places: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
+    """Weights [M] of the places, and what the summed loss is divided by (scalar)."""
+    base = batch.weights.flatten()[places]
+    if scheme == "none":
+        return base, base.sum()
+    if scheme == "linear":
+        return base / batch.rates.flatten()[places], batch.learnable.sum()
+    if scheme == "inverse_root":
+        owner = batch.segments.flatten()[places]
+        masked = torch.zeros_like(batch.learnable).index_add_(0, owner, base)
+        share = masked.clamp(min=1.0).rsqrt()
+        return base * share[owner], share.sum()
+    raise UserError(f"weighting is {scheme!r}; allowed: {', '.join(SCHEMES)}")
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """logits [M, V], targets [M] -> loss [M] in nats, and whether the best token is right [M] bool."""
+    return F.cross_entropy(logits, targets, reduction="none"), logits.detach().argmax(-1) == targets
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int
+) -> tuple[Tensor, Tensor]:
+    """`cross_entropy(head(hidden), targets)` for hidden [M, D], holding the logits of `chunk` places at a time.
+
+    They are computed again in the backward pass: with 173568 tokens, the logits of one packed sequence take gigabytes.
+    """
+
+    def part(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        return cross_entropy(head(states), wanted)
+
+    if len(targets) <= chunk:
+        return part(hidden, targets)
+    pairs = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    losses, right = zip(*(checkpoint(part, h, t, use_reentrant=False) for h, t in pairs), strict=True)
+    return torch.cat(losses), torch.cat(right)
