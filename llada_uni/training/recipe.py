@@ -118,7 +118,7 @@ def _check_run(recipe: Recipe) -> None:
 
 def to_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML."""
-    return yaml.safe_dump(recipe.to_plain(), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(recipe.to_plain(), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
 
 def describe_keys(recipe: Recipe) -> list[str]:

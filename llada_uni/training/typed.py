@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -86,7 +87,7 @@ def describe(kind: type, where: str) -> Iterator[str]:
             continue
         hint = _field_types(kind)[f.name]
         nested = _dataclass_of(hint)
-        name = str(hint).removeprefix("typing.") if typing.get_origin(hint) else getattr(hint, "__name__", str(hint))
+        name = re.sub(r"[\w.]+\.", "", str(hint)) if typing.get_origin(hint) else hint.__name__
         yield f"{where}.{f.name}: {name}{_default(f)}"
         if nested is not None:
             yield from describe(nested, f"{where}.{f.name}")

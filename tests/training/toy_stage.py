@@ -1,8 +1,12 @@
-"""The smallest training stage: fits one vector to noisy copies of another. For tests of recipes, launchers and exports."""
+"""The smallest training stage: fits one vector to noisy copies of another. For tests of recipes, launchers and exports.
+
+`python -m tests.training.toy_stage train ...` is the command line with this stage known, for processes that a test starts.
+"""
 
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from llada_uni.checkpoint.files import write_weights
+from llada_uni.checkpoint.files import write_json, write_weights
 from llada_uni.errors import UserError
 from llada_uni.training.lora import LoraOptions
 from llada_uni.training.objective import Loss, Objective
@@ -40,15 +44,29 @@ class Toy(Objective):
         super().__init__(processes)
         self.options = options
         self.value = nn.Parameter(torch.zeros(options.width))
+        self.seen: dict[str, Tensor] = {}
         self.goal = torch.linspace(-1, 1, options.width) + seed
 
     def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
         noisy = self.goal + self.options.noise * torch.randn(self.options.width)
+        self.seen = {"noisy": noisy}
         total = (self.value - noisy).square().sum()
         return Loss(total, float(self.options.width), {"error": (float(total.detach()), 1.0)})
+
+    def last_batch(self) -> dict[str, Tensor]:
+        return self.seen
 
     def fingerprint(self) -> dict[str, Any]:
         return {"width": self.options.width}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        write_json(folder / "decoder" / "config.json", {"width": self.options.width})
         write_weights(folder / "decoder" / "model.safetensors", {"value": state["value"]}, None)
+
+
+if __name__ == "__main__":
+    from llada_uni.cli import main
+    from llada_uni.training.stages import STAGES
+
+    STAGES["toy"] = "tests.training.toy_stage:ToyOptions"
+    sys.exit(main())
