@@ -1,0 +1,26 @@
+"""The text tokenizer of a small model, trained on the words of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llada_uni.data.records import BadRecords
+from llada_uni.data.sources import RecordSource, conversations
+from llada_uni.text import UNCONDITION, TextTokenizer, train_tokenizer
+from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
+
+
+def world_words() -> list[str]:
+    """The names of the small world's things, styles and colours: each should be one token."""
+    return [*CONCEPTS, *(concept.plural for concept in CONCEPTS.values()), *STYLES, *COLORS]
+
+
+def tokenizer_of_records(
+    source: RecordSource, vocab_size: int, keep: Iterable[str] = (), bad: BadRecords | None = None
+) -> TextTokenizer:
+    """A byte-level BPE (text.py) of `vocab_size` ids on the texts of all records; `keep`: words that become tokens in any case.
+
+    Any other text still has an encoding. UserError when `vocab_size` is too small.
+    """
+    texts = (text for conversation in conversations(source, bad or BadRecords()) for text in conversation.texts())
+    return train_tokenizer(texts, vocab_size, [*keep, UNCONDITION])
