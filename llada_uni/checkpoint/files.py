@@ -185,6 +185,12 @@ class WeightFiles:
             raise UserError(f"{self.path} lacks the tensor {name}")
         return self._handle(self._where[name]).get_tensor(name)
 
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` to `stop` of the tensor along its first axis; nothing else of it is read."""
+        if name not in self._where:
+            raise UserError(f"{self.path} lacks the tensor {name}")
+        return self._handle(self._where[name]).get_slice(name)[start:stop]
+
 
 def check_shape(where: object, name: str, expected: tuple[int, ...], found: tuple[int, ...]) -> None:
     """UserError with both shapes when they differ."""

@@ -49,7 +49,7 @@ def backbone_folder(folder: str | os.PathLike[str]) -> Path:
     raise UserError(f"{folder} has no backbone (config.json with its weights, at the top or in backbone/)")
 
 
-def _open(folder: Path, config: BackboneConfig) -> tuple[WeightFiles, Layout]:
+def open_weights(folder: Path, config: BackboneConfig) -> tuple[WeightFiles, Layout]:
     """The weights of a backbone, with every name and shape checked against the config."""
     weights = WeightFiles(folder)
     layout = layout_of(weights)
@@ -81,7 +81,7 @@ def load_backbone(
     """
     folder = backbone_folder(folder)
     config = BackboneConfig.from_json(folder / "config.json")
-    weights, layout = _open(folder, config)
+    weights, layout = open_weights(folder, config)
     dtype = dtype or default_dtype(device)
     with torch.device("meta"):
         model = Backbone(config, experts=experts)
@@ -206,7 +206,7 @@ def convert(
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{target} lies inside {source}; give a directory outside it")
     config = BackboneConfig.from_json(folder / "config.json")
-    weights, found = _open(folder, config)
+    weights, found = open_weights(folder, config)
     layout = layout or ("stacked" if found == "released" else "released")
 
     def read(place: Place, expert: int | None) -> torch.Tensor:
