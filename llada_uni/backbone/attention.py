@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llada_uni.backbone.cache import KeyValueCache
+from llada_uni.backbone.cached_attention import PackedCache
 from llada_uni.backbone.norm import RMSNorm, rms_norm
 from llada_uni.backbone.rope import apply_rotary
 from llada_uni.config import BackboneConfig
@@ -51,10 +52,14 @@ class Attention(nn.Module):
         self.dense = Linear(self.heads * self.head_dim, config.hidden_size)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | BlockMask | None, cache: KeyValueCache | None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | BlockMask | None,
+        cache: KeyValueCache | PackedCache | None,
     ) -> Tensor:
         """x [B, T, D], rotary tables of the T places, mask [B or 1, 1, T, S] bool (True = may attend), a mask of
-        FlexAttention (training on a GPU, masks.packed_flex), or None.
+        FlexAttention (training on a GPU, masks.packed_flex), or None. With a PackedCache B is 1 and it masks.
         """
         batch, tokens, _ = x.shape
         fused = self.query_key_value(x).view(batch, tokens, self.heads + 2 * self.groups, self.head_dim)
@@ -69,9 +74,12 @@ class Attention(nn.Module):
         queries_keys = apply_rotary(rms_norm(queries_keys, scale, self.eps), rotary).transpose(1, 2)
         queries, keys = queries_keys.split((self.heads, self.groups), 1)
         values = values.transpose(1, 2)
-        if cache is not None:
-            keys, values = cache.append(self.layer, keys, values)
-        mixed = attend(queries, keys, values, mask)
+        if isinstance(cache, PackedCache):
+            mixed = cache.attend(self.layer, queries, keys, values)
+        else:
+            if cache is not None:
+                keys, values = cache.append(self.layer, keys, values)
+            mixed = attend(queries, keys, values, mask)
         return self.dense(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 

@@ -8,6 +8,8 @@ Axes: B batch (branches), H key/value heads, S places, d features a head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,3 +56,35 @@ class KeyValueCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cache: cannot keep {length} of {self.length} places")
         self.length = length
+
+    def pruned(self, kept: Sequence[Tensor], room: int) -> PrunedCache:
+        """The places kept[layer] [K] of the one sequence of this cache, with room for `room` more tokens of a draft."""
+        keys, values = [], []
+        for layer, places in enumerate(kept):
+            shape = (1, self.keys.shape[2], len(places) + room, self.keys.shape[4])
+            for source, target in ((self.keys, keys), (self.values, values)):
+                buffer = source.new_empty(shape)
+                torch.index_select(source[layer], 2, places, out=buffer[:, :, : len(places)])
+                target.append(buffer)
+        return PrunedCache(keys, values, [len(places) for places in kept])
+
+
+class PrunedCache:
+    """A selection of the places of one sequence, another for every layer; drafts are seen behind it, never committed.
+
+    keys, values: for every layer [1, H, K + room, d], of which the first K = lengths[layer] are the selection.
+    """
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor], lengths: list[int]) -> None:
+        self.keys, self.values, self.lengths = keys, values, lengths
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the draft's [1, H, T, d] behind the selection; returns both [1, H, K + T, d]."""
+        start = self.lengths[layer]
+        end = start + keys.shape[2]
+        self.keys[layer][:, :, start:end] = keys
+        self.values[layer][:, :, start:end] = values
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """A draft is never committed: the next one takes its place."""

@@ -2,7 +2,8 @@
 
 prompt -> block after block, step after step: the whole sequence of every branch is computed anew, the logits
 of the open places are combined, tokens chosen, some accepted -> answer.
-Source: arXiv:2604.20796, block diffusion and guidance. Axes: T tokens, V vocabulary.
+Source: arXiv:2604.20796, block diffusion, guidance and SPRINT. Axes: T tokens, V vocabulary, D width, H key heads,
+d features a head.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from llada_uni.backbone import Backbone
+from llada_uni.backbone import Backbone, KeyValueCache
 from llada_uni.backbone.masks import block_causal
+from llada_uni.backbone.rope import rotary_tables
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.sampling import pick
 from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, prepare
-from llada_uni.generation.unmasking import accept, quota
+from llada_uni.generation.sprint import key_norms, kept_places, likeliest
+from llada_uni.generation.unmasking import accept
 
 
 @torch.no_grad()
@@ -48,27 +51,36 @@ def generate(
     for block in range(first_block, last_block):
         begin = block * settings.block_length
         stop = min(begin + settings.block_length, task.end)
+        kept: list[_Kept | None] = [None] * len(task.prompts)  # SPRINT: nothing is pruned in a first step
         for step in range(steps):
             if settings.early_stop and stands():
                 break
             places = [c - task.start for c in range(max(begin, task.start), stop) if is_open[c - task.start]]
             if not places:
                 break
-            logits = torch.stack(
-                [_logits(model, task, b, answer, stop, settings) for b in range(len(task.prompts))]
-            )
-            logits = combine(logits, settings.guidance)
+            computed = [
+                _logits(model, task, b, answer, begin, stop, settings, kept[b]) for b in range(len(task.prompts))
+            ]
+            kept = [places_kept for _, places_kept in computed]
+            logits = combine(torch.stack([branch for branch, _ in computed]), settings.guidance)
             uniform = None
             if settings.temperature > 0:
                 uniform = torch.rand(stop - begin, generator=generator, device=generator.device)
                 uniform = uniform[[task.start + i - begin for i in places]].to(logits.device)
             logits = logits[[task.start + i for i in places]]
             choice, confidence = pick(
-                logits, uniform, settings.temperature, settings.top_k, settings.top_p, task.forbidden
+                logits,
+                uniform,
+                settings.temperature,
+                settings.top_k,
+                settings.top_p,
+                task.forbidden,
+                settings.confidence,
             )
             tokens = [task.token_of(i) for i in choice.tolist()]
-            least = quota(settings.block_length, steps, step)
-            accepted = accept(confidence.tolist(), least, settings.threshold)
+            accepted = accept(
+                settings.rule, confidence.tolist(), settings.threshold, settings.block_length, steps, step
+            )
             drafts = list(answer)
             for i, token in zip(places, tokens, strict=True):
                 drafts[i] = token
@@ -98,19 +110,64 @@ def generate(
     return result
 
 
+_Kept = list[torch.Tensor]  # for every layer the places of the prefix that SPRINT kept
+
+
 def _logits(
-    model: Backbone, task: Task, branch: int, answer: list[int], stop: int, settings: Settings
-) -> torch.Tensor:
-    """Logits [columns 0 to stop, V] of one branch, computed from its first token on."""
+    model: Backbone,
+    task: Task,
+    branch: int,
+    answer: list[int],
+    begin: int,
+    stop: int,
+    settings: Settings,
+    kept: _Kept | None,
+) -> tuple[torch.Tensor, _Kept | None]:
+    """Logits [columns 0 to stop, V] of one branch, computed from its first token on, and what SPRINT keeps from now on.
+
+    The block is [begin, stop). kept: what its places may see of the prefix, None for all of it.
+    """
     prompt = task.prompts[branch]
     device = model.lm_head.weight.device
-    ids = torch.tensor([[*prompt, *answer[: stop - task.start]]], device=device)
-    positions = torch.arange(ids.shape[1], device=device)
+    ids = torch.tensor([*prompt, *answer[: stop - task.start]], device=device)
+    positions = torch.arange(len(ids), device=device)
     columns = positions + task.shift(branch)
-    mask = block_causal(columns, columns, settings.block_length)[None, None]
-    logits = model(ids, position_ids=positions[None], attention_mask=mask)[0]
-    if task.choice is not None:
-        logits = logits[:, task.choice]
+    mask = block_causal(columns, columns, settings.block_length)
+    masks = [mask] * model.config.num_hidden_layers
+    prefix = max(0, begin - task.shift(branch))  # places of this branch before the block
+    if kept is not None:
+        masks = [_pruned(mask, prefix, places) for places in kept]
+    hidden, keys = _forward(model, ids, positions, masks)
+    if kept is None and settings.prunes is not None:
+        # The logits at a place speak about that very place; a finished place has the same ones ever after.
+        confidence = likeliest(model.logits(hidden[:prefix]))
+        is_image = ids[:prefix] >= model.config.image_token_offset
+        kept = [
+            kept_places(key_norms(layer[:, :prefix]), confidence, is_image, settings.prunes) for layer in keys
+        ]
     # Only the answer's columns are read; those of a shorter prompt are filled so that columns are indices.
-    answers = logits[len(prompt) :]
-    return torch.cat((answers.new_zeros(task.start, answers.shape[1]), answers))
+    answers = model.logits(hidden)[len(prompt) :]
+    if task.choice is not None:
+        answers = answers[:, task.choice]
+    return torch.cat((answers.new_zeros(task.start, answers.shape[1]), answers)), kept
+
+
+def _pruned(mask: torch.Tensor, prefix: int, places: torch.Tensor) -> torch.Tensor:
+    """The mask [T, T] of which the places behind the prefix see the places [K] of the prefix alone."""
+    pruned = mask.clone()
+    pruned[prefix:, :prefix] = False
+    pruned[prefix:, places] = True
+    return pruned
+
+
+def _forward(
+    model: Backbone, ids: torch.Tensor, positions: torch.Tensor, masks: list[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`Backbone.hidden` with a mask [T, T] for every layer: states [T, D] and keys [layers, H, T, d]."""
+    weight = model.lm_head.weight
+    keys = KeyValueCache(model.config, 1, len(ids), weight.device, weight.dtype)
+    x = model.model.word_embeddings(ids[None])
+    rotary = rotary_tables(positions[None], model.config.rotary_dim, model.config.rope_theta, x.dtype)
+    for layer, mask in zip(model.model.layers, masks, strict=True):
+        x = layer(x, rotary, mask[None, None], keys)
+    return model.model.norm(x)[0], keys.keys[:, 0]

@@ -1,4 +1,4 @@
-"""Logits -> a token and its probability (the confidence) at every place: greedy, or sampled.
+"""Logits -> a token and a confidence at every place: greedy, or sampled.
 
 A sampled token needs one uniform number a place, drawn by the caller for every place of the block, open or
 not. So the stream of the generator does not depend on which places are open, nor on how the logits were
@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CONFIDENCES = ("probability", "margin", "entropy")
+
 
 def pick(
     logits: Tensor,
@@ -19,20 +21,23 @@ def pick(
     top_k: int = 0,
     top_p: float = 1.0,
     forbidden: int | None = None,
+    kind: str = "probability",
 ) -> tuple[Tensor, Tensor]:
     """logits [N, V] -> (choice [N] int64, confidence [N]); uniform [N] in [0, 1) where the temperature is
     above 0.
 
     Sampling: temperature, then the top_k best, then the smallest set of best ones whose probabilities sum to
-    at least top_p. The confidence is the probability among those. forbidden: a choice that is never made.
+    at least top_p. forbidden: a choice that is never made.
+    kind of the confidence: "probability" of the choice, among those it was drawn from; "margin" between the two
+    best; "entropy": the negative entropy, as exp(-entropy), which is 1 for a certain place like the others.
     Greedy: the confidence is taken from the distribution with the forbidden one still in it.
     """
     if temperature == 0:
         shares = logits.softmax(-1)
         if forbidden is not None:
             shares[:, forbidden] = -1.0
-        confidence, choice = shares.max(-1)
-        return choice, confidence
+        probability, choice = shares.max(-1)
+        return choice, _confidence(kind, probability, shares)
     assert uniform is not None, "sampling needs uniform numbers"
     logits = logits / temperature
     if forbidden is not None:
@@ -53,6 +58,18 @@ def pick(
     index = torch.searchsorted(edges, draw, right=True).clamp(max=edges.shape[-1] - 1)
     last = edges.shape[-1] - 1 - (shares > 0).flip(-1).to(torch.uint8).argmax(-1, keepdim=True)
     index = torch.minimum(index, last)
-    confidence = shares.gather(-1, index).squeeze(-1)
+    confidence = _confidence(kind, shares.gather(-1, index).squeeze(-1), shares)
     choice = index if order is None else order.gather(-1, index)
     return choice.squeeze(-1), confidence
+
+
+def _confidence(kind: str, probability: Tensor, shares: Tensor) -> Tensor:
+    """The confidence of a kind, [N]: probability [N] is that of the choice, shares [N, V] are all, below 0 where
+    forbidden.
+    """
+    if kind == "probability":
+        return probability
+    if kind == "entropy":
+        return torch.special.entr(shares.clamp(min=0)).sum(-1).neg().exp()
+    best = shares.topk(min(2, shares.shape[-1]), dim=-1).values.clamp(min=0)
+    return best[:, 0] - best[:, 1] if best.shape[1] == 2 else best[:, 0]

@@ -17,8 +17,11 @@ import torch
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
+from llada_uni.generation.sampling import CONFIDENCES
+from llada_uni.generation.sprint import Sprint
+from llada_uni.generation.unmasking import RULES
 
-__all__ = ["Generation", "Guidance", "OnStep", "Settings", "StepEvent", "Task", "prepare"]
+__all__ = ["Generation", "Guidance", "OnStep", "Settings", "Sprint", "StepEvent", "Task", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,15 @@ class Settings:
     """How an answer is generated (defaults: released text generation).
 
     block_length: places a block. steps: most steps a block (never more than gen_length are used).
-    threshold: a draft whose confidence exceeds it is accepted at once. gen_length: tokens of the answer, at
-    most. stop_ids: tokens that end the answer, itself included in it. early_stop: end as soon as a stop token
+    threshold: a draft whose confidence exceeds it is accepted at once (the other rules: see `unmasking`).
+    gen_length: tokens of the answer, at most. stop_ids: tokens that end the answer, itself included in it. early_stop: end as soon as a stop token
     stands with no mask before it, rather than with its block. temperature 0 is greedy; top_k 0 and top_p 1
     are off. allowed: ids that may be chosen (a range or any sequence), None for the whole vocabulary.
     overhang: whether the last block runs past gen_length with masks that are dropped in the end, as the
     released loop does. None: yes where the length is only a limit, no where `allowed` says what the answer
     consists of (a grid of image codes has no place behind its last one).
+    rule: which drafts a step accepts, see `unmasking`. confidence: by which measure of certainty, "probability",
+    "margin" or "entropy", see `sampling.pick`. sprint: how the prefix is pruned, None for not at all.
     """
 
     mask_id: int
@@ -48,6 +53,9 @@ class Settings:
     allowed: Sequence[int] | None = None
     guidance: Guidance | None = None
     overhang: bool | None = None
+    rule: str = "threshold"
+    confidence: str = "probability"
+    sprint: Sprint | None = None
 
     def __post_init__(self) -> None:
         for name in ("block_length", "steps", "gen_length"):
@@ -61,6 +69,17 @@ class Settings:
             raise UserError(f"top_p is {self.top_p}; allowed: above 0, at most 1 (off)")
         if self.allowed is not None and not set(self.allowed) - {self.mask_id}:
             raise UserError("allowed ids: there are none; allowed: at least one id that is not the mask")
+        if self.rule not in RULES:
+            raise UserError(f"rule is {self.rule!r}; allowed: {', '.join(RULES)}")
+        if self.confidence not in CONFIDENCES:
+            raise UserError(f"confidence is {self.confidence!r}; allowed: {', '.join(CONFIDENCES)}")
+        if self.rule == "entropy" and self.confidence != "entropy":
+            raise UserError(f"confidence is {self.confidence!r}; allowed with the rule 'entropy': entropy")
+
+    @property
+    def prunes(self) -> Sprint | None:
+        """SPRINT's pruning, or None where nothing is pruned."""
+        return None if self.sprint is None or self.sprint.keeps_all else self.sprint
 
 
 @dataclass(frozen=True)
@@ -86,12 +105,14 @@ class Generation:
     once.
 
     branch_evaluations: the same with every branch counted. accepted: tokens accepted in each step.
+    failure: what the request's own listener raised, which ended it (requests of a BatchEngine only).
     """
 
     tokens: list[int]
     evaluations: int = 0
     branch_evaluations: int = 0
     accepted: list[int] = field(default_factory=list)
+    failure: Exception | None = None
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,65 @@
-"""Which drafts become final in a step (arXiv:2604.20796, block diffusion).
+"""Which drafts become final in a step: several rules behind one function.
 
-Confidences of the open places of a block -> the accepted ones. A block has few places, so these are plain
-lists.
+Confidences of the open places of a block -> the accepted ones. A block has few places, so these are plain lists.
+Whatever the rule, a step accepts a least number of drafts, so that a block is finished after its last step.
+
+rule         accepted                                                             at least
+"threshold"  all above the threshold (released configuration)                     an even share of the block
+"adaptive"   all above the threshold (SPRINT, arXiv:2604.20796)                    masks left / steps left
+"entropy"    by rising entropy, while the entropies of all but the largest of      masks left / steps left
+             them sum to at most the threshold, in nats (arXiv:2505.24857)
+"factor"     the n best, n the largest number with (n + 1) (1 - c_n) below the     masks left / steps left
+             threshold, c_n the least confidence among them (arXiv:2505.22618)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+RULES = ("threshold", "adaptive", "entropy", "factor")
 
 
 def quota(block_length: int, steps: int, step: int) -> int:
-    """Tokens that step `step` (from 0) accepts at least: the block divided evenly, early steps taking the
-    rest.
-    """
+    """Tokens that step `step` (from 0) accepts at least: the block divided evenly, early steps taking the rest."""
     return block_length // steps + (step < block_length % steps)
 
 
-def accept(confidence: Sequence[float], least: int, threshold: float) -> list[int]:
-    """Indices of the accepted drafts, in order: all above the threshold, or the best `least` where those are
-    fewer.
+def accept(
+    rule: str, confidence: Sequence[float], threshold: float, block_length: int, steps: int, step: int
+) -> list[int]:
+    """Indices of the accepted drafts, in order; of equal confidences the earlier place goes first.
 
-    Of equal confidences the earlier place goes first.
+    confidence: of every open place of the block, of the kind the settings name (see `sampling.pick`); the rule "entropy"
+    needs the kind "entropy". step: number of this step in its block, from 0, of `steps`.
     """
-    sure = [i for i, value in enumerate(confidence) if value > threshold]
-    if len(sure) >= least:
-        return sure
-    return sorted(sorted(range(len(confidence)), key=lambda i: -confidence[i])[:least])
+    ranked = sorted(range(len(confidence)), key=lambda i: -confidence[i])
+    if rule == "threshold":
+        least = quota(block_length, steps, step)
+    else:
+        least = -(-len(confidence) // (steps - step))
+    if rule == "entropy":
+        sure = _entropy_bounded([confidence[i] for i in ranked], threshold)
+    elif rule == "factor":
+        sure = _factor([confidence[i] for i in ranked], threshold)
+    else:
+        sure = sum(value > threshold for value in confidence)
+    return sorted(ranked[: max(sure, least)])
+
+
+def _entropy_bounded(falling: Sequence[float], bound: float) -> int:
+    """How many of the drafts, given as exp(-entropy) from the most certain on, share few enough nats.
+
+    The entropy of all but the least certain bounds what drawing them independently can lose.
+    """
+    spent = 0.0
+    for count, value in enumerate(falling):
+        if spent > bound:
+            return count
+        spent -= math.log(max(value, 1e-38))
+    return len(falling)
+
+
+def _factor(falling: Sequence[float], factor: float) -> int:
+    """The largest n for which (n + 1) times the doubt about the n-th best draft stays below the factor."""
+    return max((n for n, value in enumerate(falling, 1) if (n + 1) * (1 - value) < factor), default=0)

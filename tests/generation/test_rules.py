@@ -29,7 +29,7 @@ def test_quotas_sum_to_the_block_and_fall(block, steps):
     ],
 )
 def test_acceptance(confidence, least, threshold, expected):
-    assert accept(confidence, least, threshold) == expected
+    assert accept("threshold", confidence, threshold, least * 4, 4, 0) == expected
 
 
 def test_guidance_by_its_formulas():

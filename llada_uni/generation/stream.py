@@ -1,0 +1,174 @@
+"""The state of one generation between two forwards: its answer, its place in block and step, its caches.
+
+`ready` moves to the next step that needs a forward -> `pending` says which tokens of each branch are to be computed
+-> (the forward, by `batch`) -> `commit` keeps what is final of the caches -> `settle` accepts drafts. A finished block
+is not given a forward of its own: its final tokens go through the model together with the first draft of the block
+after it, and the prompt's with the first block. So there are as many forwards as the oracle has.
+Columns are positions of the conditional prompt's sequence; places of a branch count from its own first token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from llada_uni.backbone import Backbone, KeyValueCache
+from llada_uni.backbone.cache import PrunedCache
+from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task
+from llada_uni.generation.sprint import Sprint, kept_places, key_norms
+from llada_uni.generation.unmasking import accept
+
+
+class Branch:
+    """One prompt of a generation and what is known of its sequence.
+
+    cache: final keys and values, from its first token on. confidence: for SPRINT, the probability of the likeliest
+    token at those places. pruned: what the steps of the present block see of the prefix; None in its first one.
+    """
+
+    def __init__(self, model: Backbone, task: Task, index: int, prunes: bool) -> None:
+        self.prompt, self.shift = task.prompts[index], task.shift(index)
+        weight = model.lm_head.weight
+        capacity = task.end - self.shift
+        self.cache = KeyValueCache(model.config, 1, capacity, weight.device, weight.dtype)
+        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        self.confidence = torch.empty(capacity, device=weight.device, dtype=wide) if prunes else None
+        self.pruned: PrunedCache | None = None
+
+    def prune(self, answer: Sequence[int], sprint: Sprint, first_code: int, room: int) -> None:
+        """Choose what later steps see of the committed places (SPRINT)."""
+        length = self.cache.length
+        ids = [*self.prompt, *answer[: max(0, length - len(self.prompt))]][:length]
+        is_image = torch.tensor([token >= first_code for token in ids], device=self.confidence.device)
+        keys = self.cache.keys[:, 0, :, :length]  # [layers, H, P, d]
+        kept = [kept_places(key_norms(layer), self.confidence[:length], is_image, sprint) for layer in keys]
+        self.pruned = self.cache.pruned(kept, room)
+
+
+class Stream:
+    """One generation under way. `begin`, `stop`: the columns of the present block; `step`: its next step."""
+
+    def __init__(
+        self,
+        model: Backbone,
+        task: Task,
+        settings: Settings,
+        generator: torch.Generator | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.task, self.settings, self.generator, self.on_step = task, settings, generator, on_step
+        self.first_code = model.config.image_token_offset
+        self.steps = min(settings.steps, settings.gen_length)
+        self.stops = frozenset(settings.stop_ids)
+        hanging = task.end - task.start - settings.gen_length
+        self.answer = [*task.canvas, *[settings.mask_id] * hanging]
+        self.is_open = [*task.open, *[True] * hanging]
+        prunes = settings.prunes is not None
+        self.branches = [Branch(model, task, i, prunes) for i in range(len(task.prompts))]
+        device = model.lm_head.weight.device
+        self.choice = task.choice.to(device) if isinstance(task.choice, Tensor) else task.choice
+        self.begin = task.start // settings.block_length * settings.block_length
+        self.step = 0
+        self.places: list[int] = []  # columns of the block that still hold a mask
+        self.result = Generation([])
+
+    @property
+    def stop(self) -> int:
+        return min(self.begin + self.settings.block_length, self.task.end)
+
+    def ready(self) -> bool:
+        """Move to the next step that needs a forward. False: the answer is finished, and stands in `result`."""
+        while self.begin < self.task.end:
+            stands = self._stands()
+            if self.step < self.steps and not (self.settings.early_stop and stands):
+                self.places = self._open_places()
+                if self.places:
+                    return True
+            if stands:
+                break
+            self.begin += self.settings.block_length
+            self.step = 0
+            for branch in self.branches:
+                branch.pruned = None
+        self.result.tokens = self._cut()
+        return False
+
+    def pending(self, branch: Branch) -> tuple[range, list[int], list[int]]:
+        """(places of the branch to compute, their tokens, the ends of their blocks) for the coming forward."""
+        first, last = branch.cache.length, self.stop - branch.shift
+        answered = first - len(branch.prompt)
+        head = branch.prompt[first:] if answered < 0 else ()
+        tokens = [*head, *self.answer[max(0, answered) : self.stop - self.task.start]]
+        length = self.settings.block_length
+        border = (first + branch.shift) // length * length + length - branch.shift
+        return range(first, last), tokens, [*range(border, last, length), last]
+
+    def prune(self) -> None:
+        """SPRINT: after the first step of a block its prefix is pruned, once."""
+        sprint = self.settings.prunes
+        if sprint is None or self.step == 0 or self.branches[0].pruned is not None:
+            return
+        for branch in self.branches:
+            branch.prune(self.answer, sprint, self.first_code, self.settings.block_length)
+
+    def commit(self) -> None:
+        """After a forward: everything before the block is final, the block's own keys and values are a draft's."""
+        for branch in self.branches:
+            if branch.pruned is None:
+                branch.cache.truncate(self.prefix(branch))
+
+    def prefix(self, branch: Branch) -> int:
+        """Places of the branch before the present block."""
+        return max(0, self.begin - branch.shift)
+
+    def uniform(self) -> Tensor | None:
+        """The numbers this step samples with, one an open place; drawn for the whole block whatever is open."""
+        if self.settings.temperature == 0:
+            return None
+        drawn = torch.rand(self.stop - self.begin, generator=self.generator, device=self.generator.device)
+        return drawn[[column - self.begin for column in self.places]]
+
+    def settle(self, choice: Sequence[int], confidence: Sequence[float]) -> None:
+        """Take the drafts of the open places: accept some, tell the listener, count."""
+        settings, start = self.settings, self.task.start
+        tokens = [self.task.token_of(i) for i in choice]
+        accepted = accept(
+            settings.rule, confidence, settings.threshold, settings.block_length, self.steps, self.step
+        )
+        for i in accepted:
+            self.answer[self.places[i] - start] = tokens[i]
+            self.is_open[self.places[i] - start] = False
+        self.result.evaluations += 1
+        self.result.branch_evaluations += len(self.branches)
+        self.result.accepted.append(len(accepted))
+        step, self.step = self.step, self.step + 1
+        if self.on_step is not None:
+            self.on_step(self._event(dict(zip(self.places, tokens, strict=True)), step))
+
+    def _open_places(self) -> list[int]:
+        start = self.task.start
+        return [c for c in range(max(self.begin, start), self.stop) if self.is_open[c - start]]
+
+    def _stands(self) -> bool:
+        """Whether a stop token stands in the answer with no mask before it."""
+        length = self.settings.gen_length
+        return bool(self.stops) and self.task.has_stop(self.answer[:length], self.is_open[:length], self.stops)
+
+    def _event(self, drafts: dict[int, int], step: int) -> StepEvent:
+        start = self.task.start
+        shown = range(max(self.begin, start), min(self.stop, start + self.settings.gen_length))
+        return StepEvent(
+            shown.start - start,
+            tuple(drafts.get(c, self.answer[c - start]) for c in shown),
+            tuple(not self.is_open[c - start] for c in shown),
+            step,
+        )
+
+    def _cut(self) -> list[int]:
+        """The answer up to its first final stop token, or to its length."""
+        for i in range(self.settings.gen_length):
+            if self.answer[i] in self.stops and not self.is_open[i]:
+                return self.answer[: i + 1]
+        return self.answer[: self.settings.gen_length]
