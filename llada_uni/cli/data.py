@@ -1,9 +1,215 @@
-"""Commands of `llada-uni` about data."""
+"""Commands about training data: check, world, tokenizer, extract (docs/data.md).
+
+What flows through: records on disk -> a table of what is in them; the small world -> records; records -> a text tokenizer;
+records and a model -> token shards.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from llada_uni.cli.common import Json, emit, say, stderr
+from llada_uni.errors import UserError
+
+if TYPE_CHECKING:
+    from llada_uni.data.check import Report
+
+Records = Annotated[
+    str,
+    typer.Argument(help="A .jsonl or .tar file, a folder of them, or world:COUNT:SEED[:MIXTURE]."),
+]
+OnBad = Annotated[str, typer.Option(help="What a record that cannot be used does: stop, or skip (listed at the end).")]
+Tokenizer = Annotated[Path | None, typer.Option(help="A tokenizer.json.")]
+_LISTED = 50
+
+
+@contextmanager
+def _bar(label: str) -> Iterator:
+    """A function (done, total or None) that moves a bar on stderr; it does nothing if stderr is no terminal."""
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda done, total=None: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total=None: bar.update(task, completed=done, total=total)
+
+
+def check(
+    records: Records,
+    limit: Annotated[int | None, typer.Option(min=1, help="Check only so many records.")] = None,
+    tokenizer: Tokenizer = None,
+    as_json: Json = False,
+) -> None:
+    """Check conversation records: every field, every picture. Exit code 1 if any record cannot be used.
+
+    Example: `llada-uni data check my-data/`
+    """
+    from llada_uni.data.check import check_records
+    from llada_uni.data.sources import open_source
+    from llada_uni.text import TextTokenizer
+
+    text = TextTokenizer.from_file(tokenizer) if tokenizer else None
+    with _bar("checking") as move:
+        report = check_records(open_source(records), limit, text, move)
+    if as_json:
+        tasks = {name: vars(count) for name, count in report.tasks.items()}
+        emit({"records": report.records, "tasks": tasks, "bad": report.bad})
+    else:
+        _show(report, text is not None)
+    if report.bad or not report.records:
+        raise typer.Exit(1)
+
+
+def _show(report: Report, with_tokens: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = ["task", "records", "answers", "pictures", *(["text tokens"] if with_tokens else [])]
+    table = Table(*names)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [(name, *list(vars(count).values())[: len(names) - 1]) for name, count in sorted(report.tasks.items())]
+    for name, *numbers in rows:
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+    table.add_section()
+    table.add_row("all", *(f"{sum(column):,}" for column in list(zip(*rows, strict=True))[1:]))
+    Console(highlight=False).print(table)
+    if report.sizes:
+        sizes = ", ".join(f"{width} x {height} ({count:,})" for (width, height), count in report.sizes.most_common(4))
+        print(f"picture sizes: {sizes}{' ...' if len(report.sizes) > 4 else ''}")
+    _list_bad(report.bad, "cannot be used")
+
+
+def _list_bad(bad: list[str], what: str) -> None:
+    for line in bad[:_LISTED]:
+        print(line)
+    if bad:
+        more = f" (the first {_LISTED} are listed)" if len(bad) > _LISTED else ""
+        print(f"{len(bad)} {'record' if len(bad) == 1 else 'records'} {what}{more}")
+
+
+def world(
+    out: Annotated[Path, typer.Argument(help="The folder to fill.")],
+    count: Annotated[int, typer.Option(min=1, help="How many records.")] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 0,
+    split: Annotated[str, typer.Option(help="train or heldout.")] = "train",
+    mixture: Annotated[str, typer.Option(help="default (all tasks) or reading (places in pictures).")] = "default",
+    shares: Annotated[
+        list[str] | None, typer.Option(help="task=weight or task/kind=weight, in place of a mixture; may be repeated.")
+    ] = None,
+    side: Annotated[int, typer.Option(min=16, help="Pixels of a picture's side, an even number.")] = 128,
+    form: Annotated[str, typer.Option("--format", help="jsonl (pictures in files beside it) or webdataset (tar).")] = "jsonl",
+) -> None:
+    """Write samples of the small world as conversation records, as an example of the format and to train on.
+
+    The same command goes on where an interrupted one stopped.
+
+    Example: `llada-uni data world my-world --count 5000 --shares t2i=1 --shares understand/count=0.5`
+    """
+    from llada_uni.data.world_files import write_world
+    from llada_uni.data.world_records import WorldRecords, parse_shares
+    from llada_uni.data.world_records import mixture as mixture_of
+
+    weights = parse_shares(shares) if shares else mixture_of(mixture)
+    with _bar("writing shards") as move:
+        write_world(WorldRecords(count, seed, weights, side, split), out, form, move)
+    say(f"{out}  {count:,} records ({split}), pictures of {side} px")
+
+
+def tokenizer(
+    records: Records,
+    out: Annotated[Path, typer.Argument(help="The tokenizer.json to write.")],
+    vocab_size: Annotated[int, typer.Option(min=300, help="Ids in all, control tokens included.")] = 640,
+    keep_words: Annotated[Path | None, typer.Option(help="A file of words that become tokens in any case, one a line.")] = None,
+    world_words: Annotated[bool, typer.Option("--world-words", help="Keep the names of the small world.")] = False,
+    on_bad: OnBad = "stop",
+) -> None:
+    """Train a byte-level BPE on the texts of records, for a model that starts from nothing.
+
+    Example: `llada-uni data tokenizer world:20000:5 tokenizer.json --vocab-size 640 --world-words`
+    """
+    from llada_uni.data.records import BadRecords
+    from llada_uni.data.sources import open_source
+    from llada_uni.data.vocabulary import tokenizer_of_records
+    from llada_uni.data.vocabulary import world_words as words_of_world
+
+    bad, keep = BadRecords(on_bad), words_of_world() if world_words else []
+    if keep_words is not None:
+        try:
+            keep += [word.strip() for word in keep_words.read_text(encoding="utf-8").splitlines() if word.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {keep_words} ({error})") from None
+    with stderr().status("training the tokenizer"):
+        text = tokenizer_of_records(open_source(records), vocab_size, keep, bad)
+    text.save(out)
+    _list_bad(bad.found, "skipped")
+    say(f"{out}  {len(text)} ids")
+
+
+def extract(
+    records: Records,
+    out: Annotated[Path, typer.Argument(help="The folder of token shards.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model directory or a run's model/: its image_tokenizer.")],
+    tokenizer: Tokenizer = None,
+    workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+    shard: Annotated[str, typer.Option(help="i/n: do part i (from 0) of n; for a cluster, one part a machine.")] = "0/1",
+    batch: Annotated[int, typer.Option(help="Pictures of one size in one pass.")] = 64,
+    shard_records: Annotated[int, typer.Option(help="Conversations a shard.")] = 5000,
+    unconditional: Annotated[float, typer.Option(help="Share of t2i and edit records without words, for guidance.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the choice of those records.")] = 0,
+    on_bad: OnBad = "stop",
+    device: Annotated[str, typer.Option(help="cpu, cuda (spread over the GPUs), cuda:1.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Turn records into token shards, once: pictures become codes, conversations become ids.
+
+    The same command goes on where an interrupted one stopped. The last part to finish writes the manifest.
+
+    Example: `llada-uni data extract my-data/ my-tokens --model models/world --workers 2`
+    """
+    import time
+
+    from llada_uni.data.extract import Extraction, parse_part, skipped_records
+    from llada_uni.data.extract import extract as run
+
+    job = Extraction(
+        records, str(out), str(model), str(tokenizer) if tokenizer else None, unconditional, seed, on_bad, batch,
+        shard_records, device,
+    )  # fmt: skip
+    began, made = time.monotonic(), 0
+    with _bar("extracting shards") as move:
+
+        def on_shard(done: int, total: int, new: int) -> None:
+            nonlocal made
+            made += new
+            move(done, total)
+
+        manifest = run(job, workers, parse_part(shard), on_shard)
+    seconds = time.monotonic() - began
+    if manifest is None:
+        say(f"{out}  part {shard} is done; other parts are not yet")
+        return
+    if as_json:
+        emit({"folder": str(out), "made": made, "seconds": round(seconds, 2), **manifest})
+        return
+    _list_bad(list(skipped_records(out)), "skipped")
+    say(
+        f"{out}  {manifest['records']:,} records in {len(manifest['shards'])} shards; {made:,} made now, {made / seconds:.0f} a second"
+    )
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
+    data = typer.Typer(help="Training data: check, make and extract conversation records.", no_args_is_help=True)
+    for command in (check, world, tokenizer, extract):
+        data.command()(command)
+    app.add_typer(data, name="data")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from llada_uni.data.records import BadRecords
 from llada_uni.data.sources import RecordSource, conversations
-from llada_uni.text import UNCONDITION, TextTokenizer, train_tokenizer
+from llada_uni.text import TextTokenizer, train_tokenizer
 from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
 
 
@@ -23,4 +23,4 @@ def tokenizer_of_records(
     Any other text still has an encoding. UserError when `vocab_size` is too small.
     """
     texts = (text for conversation in conversations(source, bad or BadRecords()) for text in conversation.texts())
-    return train_tokenizer(texts, vocab_size, [*keep, UNCONDITION])
+    return train_tokenizer(texts, vocab_size, list(keep))
