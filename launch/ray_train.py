@@ -34,7 +34,7 @@ def train_on_ray(
     """
     try:
         import ray
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchTrainer
     except ImportError as error:
         raise UserError("Ray is not installed: pip install 'llada-uni[ray]'") from error
@@ -50,7 +50,12 @@ def train_on_ray(
             name="ray", storage_path=str(chosen.out.absolute()), failure_config=FailureConfig(max_failures=restarts)
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:  # its last line is the worker's own exception
+        raise UserError(f"training on Ray failed: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        ray.shutdown()
 
 
 def main() -> int:
