@@ -202,9 +202,8 @@ def extract(
         emit({"folder": str(out), "made": made, "seconds": round(seconds, 2), **manifest})
         return
     _list_bad(list(skipped_records(out)), "skipped")
-    say(
-        f"{out}  {manifest['records']:,} records in {len(manifest['shards'])} shards; {made:,} made now, {made / seconds:.0f} a second"
-    )
+    made_now = f"{made:,} made now, {made / seconds:.0f} a second"
+    say(f"{out}  {manifest['records']:,} records in {len(manifest['shards'])} shards; {made_now}")
 
 
 def register(app: typer.Typer) -> None:

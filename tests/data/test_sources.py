@@ -1,0 +1,167 @@
+"""Files, folders and tar shards of records: cut anywhere, they give the same conversations; the small world as records."""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+
+import pytest
+import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llada_uni.data.records import BadRecords
+from llada_uni.data.sources import conversations, open_source
+from llada_uni.data.world_files import write_world
+from llada_uni.data.world_records import MIXTURES, WorldRecords, parse_shares
+from llada_uni.errors import UserError
+from llada_uni.world.render import render_array
+from llada_uni.world.split import is_held_out
+from tests.data.helpers import drawing, question, write_records
+
+
+def all_of(source, bad=None):
+    return list(conversations(source, bad or BadRecords()))
+
+
+def plain(conversation):
+    """A conversation as texts and pixels, whatever its pictures are called."""
+    parts = [
+        [part if isinstance(part, str) else part.open().tobytes() for part in message.parts]
+        for message in conversation.messages
+    ]
+    return conversation.task, parts
+
+
+def test_a_folder_is_its_files_in_order_cut_into_chunks(tmp_path):
+    write_records(tmp_path, [drawing(str(n)) for n in range(7)], "a.jsonl")
+    write_records(tmp_path, [question(str(n)) for n in range(3)], "b.jsonl")
+    source = open_source(tmp_path)
+    whole = all_of(source)
+    assert [c.messages[0].text() for c in whole] == [*"0123456", *"012"]
+    for size in (1, 2, 3, 100):
+        chunks = source.chunks(size)
+        assert len(chunks) == -(-7 // size) + -(-3 // size)
+        read = [list(source.read(chunk, BadRecords())) for chunk in reversed(chunks)]
+        assert [c for part in reversed(read) for c in part] == whole
+
+
+def test_tar_shards_are_those_of_webdataset(tmp_path):
+    path = write_records(tmp_path, [])
+    red = (tmp_path / "red.png").read_bytes()
+    with webdataset.TarWriter(str(tmp_path / "theirs.tar")) as out:
+        for number in range(5):
+            out.write({"__key__": f"part/k{number}", "json": drawing(str(number), "0.png"), "0.png": red})
+    source = open_source(tmp_path / "theirs.tar")
+    whole = all_of(source)
+    assert [c.messages[0].text() for c in whole] == [*"01234"]
+    assert whole[3].where.endswith("theirs.tar[part/k3]")
+    assert next(whole[3].pictures()).open().getpixel((0, 0)) == (255, 0, 0)
+    assert [c for chunk in source.chunks(2) for c in source.read(chunk, BadRecords())] == whole
+    assert path.name not in source.name
+
+    write_world(WorldRecords(30, 4, MIXTURES["default"], 32), tmp_path / "ours", "webdataset")
+    (ours,) = (tmp_path / "ours").glob("*.tar")
+    samples = list(webdataset.WebDataset(str(ours), shardshuffle=False).decode())
+    assert len(samples) == 30 and all(sample["json"]["messages"] for sample in samples)
+
+
+def test_bad_samples_of_a_tar_are_named_by_their_key(tmp_path):
+    with tarfile.open(tmp_path / "bad.tar", "w") as tar:
+        for name, data in (("a.json", b"{"), ("b.0.png", b"x"), ("c.json", str(drawing()).replace("'", '"').encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    bad = BadRecords("skip")
+    assert all_of(open_source(tmp_path / "bad.tar"), bad) == []
+    for line, reason in zip(
+        bad.found, ("[a]: is not JSON", "[b]: there is no .json", "[c]: there is no picture red.png in this"), strict=True
+    ):
+        assert reason in line
+    (tmp_path / "torn.tar").write_bytes((tmp_path / "bad.tar").read_bytes()[:600])
+    with pytest.raises(UserError, match=r"torn.tar is no tar file or is damaged"):
+        all_of(open_source(tmp_path / "torn.tar"))
+
+
+def test_what_is_no_source_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    for name in (tmp_path, tmp_path / "gone.jsonl"):
+        with pytest.raises(UserError, match="there are no records at"):
+            open_source(name)
+    with pytest.raises(UserError, match=r"notes.txt is no record file; allowed: .jsonl, .tar"):
+        open_source(tmp_path / "notes.txt")
+    for name in ("world:", "world:x:1", "world:5:1:default:9"):
+        with pytest.raises(UserError, match="allowed: world:COUNT:SEED"):
+            open_source(name)
+    with pytest.raises(UserError, match="unknown mixture 'all'; allowed: default, reading"):
+        open_source("world:5:1:all")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "webdataset"])
+def test_the_world_on_disk_is_the_world_made_directly(tmp_path, form):
+    write_world(WorldRecords(120, 3, MIXTURES["default"], 32), tmp_path, form)
+    direct = open_source("world:120:3", side=32)
+    assert [plain(c) for c in all_of(open_source(tmp_path))] == [plain(c) for c in all_of(direct)]
+    assert [plain(c) for c in all_of(open_source("world:9:4", side=32))] != [plain(c) for c in all_of(direct)][:9]
+
+
+def test_the_same_settings_write_the_same_bytes_and_go_on_after_a_stop(tmp_path, monkeypatch):
+    monkeypatch.setattr("llada_uni.data.world_files.SHARD_RECORDS", 40)
+    world = WorldRecords(100, 3, MIXTURES["reading"], 32)
+    for form in ("jsonl", "webdataset"):
+        write_world(world, tmp_path / form, form)
+        contents = {p.relative_to(tmp_path / form): p.read_bytes() for p in (tmp_path / form).rglob("*") if p.is_file()}
+        second = sorted((tmp_path / form).glob("records-*"))[1]
+        second.unlink()
+        calls = []
+        write_world(world, tmp_path / form, form, lambda done, total, calls=calls: calls.append((done, total)))
+        assert calls == [(1, 3), (2, 3), (3, 3)]
+        assert {p.relative_to(tmp_path / form): p.read_bytes() for p in (tmp_path / form).rglob("*") if p.is_file()} == contents
+        with pytest.raises(UserError, match="holds records of other settings"):
+            write_world(WorldRecords(100, 4, MIXTURES["reading"], 32), tmp_path / form, form)
+    with pytest.raises(UserError, match="allowed: jsonl, webdataset"):
+        write_world(world, tmp_path / "x", "csv")
+
+
+@settings(max_examples=25, deadline=None)
+@given(start=st.integers(0, 350), count=st.integers(1, 120))
+def test_any_part_of_the_world_can_be_made_on_its_own(start, count):
+    world = WorldRecords(500, 1, MIXTURES["reading"], 32)
+    assert list(world.samples(start, count)) == list(world.samples(0, start + count))[start:]
+
+
+def test_splits_and_mixtures_are_kept():
+    train = list(WorldRecords(400, 0, MIXTURES["default"]).samples(0, 400))
+    assert not any(is_held_out(scene) for sample in train for scene in sample.scenes())
+    assert {sample.task for sample in train} == {task for task, _ in MIXTURES["default"]}
+    heldout = WorldRecords(100, 0, parse_shares(["t2i=1", "understand/count=3"]), split="heldout").samples(0, 100)
+    kinds = [(sample.task, sample.kind if sample.task == "understand" else None) for sample in heldout]
+    assert set(kinds) == {("t2i", None), ("understand", "count")}
+    assert 60 <= kinds.count(("understand", "count")) <= 90
+    reading = WorldRecords(2000, 0, MIXTURES["reading"]).samples(0, 2000)
+    drawn = [(sample.task, sample.kind) for sample in reading]
+    assert all(abs(drawn.count(kind) / 2000 - share) < 0.04 for kind, share in MIXTURES["reading"].items())
+
+
+@pytest.mark.parametrize(
+    ("share", "reason"),
+    [
+        ("poem=1", "unknown task"),
+        ("inpaint=1", "unknown task"),
+        ("t2i/poem=1", "unknown kind"),
+        ("t2i=x", "not understood"),
+        ("t2i=0", "above 0"),
+    ],
+)
+def test_shares_that_are_not_understood(share, reason):
+    with pytest.raises(UserError, match=reason):
+        parse_shares([share])
+
+
+def test_pictures_of_the_world_are_its_renderings():
+    source = open_source("world:20:0", side=32)
+    for conversation, sample in zip(all_of(source), source.world.samples(0, 20), strict=True):
+        for picture, scene in zip(conversation.pictures(), sample.scenes(), strict=True):
+            assert picture.open().tobytes() == render_array(scene, 32).tobytes()
+    assert random.Random("world/0/0").random() == pytest.approx(0.3980, abs=1e-4)  # seeds by text are the same everywhere
