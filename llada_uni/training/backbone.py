@@ -1,171 +1,274 @@
-"""Trains the mixture-of-experts backbone on token records of the world (see records.py, batches.py).
+"""The stage `backbone`: block diffusion on token records, for alignment, multi-task training, fine-tuning and LoRA alike.
 
-    python -m llada_uni.training.backbone --records runs/records.pt --out runs/backbone --steps 14000
+What flows through: token shards -> records mixed by share and task (mixture.py) -> noised rows (data/masking.py) -> packed
+sequences (data/packing.py) -> states and logits at the masked places only -> weighted cross-entropy (losses.py); behind each
+step the routers are balanced (balance.py). The result is a model directory in the released layout.
 
-S packed sequences, T places, M masked places, V vocabulary.
+S packed sequences, T places in each, M masked places.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llada_uni.backbone.model import Backbone
+from llada_uni.backbone import Backbone
+from llada_uni.checkpoint.files import read_json, write_json
+from llada_uni.checkpoint.load import save_backbone
 from llada_uni.config import BackboneConfig
+from llada_uni.data.masking import Masker, MaskingOptions
+from llada_uni.data.packing import Batch, Packer, pack
+from llada_uni.data.shards import read_manifest
 from llada_uni.errors import UserError
 from llada_uni.text import TextTokenizer
-from llada_uni.training.balance import max_over_mean, update_bias
-from llada_uni.training.batches import Masker, pack
-from llada_uni.training.loop import LoopConfig, run
-from llada_uni.training.tokenizer import QUANTIZER
+from llada_uni.training.balance import Balance
+from llada_uni.training.lora import LoraOptions, add_lora, merge_lora, save_adapter
+from llada_uni.training.losses import SCHEMES, chunked_cross_entropy, learnt_places, weigh
+from llada_uni.training.mixture import Mixture
+from llada_uni.training.objective import Loss, Objective
+from llada_uni.training.processes import Processes
+from llada_uni.training.sizes import sizes_of
+from llada_uni.training.vocabulary import fill_backbone, read_config
 
-BLOCK = 32
+DTYPES = ("float32", "float16", "bfloat16")
+GENERATION = "generation_config.json"
 
 
-def small_config(text: TextTokenizer, image_token_offset: int) -> BackboneConfig:
-    """The shipped model: the released architecture, smaller."""
-    return BackboneConfig.from_json(
-        {
-            "architectures": ["LLaDA2MoeModelLM"],
-            "model_type": "llada2_moe",
-            "hidden_act": "silu",
-            "tie_word_embeddings": False,
-            "use_qk_norm": True,
-            "norm_topk_prob": True,
-            "score_function": "sigmoid",
-            "router_dtype": "fp32",
-            "moe_router_enable_expert_bias": True,
-            "torch_dtype": "float32",
-            "sliding_window": None,
-            "output_router_logits": False,
-            "initializer_range": 0.04,
-            "image_token_offset": image_token_offset,
-            "vocab_size": image_token_offset + QUANTIZER["num_embeddings"],
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "num_experts": 8,
-            "num_shared_experts": 1,
-            "num_experts_per_tok": 2,
-            "n_group": 4,
-            "topk_group": 2,
-            "routed_scaling_factor": 2.5,
-            "moe_intermediate_size": 160,
-            "first_k_dense_replace": 1,
-            "use_bias": False,
-            "use_qkv_bias": False,
-            "rms_norm_eps": 1e-6,
-            "max_position_embeddings": 1024,
-            "rope_theta": 10000,
-            "partial_rotary_factor": 0.5,
-            "pad_token_id": text.pad_id,
-            "attention_dropout": 0.0,
-            "use_cache": False,
+@dataclass
+class BackboneOptions:
+    """What is trained on what (arXiv:2604.20796, training).
+
+    data: folder of token shards -> share; tasks: weights of tasks (None: by numbers of records). slots: micro batches of the
+    loop. heldout: a folder for evaluation, of which heldout_samples records are used.
+    length: places of a packed sequence, clean and noised ones together. A slot holds `samples` records, in as many sequences
+    as they take, or as many records as fit into `sequences` (one of the two is given).
+    masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). balance: step of the router bias, 0:
+    off.
+    sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
+    vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
+    lora: train adapters only; the export is merged, the adapter beside it. low_memory: build without memory, and let each
+    process read its own part. chunk: logits of so many places are held at a time.
+    generation: what generation_config.json is to hold (empty: that of init). dtype: of the exported weights.
+    """
+
+    data: dict[str, float]
+    tasks: dict[str, float] | None = None
+    slots: int = 1
+    heldout: str | None = None
+    heldout_samples: int = 64
+    length: int = 256
+    samples: int | None = None
+    sequences: int | None = None
+    masking: MaskingOptions = field(default_factory=MaskingOptions)
+    weighting: str = "linear"
+    balance: float = 0.002
+    sizes: str | dict[str, Any] | None = None
+    init: str | None = None
+    lora: LoraOptions | None = None
+    low_memory: bool = False
+    chunk: int = 8192
+    generation: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise UserError("data is empty; allowed: at least one folder with its share")
+        if (self.samples is None) == (self.sequences is None):
+            raise UserError("samples and sequences: give one of the two")
+        if min(self.samples or 1, self.sequences or 1, self.chunk) < 1:
+            raise UserError("samples, sequences and chunk must be at least 1")
+        if self.sizes is None and self.init is None:
+            raise UserError("sizes or init must be given: there is nothing to start from")
+        if self.length <= self.masking.block:
+            raise UserError(f"length is {self.length}; it must be more than a block, {self.masking.block}")
+        for name, allowed in (("weighting", SCHEMES), ("dtype", DTYPES)):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        if self.lora is not None and self.low_memory:
+            raise UserError("lora and low_memory do not go together")
+
+    def config(self) -> BackboneConfig:
+        """The config of the network; the data are looked at only for a vocabulary that `sizes` does not name."""
+        if self.sizes is None:
+            given = self._vocabulary()
+            return read_config(self.init, given["vocab_size"], given["image_token_offset"])
+        sizes = sizes_of(self.sizes)
+        return BackboneConfig.from_json(sizes if "vocab_size" in sizes else {**self._vocabulary(), **sizes})
+
+    def _vocabulary(self) -> dict[str, int]:
+        folder = Path(next(iter(self.data)))
+        manifest = read_manifest(folder)
+        offset = manifest["image_token_offset"]
+        pad_id = TextTokenizer.from_file(folder / "tokenizer.json").pad_id
+        return {"vocab_size": offset + manifest["codebook_size"], "image_token_offset": offset, "pad_token_id": pad_id}
+
+    def build_model(self) -> Backbone:
+        """The network with random values (none on the meta device)."""
+        return Backbone(self.config())
+
+    def build(self, processes: Processes, seed: int) -> BackboneObjective:
+        """The objective, with its first weights (with low_memory: on the meta device)."""
+        with torch.device("meta"):
+            model: nn.Module = self.build_model()
+        if not self.low_memory:
+            model = model.to_empty(device="cpu")
+            fill_backbone(model, self.init, seed)
+        if self.lora is not None:
+            model = add_lora(model.requires_grad_(False), self.lora, seed)
+        return BackboneObjective(model, self, processes, seed)
+
+
+class BackboneObjective(Objective):
+    """Weighted cross-entropy at masked places. model: a Backbone, or one with adapters."""
+
+    def __init__(self, model: nn.Module, options: BackboneOptions, processes: Processes, seed: int) -> None:
+        super().__init__(processes)
+        self.model, self.options, self.seed = model, options, seed
+        longest = options.length - options.masking.block  # so that a record and any one of its views fit into a sequence
+        self.data = Mixture(options.data, options.tasks, longest, seed, options.slots)
+        self.heldout = Mixture({options.heldout: 1.0}, None, longest, seed, 1) if options.heldout else None
+        self.heldout_start = self.heldout.slot_state(0) if self.heldout else {}
+        self.text = self.data.text
+        self._check_vocabulary()
+        self.masker = Masker(options.masking, self.text.mask_id, self.text.eos_id, options.length)
+        self.balance = Balance(model, options.balance, self.processes)
+        self._last: Batch | None = None
+
+    def _check_vocabulary(self) -> None:
+        config = self.backbone.config
+        for mixture in filter(None, (self.data, self.heldout)):
+            end = mixture.image_token_offset + mixture.codebook_size
+            if mixture.image_token_offset != config.image_token_offset or end > config.vocab_size:
+                raise UserError(
+                    f"the data has image codes {mixture.image_token_offset} to {end - 1}; "
+                    f"the model has {config.image_token_offset} to {config.vocab_size - 1}"
+                )
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network itself, adapters inside it or not."""
+        return self.model if isinstance(self.model, Backbone) else self.model.get_base_model()
+
+    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
+        options = self.options
+        if options.samples is not None:
+            batch = self._samples(self.data, slot, options.samples, rng)
+        else:
+            batch = self._sequences(slot, rng)
+        self._last = batch
+        return self._loss(batch)
+
+    def _samples(self, data: Mixture, slot: int, count: int, rng: random.Random) -> Batch:
+        """`count` records, in as many sequences as they take."""
+        records = [data.draw(slot, rng) for _ in range(count)]
+        rows = [row for r in records for row in self.masker.rows(r.ids, r.kinds, r.task, rng)]
+        return pack(rows, self.options.length, self.text.pad_id)
+
+    def _sequences(self, slot: int, rng: random.Random) -> Batch:
+        """As many records as fit; the first that does not is put back, for the next step."""
+        packer = Packer(self.options.length, self.options.sequences)
+        while True:
+            before = self.data.slot_state(slot)
+            record = self.data.draw(slot, rng)
+            if not packer.add(self.masker.rows(record.ids, record.kinds, record.task, rng)):
+                self.data.load_slot_state(slot, before)
+                return packer.batch(self.text.pad_id)
+
+    def _loss(self, batch: Batch) -> Loss:
+        places = learnt_places(batch)
+        weights, divisor = weigh(batch, places, self.options.weighting)
+        device = self.backbone.lm_head.weight.device
+        moved, at, targets = batch.to(device), places.to(device), batch.targets.flatten()[places].to(device)
+        hidden = self.model.hidden(moved.ids, moved.positions, moved.mask(), only=at)
+        losses, right = chunked_cross_entropy(hidden, targets, self.model.logits, self.options.chunk)
+        numbers = self._numbers(batch, places, losses.detach(), right)
+        return Loss((losses * weights.to(device)).sum(), float(divisor), numbers)
+
+    def _numbers(self, batch: Batch, places: Tensor, losses: Tensor, right: Tensor) -> dict[str, tuple[Any, float]]:
+        """Sums and counts for the log; end-of-text filling is left out of them."""
+        real = batch.weights.flatten()[places] == 1
+        code = batch.targets.flatten()[places] >= self.backbone.config.image_token_offset
+        names = sorted(set(batch.tasks))
+        task_of = torch.tensor([names.index(task) for task in batch.tasks])[batch.segments.flatten()[places]]
+        kinds = {"code_acc": (right, real & code), "text_acc": (right, real & ~code)}
+        kinds |= {f"nll/{name}": (losses, real & (task_of == number)) for number, name in enumerate(names)}
+        numbers: dict[str, tuple[Any, float]] = {}
+        for name, (values, chosen) in kinds.items():
+            numbers[name] = ((values * chosen.to(values.device)).sum(), float(chosen.sum()))
+        used = float((batch.segments >= 0).sum())
+        return {
+            **{name: pair for name, pair in numbers.items() if pair[1]},
+            "masked": (float(batch.weights.sum()), float(batch.learnable.sum())),
+            "packed": (used, float(batch.ids.numel())),
+            "tokens": (used, 0.0),
         }
-    )
 
+    def after_step(self, step: int) -> dict[str, Any]:
+        return self.balance.after_step()
 
-class RecordSource:
-    """Draws records evenly from the files of `records.py`; those that do not fit into a packed sequence are left out."""
+    def evaluate(self, step: int) -> dict[str, float]:
+        """The loss and the numbers of training on the same held-out records with the same masks each time."""
+        if self.heldout is None:
+            return {}
+        self.heldout.load_slot_state(0, self.heldout_start)
+        rng, sums = random.Random(0), {}
+        count = min(self.options.samples or 8, self.options.heldout_samples)
+        for _ in range(0, self.options.heldout_samples, count):
+            with torch.no_grad():
+                loss = self._loss(self._samples(self.heldout, 0, count, rng))
+            for name, (value, weight) in {**loss.numbers, "loss": (loss.total, loss.weight)}.items():
+                held = sums.setdefault(name, [0.0, 0.0])
+                held[0], held[1] = held[0] + float(value), held[1] + weight
+        return {name: value / weight for name, (value, weight) in sums.items() if weight}
 
-    def __init__(self, paths: list[str], longest: int) -> None:
-        files = [torch.load(path, weights_only=True) for path in paths]
-        offsets = {int(f["image_token_offset"]) for f in files}
-        if len(offsets) != 1:
-            raise UserError(f"the record files have different image_token_offset: {sorted(offsets)}")
-        self.ids = torch.cat([f["ids"] for f in files]).numpy()
-        self.kinds = torch.cat([f["kinds"] for f in files]).numpy()
-        lengths = [torch.diff(f["ends"], prepend=torch.zeros(1, dtype=f["ends"].dtype)) for f in files]
-        ends = torch.cat(lengths).cumsum(0).numpy()
-        self.spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
-        fits = (self.spans[:, 1] - self.spans[:, 0]) <= longest
-        self.dropped = int((~fits).sum())
-        self.spans = self.spans[fits]
-        self.image_token_offset = offsets.pop()
+    def slot_state(self, slot: int) -> dict[str, Any]:
+        return self.data.slot_state(slot)
 
-    def draw(self, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
-        """ids and kinds of one record."""
-        start, end = self.spans[rng.randrange(len(self.spans))]
-        return self.ids[start:end], self.kinds[start:end]
+    def load_slot_state(self, slot: int, state: dict[str, Any]) -> None:
+        self.data.load_slot_state(slot, state)
 
+    def last_batch(self) -> dict[str, Tensor]:
+        if self._last is None:
+            return {}
+        tensors = {f.name: getattr(self._last, f.name) for f in fields(self._last)}
+        return {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
 
-class BackboneObjective:
-    """Weighted cross-entropy on masked places, summed and divided by the summed weights of the batch."""
+    def shard_units(self) -> list[nn.Module]:
+        return list(self.backbone.model.layers)
 
-    def __init__(self, model: Backbone, source: RecordSource, text: TextTokenizer, samples: int, length: int) -> None:
-        self.model, self.source, self.samples, self.length = model, source, samples, length
-        self.masker = Masker(BLOCK, text.mask_id, text.eos_id)
-        self.pad_id, self.eos_id = text.pad_id, text.eos_id
+    def materialise(self) -> None:
+        fill_backbone(self.backbone, self.options.init, self.seed)
+        self.balance.remember()
 
-    def loss(self, step: int, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
-        rows = []
-        for _ in range(self.samples):
-            rows += self.masker.rows(*self.source.draw(rng), rng)
-        batch = pack(rows, self.length, BLOCK, self.pad_id)
-        hidden = self.model.hidden(batch.ids, position_ids=batch.positions, attention_mask=batch.attention)
-        learnt = batch.targets >= 0
-        logits = self.model.logits(hidden[learnt])
-        target, weight = batch.targets[learnt], batch.weights[learnt]
-        each = F.cross_entropy(logits, target, reduction="none")
-        loss = (each * weight).sum() / weight.sum()
-        with torch.no_grad():
-            right = (logits.argmax(-1) == target).float()
-            code = target >= self.source.image_token_offset
-            word = ~code & (target != self.eos_id)
-            numbers = {
-                "code_acc": right[code].mean().item() if code.any() else 0.0,
-                "text_acc": right[word].mean().item() if word.any() else 0.0,
-                "places": float(batch.ids.numel()),
-            }
-        return loss, numbers
+    def fingerprint(self) -> dict[str, Any]:
+        lora = self.options.lora
+        adapters = [lora.rank, lora.attention, lora.experts] if lora is not None else None
+        return {"config": self.backbone.config.to_json(), "block": self.options.masking.block, "lora": adapters}
 
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """config.json, the weights, tokenizer.json, generation_config.json; of adapters also `adapter/`."""
+        options = self.options
+        with torch.device("meta"):
+            model: Any = Backbone(self.backbone.config)
+            if options.lora is not None:
+                model = add_lora(model, options.lora, self.seed)
+        own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        model.load_state_dict(own, assign=True)
+        if options.lora is not None:
+            save_adapter(model, folder / "adapter")
+            model = merge_lora(model)
+        save_backbone(model, folder, dtype=getattr(torch, options.dtype))
+        self.text.save(folder / "tokenizer.json")
+        write_json(folder / GENERATION, {**self._generation(), "block_length": options.masking.block})
 
-def main() -> None:
-    """Command line entry."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", nargs="+", default=["runs/records.pt"], help="files, drawn from by their sizes")
-    parser.add_argument("--text", default="runs/tokenizer.json")
-    parser.add_argument("--out", default="runs/backbone")
-    parser.add_argument("--steps", type=int, default=14000)
-    parser.add_argument("--samples", type=int, default=14, help="samples a step; each gives up to two rows")
-    parser.add_argument("--length", type=int, default=192, help="places of a packed sequence")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--balance", type=float, default=0.002, help="step of the router bias")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    text = TextTokenizer.from_file(args.text)
-    source = RecordSource(args.records, args.length)
-    model = Backbone(small_config(text, source.image_token_offset)).train()
-    total = sum(p.numel() for p in model.parameters())
-    print(f"{total / 1e6:.2f} M parameters, {len(source.spans)} records, {source.dropped} too long", flush=True)
-    objective = BackboneObjective(model, source, text, args.samples, args.length)
-    routers = model.routers()
-
-    def loss(step: int, rng: random.Random) -> tuple[Tensor, dict[str, float]]:
-        value, numbers = objective.loss(step, rng)
-        numbers["max_load"] = max(max_over_mean(r.load) for r in routers)
-        return value, numbers
-
-    def after_step(step: int) -> None:
-        for router in routers:
-            update_bias(router.expert_bias, router.load, args.balance)
-        model.reset_load()
-
-    config = LoopConfig(
-        args.steps, args.lr, args.out, warmup=200, decay="wsd", decay_fraction=0.25, weight_decay=0.05, save_seconds=180
-    )
-    run(nn.ModuleDict({"model": model}), loss, config, after_step)
-
-
-if __name__ == "__main__":
-    main()
+    def _generation(self) -> dict[str, Any]:
+        options = self.options
+        before = Path(options.init) / GENERATION if options.init else None
+        if options.generation or before is None or not before.is_file():
+            return options.generation
+        return read_json(before)

@@ -1,0 +1,64 @@
+"""Token records from several folders, mixed by shares, with the state of every slot.
+
+What flows through: folders of token shards -> one reader each (data/reader.py) -> `draw(slot, rng)` -> a record at a time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llada_uni.data.reader import TokenReader
+from llada_uni.data.shards import Record, read_manifest
+from llada_uni.errors import UserError
+
+
+class Mixture:
+    """Draws from folders by their shares; inside a folder by the weights of its tasks.
+
+    folders: folder -> share. tasks: task -> weight, used in every folder for the tasks it has (None: by numbers of records).
+    UserError when the folders do not fit together, or when no folder has one of the tasks.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, float], tasks: Mapping[str, float] | None, longest: int, seed: int, slots: int
+    ) -> None:
+        if not folders or any(share <= 0 for share in folders.values()):
+            raise UserError(f"data is {dict(folders)}; allowed: at least one folder, each with a share above 0")
+        has = {folder: read_manifest(Path(folder))["tasks"] for folder in folders}
+        unknown = set(tasks or ()).difference(*has.values())
+        if unknown:
+            known = sorted(set().union(*has.values()))
+            raise UserError(f"no folder has the task {', '.join(sorted(unknown))}; allowed: {', '.join(known)}")
+
+        def weights(folder: str) -> dict[str, float] | None:
+            return None if tasks is None else {task: weight for task, weight in tasks.items() if task in has[folder]}
+
+        self.shares = list(folders.values())
+        self.readers = {
+            folder: TokenReader(folder, weights(folder), longest, seed, slots=slots) for folder in folders
+        }
+        first = next(iter(self.readers.values()))
+        for name in ("image_token_offset", "codebook_size"):
+            found = {getattr(reader, name) for reader in self.readers.values()}
+            if len(found) > 1:
+                raise UserError(f"the data folders have different {name}: {', '.join(map(str, sorted(found)))}")
+        self.text, self.image_token_offset, self.codebook_size = first.text, first.image_token_offset, first.codebook_size
+
+    def draw(self, slot: int, rng: random.Random) -> Record:
+        """The next record of a slot; `rng` chooses the folder."""
+        reader = rng.choices(list(self.readers.values()), self.shares)[0]
+        return reader.draw(slot)
+
+    def slot_state(self, slot: int) -> dict[str, Any]:
+        """Where a slot stands in each folder."""
+        return {folder: reader.slot_state(slot) for folder, reader in self.readers.items()}
+
+    def load_slot_state(self, slot: int, state: Mapping[str, Any]) -> None:
+        """Goes on where `slot_state` was taken; UserError when there are other folders now."""
+        if set(state) != set(self.readers):
+            raise UserError(f"the checkpoint was made with the data {', '.join(state)}; now it is {', '.join(self.readers)}")
+        for folder, reader in self.readers.items():
+            reader.load_slot_state(slot, state[folder])
