@@ -123,13 +123,13 @@ class Checkpoints:
         return target
 
     def _install(self, hidden: Path, target: Path) -> None:
-        aside = self.root / f".{target.name}.damaged"
         if target.exists():  # only a damaged one can be there: a complete one would have been resumed from
-            os.replace(target, aside)
+            os.replace(target, self.root / f".{target.name}.damaged")
         os.replace(hidden, target)
-        shutil.rmtree(aside, ignore_errors=True)
         for old in complete_checkpoints(self.root)[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            os.replace(old, self.root / f".{old.name}.old")  # a kill must not leave half of it under its name
+        for hidden in self.root.glob(".step-*"):  # these, and what killed runs left behind
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _quietly(action: Callable[..., Any], state: Mapping[str, Any], folder: Path, alone: bool) -> None:

@@ -25,7 +25,14 @@ from llada_uni.training.ema import Averages
 from llada_uni.training.logs import RunLog, Sums, add_numbers, means, merged, plain
 from llada_uni.training.objective import Objective
 from llada_uni.training.optimizer import gradients, make_optimizer, optimizer_state, scale_gradients, total_norm
-from llada_uni.training.parallel import ParallelOptions, full_state, is_sharded, parallelize, sum_gradients
+from llada_uni.training.parallel import (
+    ParallelOptions,
+    forget_whole_weights,
+    full_state,
+    is_sharded,
+    parallelize,
+    sum_gradients,
+)
 from llada_uni.training.processes import Processes
 from llada_uni.training.schedule import SCHEDULES, rate_factor
 from llada_uni.training.stopping import StopSignals
@@ -187,7 +194,8 @@ class Trainer:
             self.objective.load_slot_state(slot, meta["slots"][str(slot)])
         self.sums = meta["sums"] if self.main else {}
         self.began -= meta["seconds"]
-        self.reported_step = meta["step"]
+        self.reported_step = meta["reported"]
+        self.reported -= meta["since_report"]
         return meta["step"]
 
     def train_step(self, step: int, log: RunLog) -> None:
@@ -264,6 +272,7 @@ class Trainer:
         seeded(self.seed, step, EVALUATION)
         with torch.no_grad(), self.averages.applied():
             numbers = self.objective.evaluate(step)
+        forget_whole_weights(self.objective)
         self.objective.train()
         log.row(step, {f"eval/{name}": value for name, value in numbers.items()})
         self.reported += time.monotonic() - began  # the pace of training does not count it
@@ -280,6 +289,8 @@ class Trainer:
         gathered = self.processes.gather((mine, plain(self.sums)))
         meta = {
             "seconds": self.seconds(),
+            "reported": self.reported_step,
+            "since_report": time.monotonic() - self.reported,
             "processes": self.processes.size,
             "fingerprint": self._fingerprint(),
             "slots": {slot: state for states, _ in gathered for slot, state in states.items()},

@@ -69,7 +69,7 @@ class Objective(nn.Module):
     def materialise(self) -> None:
         """Fills weights that were built on the meta device; they have memory (each process its own part) by then.
 
-        Called once, and only for such an objective. `parallel.load_sharded_backbone` is the usual way.
+        Called once, and only for such an objective. `sharded_load.load_sharded_backbone` is the usual way.
         """
 
     def fingerprint(self) -> dict[str, Any]:

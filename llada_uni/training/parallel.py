@@ -84,15 +84,20 @@ def parallelize(objective: Objective, options: ParallelOptions, processes: Proce
             recompute_in_backward(unit)
     if options.shard and processes.size > 1:
         shard(objective, options, processes, precision)
-    on_meta = any(tensor.is_meta for tensor in (*objective.parameters(), *objective.buffers()))
+    on_meta = [module for module in objective.modules() if _has_meta(module)]
+    for module in on_meta:
+        module.to_empty(device=processes.device, recurse=False)
+    objective.to(processes.device)
     if on_meta:
-        objective.to_empty(device=processes.device)
         objective.materialise()
-    else:
-        objective.to(processes.device)
     for tensor in (*objective.parameters(), *objective.buffers()):
         if processes.size > 1 and not isinstance(tensor, DTensor):
             dist.broadcast(tensor.data, src=0)
+
+
+def _has_meta(module: nn.Module) -> bool:
+    own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    return any(tensor.is_meta for tensor in own)
 
 
 def shard(objective: Objective, options: ParallelOptions, processes: Processes, precision: str) -> None:
@@ -116,6 +121,13 @@ def shard(objective: Objective, options: ParallelOptions, processes: Processes, 
         if isinstance(module, FSDPModule):  # sums, not means: the loop divides by the weight of the global batch
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)
+
+
+def forget_whole_weights(objective: nn.Module) -> None:
+    """Gives up weights that FSDP has put together, so that their next use sees the present values of the parts."""
+    for module in objective.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def recompute_in_backward(unit: nn.Module) -> None:

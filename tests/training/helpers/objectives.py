@@ -1,0 +1,130 @@
+"""Two very small objectives for tests of the loop: a dense one that reads a stream, and a backbone with experts."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from llada_uni.backbone import Backbone
+from llada_uni.config import BackboneConfig
+from llada_uni.training.balance import update_bias
+from llada_uni.training.objective import Loss, Objective
+from llada_uni.training.processes import Processes
+
+TINY = BackboneConfig(
+    vocab_size=50,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    num_experts=8,
+    num_experts_per_tok=2,
+    moe_intermediate_size=12,
+    image_token_offset=40,
+    n_group=2,
+    topk_group=1,
+    initializer_range=0.3,
+)
+
+
+class Exporting(Objective):
+    """Exports the full state as one file."""
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+
+
+class Line(Exporting):
+    """Fits sums of numbers; each slot reads its own shuffled stream, whose place is the slot's state.
+
+    bad: steps whose loss of slot 0 is not finite. slow: seconds a step takes at least.
+    """
+
+    def __init__(
+        self, processes: Processes | None = None, width: int = 6, bad: tuple[int, ...] = (), slow: float = 0.0
+    ) -> None:
+        super().__init__(processes)
+        generator = torch.Generator().manual_seed(1)
+        self.model = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 1))
+        for weight in self.parameters():
+            weight.data = torch.randn(weight.shape, generator=generator) * 0.5
+        self.width, self.bad, self.slow = width, bad, slow
+        self.places: dict[int, int] = {}
+        self.seen: list[tuple[int, int, int]] = []  # (step, slot, record)
+
+    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
+        place = self.places.get(slot, 0)
+        self.places[slot] = place + 1 + slot  # slots move on at different speeds
+        record = random.Random(place).randrange(1000)
+        self.seen.append((step, slot, record))
+        time.sleep(self.slow)
+        count = 3 + rng.randrange(4)  # the weight differs from slot to slot
+        x = torch.randn(count, 4) + record / 1000
+        off = self.model(x) - x.sum(1, keepdim=True)
+        total = off.square().sum() * (float("nan") if step in self.bad and slot == 0 else 1.0)
+        self.batch = {"x": x}
+        return Loss(total, float(count), {"off": (off.detach().abs().sum(), count), "samples": (count, 0)})
+
+    def last_batch(self) -> dict[str, Tensor]:
+        return self.batch
+
+    def slot_state(self, slot: int) -> dict[str, Any]:
+        return {"place": self.places.get(slot, 0)}
+
+    def load_slot_state(self, slot: int, state: dict[str, Any]) -> None:
+        self.places[slot] = state["place"]
+
+    def after_step(self, step: int) -> dict[str, float]:
+        return {"after": float(step)}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        return {"output": float(self.model(torch.ones(1, 4)))}
+
+    def shard_units(self) -> list[nn.Module]:
+        return [self.model[0], self.model[2]]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"width": self.width}
+
+
+class Experts(Exporting):
+    """A tiny backbone with a mixture of experts that learns random tokens at masked places; balances its routers."""
+
+    def __init__(self, processes: Processes | None = None) -> None:
+        super().__init__(processes)
+        self.model = Backbone(TINY, generator=torch.Generator().manual_seed(2))
+
+    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
+        ids = torch.randint(0, 40, (2, 12))
+        masked = torch.rand(2, 12) < 0.3 + 0.4 * rng.random()
+        hidden = self.model.hidden(ids.masked_fill(masked, 49))[masked]
+        scores = self.model.logits(hidden, slice(0, 40))
+        total = F.cross_entropy(scores, ids[masked] % 7, reduction="sum")
+        return Loss(total, float(masked.sum()), {"tokens": (ids.numel(), 0)})
+
+    def after_step(self, step: int) -> dict[str, float]:
+        load = torch.stack([router.load for router in self.model.routers()])
+        load = self.processes.sum(load.clone())
+        for router, counts in zip(self.model.routers(), load, strict=True):
+            update_bias(router.expert_bias, counts, 0.01)
+        self.model.reset_load()
+        return {"choices": float(load.sum())}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        return {"score": float(self.model(torch.arange(12)[None]).square().sum())}
+
+    def shard_units(self) -> list[nn.Module]:
+        return list(self.model.model.layers)
+
+
+OBJECTIVES = {"line": Line, "experts": Experts}
