@@ -50,7 +50,10 @@ class QuantizedMatrix(nn.Module):
 
     def put(self, expert: int, weight: Tensor) -> None:
         """Quantise `weight` [R, C] into the place of one expert."""
-        stored = quantise(weight, self.scheme)
+        self.put_stored(expert, quantise(weight, self.scheme))
+
+    def put_stored(self, expert: int, stored: Quantized) -> None:
+        """Copy one expert that is quantised already."""
         self.values[expert].copy_(stored.values)
         self.scale[expert].copy_(stored.scale)
 

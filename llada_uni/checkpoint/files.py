@@ -185,6 +185,10 @@ class WeightFiles:
             raise UserError(f"{self.path} lacks the tensor {name}")
         return self._handle(self._where[name]).get_tensor(name)
 
+    def release(self) -> None:
+        """Unmap the files, but for tensors still in use: what was read of them no longer counts as memory."""
+        self._open.clear()
+
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows `start` to `stop` of the tensor along its first axis; nothing else of it is read."""
         if name not in self._where:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from llada_uni.backbone.quantized_formats import FORMATS, make_scheme
 from llada_uni.checkpoint.files import WeightFiles, read_torch
-from llada_uni.checkpoint.layout import layout_of, places
+from llada_uni.checkpoint.layout import places
+from llada_uni.checkpoint.quantize import stored_bytes
+from llada_uni.checkpoint.source import Source
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 
-BYTES = {"float32": 4, "bfloat16": 2, "float8": 1}
+BYTES = {"float32": 4, "bfloat16": 2}
 _WEIGHTS = {
     "image_tokenizer": "model.safetensors",
     "decoder": "model.safetensors",
@@ -32,7 +36,9 @@ _SIGVQ = "sigvq_embedding.pt"
 @dataclass(frozen=True)
 class PartInfo:
     """One part: its tensors as stored. `active`: parameters that one token uses (less only where experts
-    are)."""
+    are). `memory`: bytes its weights would take, by dtype, or by the format of its experts with the rest in
+    bfloat16. `quantization`: the format the experts are stored in, if they are.
+    """
 
     name: str
     tensors: int
@@ -40,7 +46,9 @@ class PartInfo:
     active: int
     bytes_stored: int
     dtypes: dict[str, int]
+    memory: dict[str, int]
     layout: str | None = None
+    quantization: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,14 @@ class ModelInfo:
         return sum(part.parameters for part in self.parts)
 
     def memory(self) -> dict[str, int]:
-        """Bytes that the weights of all parts take, by dtype (weights only: caches and activations come on
-        top)."""
-        return {name: self.parameters * size for name, size in BYTES.items()}
+        """Bytes that the weights of all parts take, by dtype or format of the experts (weights only: caches and
+        activations come on top)."""
+        return {kind: sum(part.memory[kind] for part in self.parts) for kind in (*BYTES, *FORMATS)}
 
     def to_json(self) -> dict[str, Any]:
-        parts = [{**asdict(part), "memory": _memory(part.parameters)} for part in self.parts]
         return {
             "folder": self.folder,
-            "parts": parts,
+            "parts": [asdict(part) for part in self.parts],
             "missing": list(self.missing),
             "parameters": self.parameters,
             "memory": self.memory(),
@@ -72,7 +79,18 @@ class ModelInfo:
 
 
 def _memory(parameters: int) -> dict[str, int]:
-    return {name: parameters * size for name, size in BYTES.items()}
+    """Of a part without experts: no format changes it."""
+    plain = {name: parameters * size for name, size in BYTES.items()}
+    return plain | dict.fromkeys(FORMATS, plain["bfloat16"])
+
+
+def backbone_memory(config: BackboneConfig) -> dict[str, int]:
+    """Bytes of a backbone's weights in each dtype, and in bfloat16 with the experts in each format."""
+    memory = _memory(backbone_parameters(config))
+    for format in FORMATS:
+        with suppress(UserError):  # experts too narrow for int4 stay as they are
+            memory[format] = stored_bytes(config, make_scheme(format))
+    return memory
 
 
 def model_info(folder: str | os.PathLike[str]) -> ModelInfo:
@@ -103,10 +121,16 @@ def model_info(folder: str | os.PathLike[str]) -> ModelInfo:
 
 
 def _backbone(folder: Path) -> PartInfo:
-    config = BackboneConfig.from_json(folder / "config.json")
-    part = _part("backbone", WeightFiles(folder))
-    return PartInfo(
-        **{**asdict(part), "active": active_parameters(config), "layout": layout_of(WeightFiles(folder))}
+    source = Source(folder)
+    stored = _part("backbone", source.weights)
+    scheme = source.scheme
+    return replace(
+        stored,
+        parameters=backbone_parameters(source.config),
+        active=active_parameters(source.config),
+        memory=backbone_memory(source.config),
+        layout=source.layout if scheme is None else f"{source.layout}, {scheme.format}",
+        quantization=None if scheme is None else scheme.format,
     )
 
 
@@ -132,7 +156,7 @@ def _part(name: str, weights: WeightFiles) -> PartInfo:
         dtypes[str(weights.dtypes[tensor]).removeprefix("torch.")] += size
     stored = sum(size * weights.dtypes[tensor].itemsize for tensor, size in sizes.items())
     total = sum(sizes.values())
-    return PartInfo(name, len(sizes), total, total, stored, dict(dtypes))
+    return PartInfo(name, len(sizes), total, total, stored, dict(dtypes), _memory(total))
 
 
 def _sigvq(path: Path) -> PartInfo:
@@ -142,4 +166,4 @@ def _sigvq(path: Path) -> PartInfo:
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
     total = sum(dtypes.values())
     stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    return PartInfo("code features", len(state), total, total, stored, dict(dtypes))
+    return PartInfo("code features", len(state), total, total, stored, dict(dtypes), _memory(total))

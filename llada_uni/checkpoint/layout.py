@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from llada_uni.errors import UserError
 
 if TYPE_CHECKING:
+    from llada_uni.backbone.quantized_formats import Scheme
     from llada_uni.config import BackboneConfig
 
 Layout = Literal["released", "stacked"]
@@ -132,7 +133,22 @@ def released_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
     return {name: place.released_shape for place in places(config) for name in place.released}
 
 
-_STACKED_NAME = re.compile(r"\.mlp\.experts\.(gate|up|down)_proj$")
+QUANTIZED_PARTS = ("values", "scale")  # what a stacked tensor consists of when it is quantised
+
+
+def quantized_shapes(config: BackboneConfig, scheme: Scheme) -> dict[str, tuple[int, ...]]:
+    """Name -> shape in our layout, with the experts quantised: two tensors in the place of each stacked one."""
+    found: dict[str, tuple[int, ...]] = {}
+    for place in places(config):
+        if place.stacked:
+            parts = scheme.shapes(*place.shape)
+            found |= {f"{place.name}.{part}": parts[part][0] for part in QUANTIZED_PARTS}
+        else:
+            found[place.name] = place.shape
+    return found
+
+
+_STACKED_NAME = re.compile(r"\.mlp\.experts\.(gate|up|down)_proj(\.values|\.scale)?$")
 _RELEASED_NAME = re.compile(r"\.mlp\.experts\.\d+\.(gate|up|down)_proj\.weight$")
 
 

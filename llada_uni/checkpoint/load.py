@@ -12,13 +12,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from llada_uni.backbone import Backbone
+from llada_uni.backbone.quantized import QuantizedMatrix, hold_quantized, scheme_of
+from llada_uni.backbone.quantized_formats import FORMATS, Scheme, make_scheme
 from llada_uni.checkpoint.files import (
     WeightFiles,
     atomic_file,
@@ -29,7 +32,17 @@ from llada_uni.checkpoint.files import (
     storable,
     write_json,
 )
-from llada_uni.checkpoint.layout import FLOAT32_SUFFIXES, Layout, Place, layout_of, places, released_shapes
+from llada_uni.checkpoint.layout import (
+    FLOAT32_SUFFIXES,
+    Layout,
+    Place,
+    layout_of,
+    places,
+    quantized_shapes,
+    released_shapes,
+)
+from llada_uni.checkpoint.source import Source, config_json
+from llada_uni.checkpoint.source import backbone_folder as backbone_folder  # readers know it from here
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 
@@ -37,22 +50,12 @@ MAX_SHARD_BYTES = 5 * 10**9
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def backbone_folder(folder: str | os.PathLike[str]) -> Path:
-    """Where the backbone's config.json lies: `folder/backbone` or `folder` itself. UserError when in
-    neither."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"there is no model directory {folder}")
-    for place in (folder / "backbone", folder):
-        if (place / "config.json").is_file():
-            return place
-    raise UserError(f"{folder} has no backbone (config.json with its weights, at the top or in backbone/)")
-
-
 def open_weights(folder: Path, config: BackboneConfig) -> tuple[WeightFiles, Layout]:
-    """The weights of a backbone, with every name and shape checked against the config."""
+    """The plain weights of a backbone, with every name and shape checked against the config."""
     weights = WeightFiles(folder)
     layout = layout_of(weights)
+    if any(name.endswith(("_proj.values", "_scale_inv", "_scale")) for name in weights):
+        raise UserError(f"{folder} has quantised experts; this needs plain ones (llada-uni convert makes them)")
     expected = released_shapes(config) if layout == "released" else {p.name: p.shape for p in places(config)}
     check_names(weights.path, set(expected), set(weights))
     for name, shape in expected.items():
@@ -72,31 +75,58 @@ def load_backbone(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     experts: str = "grouped",
+    hold: str | None = None,
 ) -> Backbone:
     """The backbone of a model directory, in evaluation mode, without gradients.
 
-    dtype None: float32 on the CPU, bfloat16 elsewhere; the router stays in float32. Raises UserError for a
-    missing part, config field or tensor, an unknown tensor, a wrong shape (expected and found), a truncated
-    file.
+    dtype None: float32 on the CPU, bfloat16 elsewhere; the router stays in float32. hold: the form of the
+    routed experts in memory: None as the directory stores them (plain, quantised, or released FP8), "plain", or
+    "int8", "int4", "float8", made while loading. Tensors of the stacked layout and of quantised directories are
+    mapped from the files where the dtype is theirs; nothing is held twice. Raises UserError for a missing part,
+    config field or tensor, an unknown tensor, a wrong shape (expected and found), a truncated file.
     """
-    folder = backbone_folder(folder)
-    config = BackboneConfig.from_json(folder / "config.json")
-    weights, layout = open_weights(folder, config)
+    source = Source(folder)
+    scheme = _scheme_to_hold(source.scheme, hold)
     dtype = dtype or default_dtype(device)
     with torch.device("meta"):
-        model = Backbone(config, experts=experts)
-    for place in places(config):
-        sources = place.released if layout == "released" else (place.name,)
-        kind = _target_dtype(place.name, weights.dtypes[sources[0]], dtype)
-        if layout == "released" and place.stacked:
-            value = torch.empty(place.shape, dtype=kind, device=device)
-            for expert, name in enumerate(sources):
-                value[expert].copy_(weights.tensor(name))
+        model = Backbone(source.config, experts=experts)
+    if scheme is not None:
+        hold_quantized(model, scheme)
+    for place in places(source.config):
+        if place.stacked and scheme is not None:
+            _load_quantized(model, place, source, scheme, device)
         else:
-            value = weights.tensor(sources[0]).to(device=device, dtype=kind)
-        set_tensor(model, place.name, value)
+            value = source.whole(place, device, _target_dtype(place.name, source.dtype(place), dtype))
+            set_tensor(model, place.name, value)
+        source.weights.release()
     model.reset_load()  # the only tensors that no file carries are the routers' counters
     return model.eval().requires_grad_(False)
+
+
+def _scheme_to_hold(stored: Scheme | None, hold: str | None) -> Scheme | None:
+    if hold not in (None, "plain", *FORMATS):
+        raise UserError(f"experts cannot be held as {hold!r}; allowed: plain, {', '.join(FORMATS)}")
+    if hold is None or (stored is not None and hold == stored.format):
+        return stored
+    return None if hold == "plain" else make_scheme(hold)
+
+
+def _load_quantized(
+    model: Backbone, place: Place, source: Source, scheme: Scheme, device: str | torch.device
+) -> None:
+    """One place's experts, held by `scheme`: mapped, copied, or quantised one by one."""
+    if source.ours and source.scheme == scheme:
+        for part, tensor in source.packed(place)._asdict().items():
+            set_tensor(model, f"{place.name}.{part}", tensor.to(device))
+        return
+    with torch.device(device):
+        matrix = QuantizedMatrix(scheme, *place.shape)
+    for expert in range(place.shape[0]):
+        if source.scheme == scheme:
+            matrix.put_stored(expert, source.packed_expert(place, expert))
+        else:
+            matrix.put(expert, source.expert(place, expert).to(device))
+    model.set_submodule(place.name, matrix)
 
 
 def save_backbone(
@@ -109,8 +139,14 @@ def save_backbone(
     """Writes config.json and the weights (shards with an index when larger than `max_shard_bytes`),
     atomically.
 
-    dtype None keeps the weights' own; with one, the router still stays in float32.
+    dtype None keeps the weights' own; with one, the router still stays in float32. Quantised experts are
+    written as they are, stacked, whatever the layout.
     """
+    scheme = scheme_of(model)
+    if scheme is not None:
+        write_shards(Path(folder), _quantized_pieces(model, scheme, dtype), max_shard_bytes)
+        write_json(Path(folder) / "config.json", config_json(model.config, scheme))
+        return
     state = model.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     table = places(model.config)
@@ -123,8 +159,17 @@ def save_backbone(
         return state[place.name].dtype
 
     folder = Path(folder)
-    _write(folder, _pieces(table, layout, read, dtype_of, dtype), max_shard_bytes)
-    write_json(folder / "config.json", model.config.to_json())
+    write_shards(folder, _pieces(table, layout, read, dtype_of, dtype), max_shard_bytes)
+    write_json(folder / "config.json", config_json(model.config, None))
+
+
+def _quantized_pieces(model: Backbone, scheme: Scheme, dtype: torch.dtype | None) -> Iterator[Piece]:
+    state = model.state_dict()
+    plain = {place.name for place in places(model.config) if not place.stacked}
+    for name in quantized_shapes(model.config, scheme):
+        found = state[name].dtype
+        kind = found if dtype is None or name not in plain else _target_dtype(name, found, dtype)
+        yield name, state[name].numel() * kind.itemsize, partial(storable, state[name], kind)
 
 
 Piece = tuple[str, int, Callable[[], torch.Tensor]]  # name, bytes, how to get the tensor to be stored
@@ -155,7 +200,8 @@ def _pieces(
             yield name, count * kind.itemsize, get
 
 
-def _write(folder: Path, pieces: Iterator[Piece], max_shard_bytes: int) -> None:
+def write_shards(folder: Path, pieces: Iterator[Piece], max_shard_bytes: int) -> None:
+    """The backbone's weight files in `folder`: one, or shards with an index, all of them or none."""
     shards: list[list[Piece]] = [[]]
     room = max_shard_bytes
     for piece in pieces:
@@ -194,47 +240,59 @@ def convert(
     """Copies a model directory with the backbone in the other layout (or the given one); returns the layout
     written.
 
-    Lossless when dtype is None. Everything else in the directory is copied as it is. `target` must not exist
-    yet; it appears complete or not at all. Raises UserError like `load_backbone`.
+    Lossless when dtype is None; quantised experts, ours or released FP8, become plain again (in the head's
+    dtype). Everything else in the directory is copied as it is. `target` must not exist yet; it appears complete
+    or not at all. Raises UserError like `load_backbone`.
     """
-    source, target = Path(source), Path(target)
-    folder = backbone_folder(source)
-    if target.exists():
-        raise UserError(f"{target} exists already; give a new directory")
     if layout not in (None, "released", "stacked"):
         raise UserError(f"unknown layout {layout!r}; allowed: released, stacked")
-    if target.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{target} lies inside {source}; give a directory outside it")
-    config = BackboneConfig.from_json(folder / "config.json")
-    weights, found = open_weights(folder, config)
-    layout = layout or ("stacked" if found == "released" else "released")
+    stored = Source(source)
+    layout = layout or ("stacked" if stored.layout == "released" else "released")
 
     def read(place: Place, expert: int | None) -> torch.Tensor:
-        if found == "stacked":
-            whole = weights.tensor(place.name)
-            return whole if expert is None else whole[expert]
-        if expert is not None or not place.stacked:
-            return weights.tensor(place.released[expert or 0])
-        return torch.stack([weights.tensor(name) for name in place.released])
+        if expert is None:
+            return stored.whole(place, "cpu", stored.dtype(place))
+        return stored.expert(place, expert).to(stored.dtype(place))
 
-    def dtype_of(place: Place) -> torch.dtype:
-        return weights.dtypes[place.name if found == "stacked" else place.released[0]]
+    with new_directory(source, target, stored) as folder:
+        pieces = _pieces(places(stored.config), layout, read, stored.dtype, dtype)
+        write_shards(folder, pieces, max_shard_bytes)
+        if stored.scheme is not None:
+            write_json(folder / "config.json", config_json(stored.config, None))
+    return layout
 
+
+@contextmanager
+def new_directory(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    stored: Source,
+    copy: Callable[[str, str], object] = shutil.copy2,
+) -> Iterator[Path]:
+    """A copy of the model directory `source` without the backbone's weights, which takes the name `target` when the
+    block ends well; gives the folder for the backbone's files. `copy`: how one file is copied.
+
+    UserError when `target` exists, or lies inside `source`.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists():
+        raise UserError(f"{target} exists already; give a new directory")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{target} lies inside {source}; give a directory outside it")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    skip = {str(stored.folder / name) for name in (_SINGLE, _INDEX)} | {str(path) for path in stored.weights.files}
     try:
-        skip = {str(folder / name) for name in (_SINGLE, _INDEX)} | {str(path) for path in set(weights.files)}
         shutil.copytree(
             source,
             temporary,
             ignore=lambda place, names: [name for name in names if str(Path(place) / name) in skip],
+            copy_function=copy,
             dirs_exist_ok=True,
         )
-        pieces = _pieces(places(config), layout, read, dtype_of, dtype)
-        _write(temporary / folder.relative_to(source), pieces, max_shard_bytes)
+        yield temporary / stored.folder.relative_to(source)
         temporary.chmod(0o755)
         os.replace(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return layout

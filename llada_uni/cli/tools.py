@@ -188,7 +188,7 @@ def info(
     table.add_section()
     memory = [_size(found.memory()[kind]) for kind in kinds]
     table.add_row("all", "", "", "", f"{found.parameters:,}", "", *memory)
-    Console(highlight=False, width=max(110, Console().width)).print(table)
+    Console(highlight=False, width=max(132, Console().width)).print(table)
     if found.missing:
         print(f"not here: {', '.join(found.missing)}")
 
