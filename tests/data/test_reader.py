@@ -1,0 +1,168 @@
+"""The reader of token shards: each record once an epoch over all slots, exact resume, weights, and nothing lost silently."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llada_uni.data.order import chance, shuffled
+from llada_uni.data.reader import TokenReader
+from llada_uni.data.shards import TokenShard, write_shard
+from llada_uni.errors import UserError
+from tests.data.helpers import number_of, token_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """37 records of a, 20 of b, 6 of c, mixed over 4 shards (c is not in all of them)."""
+    rng = random.Random(0)
+    tasks = ["a"] * 37 + ["b"] * 20 + ["c"] * 6
+    rng.shuffle(tasks)
+    records = [(task, 2 + n % 9) for n, task in enumerate(tasks)]
+    return token_folder(tmp_path_factory.mktemp("tokens"), [records[:30], records[30:31], records[31:60], records[60:]])
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(1, 600), key=st.text(max_size=5))
+def test_the_shuffled_order_is_a_permutation(size, key):
+    assert sorted(shuffled(position, size, key) for position in range(size)) == list(range(size))
+
+
+def test_the_shuffled_order_is_shuffled_and_never_changes():
+    orders = {key: [shuffled(position, 1000, key) for position in range(1000)] for key in ("x", "y")}
+    for order in orders.values():
+        assert sorted(order) == list(range(1000))
+        near = sum(abs(a - b) < 100 for a, b in pairwise(order))
+        assert 140 < near < 240  # of a random order, 19 %
+    assert sum(a == b for a, b in zip(*orders.values(), strict=True)) < 10
+    assert [shuffled(position, 10, "x") for position in range(10)] == [7, 4, 8, 0, 2, 5, 6, 3, 9, 1]
+    assert 0.45 < sum(chance(str(n)) for n in range(2000)) / 2000 < 0.55
+    assert shuffled(0, 1, "x") == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(slots=st.integers(1, 9), seed=st.integers(0, 5))
+def test_each_record_comes_once_an_epoch_over_all_slots(folder, slots, seed):
+    reader = TokenReader(folder, {"a": 1.0}, seed=seed, slots=slots)
+    draws = [number_of(reader.draw(n % slots)) for n in range(37 * 3)]
+    for epoch in range(3):
+        assert len(set(draws[epoch * 37 : (epoch + 1) * 37])) == 37
+    if slots == 1:
+        assert draws[:37] != draws[37:74]
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data(), slots=st.integers(1, 4))
+def test_slots_are_disjoint_and_do_not_depend_on_each_other(folder, data, slots):
+    """However slots take turns (processes run at their own pace), each slot sees the same, and no epoch repeats a record."""
+    alone = [TokenReader(folder, slots=slots) for _ in range(slots)]
+    expected = [[number_of(reader.draw(slot)) for _ in range(40)] for slot, reader in enumerate(alone)]
+    together = TokenReader(folder, slots=slots)
+    seen: list[list[int]] = [[] for _ in range(slots)]
+    for slot in data.draw(st.permutations([slot for slot in range(slots) for _ in range(40)])):
+        seen[slot].append(number_of(together.draw(slot)))
+    assert seen == expected
+    early = [number for numbers in seen for number in numbers[: 6 // slots]]
+    assert len(early) == len(set(early))
+
+
+@settings(max_examples=20, deadline=None)
+@given(before=st.lists(st.integers(0, 2), max_size=60), after=st.lists(st.integers(0, 2), max_size=40))
+def test_a_saved_state_goes_on_exactly(folder, before, after):
+    weights = {"a": 1.0, "b": 2.0, "c": 0.3}
+    first = TokenReader(folder, weights, longest=8, seed=4, slots=3)
+    second = TokenReader(folder, weights, longest=8, seed=4, slots=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for slot in before:
+            first.draw(slot)
+        states = json.loads(json.dumps({slot: first.slot_state(slot) for slot in range(3)}))
+        for slot, state in states.items():
+            second.load_slot_state(int(slot), state)
+        assert [number_of(first.draw(slot)) for slot in after] == [number_of(second.draw(slot)) for slot in after]
+
+
+def test_tasks_are_drawn_by_their_weights(folder):
+    for weights, expected in (
+        ({"a": 3.0, "c": 1.0}, {"a": 0.75, "c": 0.25}),
+        (None, {"a": 37 / 63, "b": 20 / 63, "c": 6 / 63}),
+        ({"b": 1.0, "a": 0}, {"b": 1.0}),
+    ):
+        reader = TokenReader(folder, weights, slots=2)
+        counts = Counter(reader.draw(n % 2).task for n in range(2000))
+        assert set(counts) == set(expected)
+        assert all(abs(counts[task] / 2000 - share) < 0.04 for task, share in expected.items())
+
+
+def test_records_come_back_as_they_were_written(folder):
+    reader = TokenReader(folder, slots=1)
+    record = reader.draw(0)
+    assert (record.ids.dtype, record.kinds.dtype) == ("int32", "int8")
+    assert len(record.ids) == len(record.kinds) == 2 + number_of(record) % 9
+    assert (reader.image_token_offset, reader.codebook_size, reader.tasks) == (512, 16, ["a", "b", "c"])
+    assert reader.text.encode("red")
+
+
+def test_long_records_are_counted_and_named_once(folder):
+    reader = TokenReader(folder, {"a": 1.0}, longest=5)
+    with pytest.warns(UserWarning, match=r"a record of 'a' has \d+ tokens, more than 5: left out") as caught:
+        draws = [reader.draw(0) for _ in range(100)]
+    assert len(caught) == 1
+    assert reader.dropped > 50 and max(len(record.ids) for record in draws) == 5
+    with pytest.raises(UserError, match="every record of the task 'a' has more than 1 tokens; allowed: at least 2"):
+        TokenReader(folder, {"a": 1.0}, longest=1)
+
+
+def test_missing_shards_stop_or_are_left_out(folder, tmp_path):
+    copy = token_folder(tmp_path / "copy", [[("a", 3)] * 5, [("a", 3)] * 5 + [("b", 3)]])
+    state = TokenReader(copy).slot_state(0)
+    (copy / "tokens-00001.safetensors").unlink()
+    with pytest.raises(UserError, match=r"1 of 2 token shards are missing .*tokens-00001.safetensors"):
+        TokenReader(copy)
+    with pytest.warns(UserWarning, match="their records are left out"):
+        reader = TokenReader(copy, on_missing="skip")
+    assert {number_of(reader.draw(0)) for _ in range(5)} == set(range(5))
+    with pytest.warns(UserWarning, match="the order of records changes"):
+        reader.load_slot_state(0, state)
+    with pytest.warns(UserWarning), pytest.raises(UserError, match=r"no records of the task 'b' .* allowed: a"):
+        TokenReader(copy, {"b": 1}, on_missing="skip")
+    (copy / "tokens-00000.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"tokens-00000.safetensors is no usable token shard"), pytest.warns(UserWarning):
+        TokenReader(copy, on_missing="skip").draw(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"weights": {"d": 1.0}}, "no records of the task 'd' .* allowed: a, b, c"),
+        ({"weights": {"a": -1.0}}, "the weight of the task 'a' is -1.0"),
+        ({"weights": {"a": 0.0}}, "no task of .* has a weight above 0"),
+        ({"on_missing": "hope"}, "allowed: stop, skip"),
+    ],
+)
+def test_wrong_arguments(folder, arguments, reason):
+    with pytest.raises(UserError, match=reason):
+        TokenReader(folder, **arguments)
+
+
+def test_wrong_slots_states_and_folders(folder, tmp_path):
+    reader = TokenReader(folder, slots=2)
+    with pytest.raises(UserError, match="slot 2 of a reader for 2 slots"):
+        reader.draw(2)
+    with pytest.raises(UserError, match="made with 3 slots, now there are 2"):
+        reader.load_slot_state(0, TokenReader(folder, slots=3).slot_state(0))
+    with pytest.raises(UserError, match=r"manifest.json is missing\): run llada-uni data extract"):
+        TokenReader(tmp_path)
+
+
+def test_an_empty_shard_is_a_shard(tmp_path):
+    write_shard(tmp_path / "tokens-00000.safetensors", [], ["x:1: why"])
+    shard = TokenShard(tmp_path / "tokens-00000.safetensors")
+    assert (len(shard), shard.tokens, shard.tasks, shard.skipped) == (0, 0, {}, ["x:1: why"])
