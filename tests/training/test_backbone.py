@@ -65,10 +65,10 @@ def test_it_learns_and_its_export_is_a_backbone_to_go_on_from(tokens, tmp_path, 
     before = stage.eval().evaluate(0)
     assert stage.evaluate(1) == before  # the same records and masks each time
     assert {"loss", "code_acc", "text_acc", "nll/t2i", "nll/story", "masked", "packed"} <= set(before)
-    train(stage.train(), tmp_path / "run", 60)
-    after = stage.eval().evaluate(60)
-    assert after["loss"] < 0.75 * before["loss"]
-    assert after["text_acc"] > before["text_acc"] + 0.1
+    train(stage.train(), tmp_path / "run", 100)
+    after = stage.eval().evaluate(100)
+    assert after["loss"] < 0.5 * before["loss"]
+    assert after["code_acc"] > 0.2  # a guess by frequency is right in one of ten
 
     model = tmp_path / "run" / "model"
     assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= {p.name for p in model.iterdir()}

@@ -14,13 +14,13 @@ from llada_uni.text import TextTokenizer, train_tokenizer
 CODEBOOK = 16
 
 
-def make_token_folder(folder: Path, records: int = 60, seed: int = 0) -> Path:
-    """Writes the folder: tasks t2i, understand and story."""
+def make_token_folder(folder: Path, records: int = 60, seed: int = 0, words: range = range(100, 104)) -> Path:
+    """Writes the folder: tasks t2i, understand and story. words: ids that records are made of."""
     folder.mkdir(parents=True, exist_ok=True)
     text = train_tokenizer(["a cat and a dog"], 400)
     text.save(folder / "tokenizer.json")
     rng = random.Random(seed)
-    made = [_record(rng, text, task) for _ in range(records) for task in ("t2i", "understand", "story")]
+    made = [_record(rng, text, task, words) for _ in range(records) for task in ("t2i", "understand", "story")]
     path = folder / shard_name(0)
     write_shard(path, made)
     facts = {"image_token_offset": 400, "codebook_size": CODEBOOK, "text_tokenizer": "", "image_tokenizer": ""}
@@ -28,8 +28,8 @@ def make_token_folder(folder: Path, records: int = 60, seed: int = 0) -> Path:
     return folder
 
 
-def _record(rng: random.Random, text: TextTokenizer, task: str) -> Record:
-    words = [rng.randrange(100, 104) for _ in range(3)]
+def _record(rng: random.Random, text: TextTokenizer, task: str, choice: range) -> Record:
+    words = [rng.choice(choice) for _ in range(3)]
     codes = [400 + (word + place) % CODEBOOK for word in words for place in range(3)]
     header, end = [text.image_start_id, text.boi_id], text.image_end_id
     if task == "t2i":
