@@ -128,7 +128,7 @@ def world(
 def tokenizer(
     records: Records,
     out: Annotated[Path, typer.Argument(help="The tokenizer.json to write.")],
-    vocab_size: Annotated[int, typer.Option(min=300, help="Ids in all, control tokens included.")] = 640,
+    vocab_size: Annotated[int, typer.Option(min=300, help="Ids in all at most, control tokens included.")] = 640,
     keep_words: Annotated[Path | None, typer.Option(help="A file of words that become tokens in any case, one a line.")] = None,
     world_words: Annotated[bool, typer.Option("--world-words", help="Keep the names of the small world.")] = False,
     on_bad: OnBad = "stop",

@@ -196,13 +196,17 @@ def settled(folder):
     return contents(folder)
 
 
-def test_what_ends_a_worker_ends_the_run(tmp_path, model, monkeypatch):
+@pytest.mark.slow
+def test_a_mistake_met_by_a_worker_ends_the_run(tmp_path, model):
     path = write_records(tmp_path / "in", [drawing() for _ in range(8)] + ["{"])
     with pytest.raises(UserError, match=r"records.jsonl:9: is not JSON"):
         extract(Extraction(str(path), str(tmp_path / "a"), str(model), shard_records=3), workers=2)
+
+
+def test_a_worker_that_dies_ends_the_run(tmp_path, model, monkeypatch):
     monkeypatch.setattr("llada_uni.data.extract._work", int)  # fails at once with so many arguments
     with pytest.raises(UserError, match=r"a worker ended early \(exit code 1\)"):
-        extract(Extraction(str(path), str(tmp_path / "b"), str(model), shard_records=3), workers=2)
+        extract(Extraction("world:60:1", str(tmp_path), str(model), shard_records=30), workers=2)
 
 
 @pytest.mark.parametrize(
