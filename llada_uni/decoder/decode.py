@@ -1,26 +1,28 @@
 """From codes to a picture.
 
-What flows through: ImageCodes [h, w] -> every code twice each way [2h, 2w] -> features [L, F] (SigVQ) ->
-sampled latents [1, C, 1, H, W] -> VAE -> pixels [1, 3, Y, X] in 0..1 -> PIL.
-Axes: L = 2h * 2w places, F feature width, C latent channels, one frame, H x W latents, Y x X pixels.
-All parts are read when first needed and stay loaded; a missing one is an error only for calls that need it.
+What flows through: ImageCodes [h, w] -> every code twice each way [2h, 2w] -> features [B, L, F] (SigVQ) ->
+sampled latents [B, C, 1, H, W] -> VAE -> pixels [B, 3, Y, X] in 0..1 -> PIL.
+Axes: B pictures of one size, L = 2h * 2w places, F feature width, C latent channels, one frame, H x W latents,
+Y x X pixels. All parts are read when first needed and stay loaded (unless they are offloaded between stages); a
+missing one is an error only for calls that need it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from PIL import Image
 
-from llada_uni.checkpoint.files import default_dtype
-from llada_uni.decoder.model import fit_positions, load_transformer, load_vae, vae_factor
+from llada_uni.checkpoint.files import default_dtype, read_json
+from llada_uni.decoder.model import factor_of, load_transformer, load_vae, vae_factor
 from llada_uni.decoder.sampling import OnStep, base_sample, turbo_sample
 from llada_uni.decoder.sigvq import FILE, SigVQ
+from llada_uni.decoder.transformer import Context, context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 
@@ -29,6 +31,8 @@ FOLDERS = {"base": "decoder", "turbo": "decoder-turbo"}
 DEFAULT_STEPS = {"base": 50, "turbo": 8}
 # Each code stands for 2 x 2 places of the condition; the picture comes out twice as large (released).
 UPSCALE = 2
+# Pixels of a side beyond which the VAE works in tiles: its memory grows with the area, and this is the released size.
+TILE = 1024
 
 
 class ImageDecoder:
@@ -37,6 +41,10 @@ class ImageDecoder:
     Give parts to use them as they are (a training script has them in memory), or a directory to read them
     from. `sigvq`, `vae` and `transformer(variant)` load on first use. Raises UserError for a directory that
     does not exist.
+
+    offload: the transformer leaves before the VAE works, and the other way round, so that only one of them takes
+    memory: from a GPU they move to main memory, on the CPU those read from a directory are dropped and read again.
+    tile: sides of more pixels go through the VAE in overlapping tiles of this size, blended; up to it, whole.
     """
 
     def __init__(
@@ -48,13 +56,17 @@ class ImageDecoder:
         sigvq: SigVQ | None = None,
         transformers: dict[str, ZImageTransformer2DModel] | None = None,
         vae: AutoencoderKL | None = None,
+        offload: bool = False,
+        tile: int = TILE,
     ) -> None:
         if folder is not None and not Path(folder).is_dir():
             raise UserError(f"there is no model directory {folder}")
         self.folder = None if folder is None else Path(folder)
         self.device = torch.device(device)
         self.dtype = dtype or default_dtype(device)
+        self.offload, self.tile = offload, tile
         self._sigvq, self._vae, self._transformers = sigvq, vae, dict(transformers or {})
+        self._given = {*self._transformers, *(["vae"] if vae is not None else [])}
 
     @classmethod
     def from_pretrained(
@@ -62,10 +74,13 @@ class ImageDecoder:
         folder: str | os.PathLike[str],
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
+        *,
+        offload: bool = False,
+        tile: int = TILE,
     ) -> ImageDecoder:
         """`folder`: the model directory; dtype None: float32 on the CPU, bfloat16 elsewhere. Reads no weights
         yet."""
-        return cls(folder, device, dtype)
+        return cls(folder, device, dtype, offload=offload, tile=tile)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -92,17 +107,42 @@ class ImageDecoder:
 
     def transformer(self, variant: Variant) -> ZImageTransformer2DModel:
         """The flow-matching transformer; UserError when the directory has none of this variant."""
-        if variant not in FOLDERS:
-            raise UserError(f"unknown decoder {variant!r}; allowed: turbo, base")
         if variant not in self._transformers:
-            folder = self._part(FOLDERS[variant], f"the {variant} decoder")
+            folder = self._part(*self._named(variant))
             self._transformers[variant] = load_transformer(folder, self.device, self.dtype)
         return self._transformers[variant]
+
+    def _named(self, variant: Variant) -> tuple[str, str]:
+        if variant not in FOLDERS:
+            raise UserError(f"unknown decoder {variant!r}; allowed: turbo, base")
+        return FOLDERS[variant], f"the {variant} decoder"
 
     def _part(self, name: str, meaning: str) -> Path:
         if self.folder is None or not (self.folder / name).is_dir():
             raise UserError(f"this model has no {name}/ ({meaning}), which painting a picture needs")
         return self.folder / name
+
+    def _sizes(self, loaded: Any, name: str, meaning: str) -> Mapping[str, Any]:
+        """The config of a part, without loading it."""
+        return loaded.config if loaded is not None else read_json(self._part(name, meaning) / "config.json")
+
+    def _make_room(self, needed: str) -> None:
+        """With `offload`: of the two transformers and the VAE, only `needed` stays on the device."""
+        if not self.offload:
+            return
+        for name, part in {**self._transformers, "vae": self._vae}.items():
+            if part is not None:
+                stays = name == needed
+                if self.device.type != "cpu":
+                    part.to(self.device if stays else "cpu")
+                elif not stays and name not in self._given:
+                    self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        if name == "vae":
+            self._vae = None
+        else:
+            del self._transformers[name]
 
     def condition(self, codes: ImageCodes) -> torch.Tensor:
         """Features [1, 4 * h * w, F] of codes repeated 2 x 2 (nearest). UserError for a code out of the
@@ -114,14 +154,15 @@ class ImageDecoder:
 
     def latent_shape(self, codes: ImageCodes, variant: Variant) -> tuple[int, int, int, int, int]:
         """(1, C, 1, H, W): one patch of the transformer stands over each place of the condition."""
-        config = self.transformer(variant).config
-        side = UPSCALE * config.all_patch_size[0]
-        return (1, config.in_channels, 1, codes.height * side, codes.width * side)
+        config = self._sizes(self._transformers.get(variant), *self._named(variant))
+        side = UPSCALE * config["all_patch_size"][0]
+        return (1, config["in_channels"], 1, codes.height * side, codes.width * side)
 
     def size(self, codes: ImageCodes, variant: Variant = "turbo") -> tuple[int, int]:
-        """(height, width) in pixels of the decoded picture."""
+        """(height, width) in pixels of the decoded picture; loads nothing."""
         *_, rows, columns = self.latent_shape(codes, variant)
-        return rows * vae_factor(self.vae), columns * vae_factor(self.vae)
+        factor = factor_of(self._sizes(self._vae, "vae", "the VAE"))
+        return rows * factor, columns * factor
 
     @torch.no_grad()
     def velocity(
@@ -133,19 +174,20 @@ class ImageDecoder:
         as it stands (diffusers' pipeline negates it, because its scheduler runs the other way).
         """
         model = self.transformer(variant)
-        patch, frame_patch = model.config.all_patch_size[0], model.config.all_f_patch_size[0]
-        batch, _, frames, height, width = state.shape
-        fit_positions(model, condition.shape[1], frames // frame_patch, height // patch, width // patch)
-        times = torch.full((batch,), t, dtype=torch.float32, device=state.device)
-        outputs = model(
-            list(state.to(model.dtype).unbind(0)),
-            times,
-            list(condition.to(model.dtype).unbind(0)),
-            return_dict=False,
-            patch_size=patch,
-            f_patch_size=frame_patch,
-        )[0]
-        return torch.stack([output.float() for output in outputs])
+        return self._evaluator(model, condition, tuple(state.shape[1:]))(state, t)
+
+    @staticmethod
+    def _evaluator(
+        model: ZImageTransformer2DModel, condition: torch.Tensor, size: tuple[int, ...]
+    ) -> Callable[[torch.Tensor, float], torch.Tensor]:
+        """(state, t) -> velocity float32; what depends on the condition alone is computed here, once."""
+        context: Context = context_of(model, to_dtype_of(model, condition), size)
+
+        def evaluate(state: torch.Tensor, t: float) -> torch.Tensor:
+            times = torch.full((len(state),), t, dtype=torch.float32, device=state.device)
+            return velocity(model, to_dtype_of(model, state), times, context).float()
+
+        return evaluate
 
     @torch.no_grad()
     def latents(
@@ -161,40 +203,60 @@ class ImageDecoder:
     ) -> torch.Tensor:
         """Sampled latents [1, C, 1, H, W] float64. Noise comes from `generator` (None: one with seed 0),
         unless given."""
-        generator = generator or torch.Generator().manual_seed(0)
         steps = DEFAULT_STEPS.get(variant, 0) if steps is None else steps
-        shape = self.latent_shape(codes, variant)
-        positive = self.condition(codes)
-        if positive.shape[-1] != self.transformer(variant).config.cap_feat_dim:
-            raise UserError(
-                f"the code features are {positive.shape[-1]} wide, but the {variant} decoder takes "
-                f"{self.transformer(variant).config.cap_feat_dim}: these parts are of different models"
-            )
-        if noise is None:
-            # Drawn where the generator is (the CPU as a rule), so that a seed gives one picture on every
-            # device.
-            noise = torch.randn(shape, generator=generator, device=generator.device)
-        noise = noise.to(self.device)
-        if variant == "turbo":
-            return turbo_sample(
-                lambda state, t: self.velocity(variant, state, t, positive),
-                noise,
-                steps,
-                renoise if renoise is not None else generator,
-                on_step,
-            )
-        both = torch.cat([positive, torch.zeros_like(positive)])  # the negative condition is zeros
+        draws = self._draws(codes, variant, steps, generator)
+        noise = draws[:1] if noise is None else noise
+        renoise = draws[1:].unsqueeze(1) if renoise is None else renoise
+        return self._sample([codes], variant, steps, noise, renoise, on_step)
 
-        def guided(state: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
-            pair = self.velocity(variant, torch.cat([state, state]), t, both)
-            return pair[:1], pair[1:]
+    def _draws(
+        self, codes: ImageCodes, variant: Variant, steps: int, generator: torch.Generator | None
+    ) -> torch.Tensor:
+        """All noise of one picture: [1, C, 1, H, W], for turbo as many more as it re-noises.
+
+        Drawn where the generator is (the CPU as a rule), so that a seed gives one picture on every device.
+        """
+        generator = generator or torch.Generator().manual_seed(0)
+        shape, count = self.latent_shape(codes, variant), max(steps, 1) if variant == "turbo" else 1
+        return torch.cat([torch.randn(shape, generator=generator, device=generator.device) for _ in range(count)])
+
+    def _sample(
+        self,
+        pictures: Sequence[ImageCodes],
+        variant: Variant,
+        steps: int,
+        noise: torch.Tensor,
+        renoise: Sequence[torch.Tensor],
+        on_step: OnStep | None,
+    ) -> torch.Tensor:
+        """Latents [B, C, 1, H, W] float64 of pictures of one size; noise [B, C, 1, H, W], renoise as many a step."""
+        self._make_room(variant)
+        model = self.transformer(variant)
+        condition = torch.cat([self.condition(codes) for codes in pictures])
+        if condition.shape[-1] != model.config.cap_feat_dim:
+            raise UserError(
+                f"the code features are {condition.shape[-1]} wide, but the {variant} decoder takes "
+                f"{model.config.cap_feat_dim}: these parts are of different models"
+            )
+        noise, size = noise.to(self.device), tuple(noise.shape[1:])
+        if variant == "turbo":
+            return turbo_sample(self._evaluator(model, condition, size), noise, steps, renoise, on_step)
+        both = torch.cat([condition, torch.zeros_like(condition)])  # the negative condition is zeros
+        evaluate = self._evaluator(model, both, size)
+
+        def guided(state: torch.Tensor, t: float) -> tuple[torch.Tensor, ...]:
+            return evaluate(torch.cat([state, state]), t).chunk(2)
 
         return base_sample(guided, noise, steps, on_step=on_step)
 
     @torch.no_grad()
     def pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pixels [B, 3, Y, X] float32 in 0..1 of latents [B, C, 1, H, W]."""
+        """Pixels [B, 3, Y, X] float32 in 0..1 of latents [B, C, 1, H, W]; in tiles where a side exceeds `tile`."""
+        self._make_room("vae")
         vae = self.vae
+        vae.enable_tiling()
+        vae.tile_sample_min_size = self.tile
+        vae.tile_latent_min_size = self.tile // vae_factor(vae)
         scaled = latents.squeeze(2).to(device=self.device, dtype=vae.dtype)
         scaled = scaled / vae.config.scaling_factor + vae.config.shift_factor
         return (vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
@@ -212,7 +274,54 @@ class ImageDecoder:
         `on_step(done, evaluations)` after every evaluation of the network.
         Raises UserError for unknown variants, missing parts, codes out of range and too few steps.
         """
-        pixels = self.pixels(self.latents(codes, variant, steps, generator, on_step))[0]
-        # Cut, not rounded, to whole levels: as the released program does.
-        levels = (pixels * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        return Image.fromarray(levels)
+        return to_picture(self.pixels(self.latents(codes, variant, steps, generator, on_step)))
+
+    @torch.no_grad()
+    def decode_many(
+        self,
+        pictures: Sequence[ImageCodes],
+        variant: Variant = "turbo",
+        steps: int | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        on_step: OnStep | None = None,
+        batch: int = 4,
+    ) -> list[Image.Image]:
+        """The pictures of several grids of codes, in order; each as `decode` gives it with its generator.
+
+        Grids of one size go through the transformer together, at most `batch` at once (with guidance twice as many
+        rows); the VAE takes them one by one, because its memory is the larger. generators: one for each picture; None:
+        each with seed 0. `on_step(done, evaluations)` counts the evaluations of all groups. Raises as `decode` does.
+        """
+        chosen: Sequence[torch.Generator | None] = [None] * len(pictures) if generators is None else generators
+        if len(chosen) != len(pictures):
+            raise UserError(f"{len(pictures)} pictures need as many generators, not {len(chosen)}")
+        steps = DEFAULT_STEPS.get(variant, 0) if steps is None else steps
+        noises = [self._draws(codes, variant, steps, one) for codes, one in zip(pictures, chosen, strict=True)]
+        groups = same_size_groups(pictures, batch)
+        latents: dict[int, torch.Tensor] = {}
+        for number, group in enumerate(groups):
+            noise = torch.stack([noises[i] for i in group], 1)  # [draws, B, C, 1, H, W]
+            counted = _counted(on_step, number, len(groups))
+            found = self._sample([pictures[i] for i in group], variant, steps, noise[0], noise[1:], counted)
+            latents.update(zip(group, found.split(1), strict=True))
+        return [to_picture(self.pixels(latents[i])) for i in range(len(pictures))]
+
+
+def same_size_groups(pictures: Sequence[ImageCodes], most: int) -> list[list[int]]:
+    """Places of the pictures, those of one grid together, at most `most` in a group."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for i, codes in enumerate(pictures):
+        sizes.setdefault((codes.height, codes.width), []).append(i)
+    return [places[start : start + most] for places in sizes.values() for start in range(0, len(places), most)]
+
+
+def to_picture(pixels: torch.Tensor) -> Image.Image:
+    """[1, 3, Y, X] in 0..1 -> PIL. Cut, not rounded, to whole levels: as the released program does."""
+    return Image.fromarray((pixels[0] * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+
+
+def _counted(on_step: OnStep | None, group: int, groups: int) -> OnStep | None:
+    """`on_step` told of the evaluations of all groups."""
+    if on_step is None:
+        return None
+    return lambda done, evaluations: on_step(group * evaluations + done, groups * evaluations)

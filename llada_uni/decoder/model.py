@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,12 @@ def _plain_config(model: Any, name: str) -> dict[str, Any]:
 
 def vae_factor(vae: AutoencoderKL) -> int:
     """Pixels per latent, each way: one halving between every two stages."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
+    return factor_of(vae.config)
+
+
+def factor_of(config: Mapping[str, Any]) -> int:
+    """The same, from the VAE's config."""
+    return 2 ** (len(config["block_out_channels"]) - 1)
 
 
 def fit_positions(

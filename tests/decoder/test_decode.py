@@ -14,6 +14,7 @@ from llada_uni.decoder.model import load_transformer, load_vae
 from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
+from llada_uni.tasks.parts import find_model
 
 CLOSE = {"atol": 1e-4, "rtol": 0}
 
@@ -144,3 +145,79 @@ def test_parts_of_different_models(golden, decoder, codes):
     )
     with pytest.raises(UserError, match="48 wide, but the turbo decoder takes 32"):
         mixed.decode(codes)
+
+
+def _generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _distance(first, second):
+    return np.abs(np.asarray(first).astype(int) - np.asarray(second).astype(int)).max()
+
+
+@pytest.mark.parametrize(("variant", "steps"), [("turbo", 3), ("base", 4)])
+def test_many_pictures_equal_each_alone(decoder, codes, variant, steps):
+    wide = ImageCodes(codes.codes[:6], 2, 3)
+    pictures = [codes, wide, ImageCodes(codes.codes[::-1], codes.height, codes.width), codes]
+    seen = []
+    many = decoder.decode_many(
+        pictures, variant, steps, _generators(1, 2, 3, 4), on_step=lambda *step: seen.append(step), batch=2
+    )
+    alone = [decoder.decode(one, variant, steps, g) for one, g in zip(pictures, _generators(1, 2, 3, 4), strict=True)]
+    # A batch may add up in another order: a value on the border of two levels falls on the one or the other.
+    assert [picture.size for picture in many] == [picture.size for picture in alone]
+    assert max(_distance(a, b) for a, b in zip(many, alone, strict=True)) <= 1
+    each = steps if variant == "turbo" else steps - 1
+    assert seen == [(i + 1, 3 * each) for i in range(3 * each)]  # two groups of one size, one of the other
+
+
+def test_many_pictures_need_as_many_generators(decoder, codes):
+    assert decoder.decode_many([]) == []
+    assert decoder.decode_many([codes], steps=2)[0].tobytes() == decoder.decode(codes, steps=2).tobytes()
+    with pytest.raises(UserError, match="2 pictures need as many generators, not 1"):
+        decoder.decode_many([codes, codes], generators=_generators(1))
+
+
+def test_offload_keeps_one_large_part_and_the_same_picture(golden, decoder, codes):
+    frugal = ImageDecoder.from_pretrained(golden, offload=True)
+    latents = frugal.latents(codes, steps=2)
+    assert set(frugal._transformers) == {"turbo"} and frugal._vae is None
+    frugal.pixels(latents)
+    assert not frugal._transformers and frugal._vae is not None
+    frugal.latents(codes, "base", 2)
+    assert set(frugal._transformers) == {"base"} and frugal._vae is None
+    assert frugal.decode(codes, steps=2).tobytes() == decoder.decode(codes, steps=2).tobytes()
+
+
+def test_offload_never_drops_parts_that_were_given(golden, codes):
+    parts = {"turbo": load_transformer(golden / "decoder-turbo")}
+    vae = load_vae(golden / "vae")
+    sigvq = SigVQ.from_pretrained(golden / "image_tokenizer" / "sigvq_embedding.pt")
+    frugal = ImageDecoder(sigvq=sigvq, transformers=parts, vae=vae, offload=True)
+    frugal.decode(codes, steps=1)
+    assert frugal.transformer("turbo") is parts["turbo"] and frugal.vae is vae
+
+
+def test_tiles_only_above_their_size(golden, decoder, codes):
+    latents = decoder.latents(codes, "base", 3)
+    whole = decoder.pixels(latents)
+    side = max(whole.shape[-2:])
+    assert torch.equal(ImageDecoder.from_pretrained(golden, tile=side).pixels(latents), whole)
+    tiled = ImageDecoder.from_pretrained(golden, tile=side // 2).pixels(latents)
+    assert tiled.shape == whole.shape and not torch.equal(tiled, whole)
+
+
+def test_tiles_of_the_shipped_vae_show_the_same_picture():
+    decoder = ImageDecoder.from_pretrained(find_model(None), tile=64)
+    codes = ImageCodes(tuple(range(16)), 4, 4)
+    latents = decoder.latents(codes, steps=2)
+    tiled = decoder.pixels(latents)
+    decoder.tile = 128
+    assert tiled.shape == (1, 3, 128, 128)
+    assert (tiled - decoder.pixels(latents)).square().mean().sqrt() < 0.04  # 28 dB: the norms see other surroundings
+
+
+def test_the_size_is_known_without_loading(golden, codes):
+    decoder = ImageDecoder.from_pretrained(golden)
+    assert decoder.size(codes, "base") == (codes.height * 8, codes.width * 8)
+    assert decoder._vae is None and not decoder._transformers
