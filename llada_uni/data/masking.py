@@ -10,7 +10,8 @@ So no place ever sees what comes later in its own block: a block that holds word
 
 A row is the clean record up to its last view, followed by its views with masks in them; inside a row a place sees the clean
 blocks before its own, and its own block in its own copy (backbone.masks.may_attend). Nothing else of the two streams x_t and
-x_0 of the report is ever looked at, so nothing else is computed: no noised copy of a prompt, no clean copy of the last block.
+x_0 of the report is ever looked at, so nothing else is computed: no noised copy of a prompt, no clean copy of the last block,
+and for opposite masks no second clean copy.
 With `objective: one_block` a row has one view, drawn by its number of places: the plain loss of one block, whose sum over
 blocks is the loss of `two_stream`.
 
@@ -84,9 +85,21 @@ class View:
 
 
 @dataclass(frozen=True)
+class Noised:
+    """A view with a mask [w] bool, drawn at `rate`. number: the view's own; copy: 1 for the opposite mask, else 0."""
+
+    view: View
+    mask: np.ndarray
+    rate: float
+    number: int
+    copy: int
+
+
+@dataclass(frozen=True)
 class Row:
-    """Arrays [m] of one noised sample: tokens with masks, positions in the record, block and copy of each place
-    (0: clean), targets (-1: nothing learnt), weights (before any re-weighting), the rate its view was masked at.
+    """Arrays [m] of one noised sample: tokens with masks, positions in the record, block and view of each place
+    (0: clean), copies (1: of the opposite mask), targets (-1: nothing learnt), weights (before any re-weighting), the rate
+    its view was masked at.
 
     learnable: summed weight of everything that could have been masked.
     """
@@ -95,6 +108,7 @@ class Row:
     positions: np.ndarray
     blocks: np.ndarray
     views: np.ndarray
+    copies: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
     rates: np.ndarray
@@ -112,24 +126,16 @@ class Masker:
         self.options, self.mask_id, self.eos_id, self.longest = options, mask_id, eos_id, longest
 
     def rows(self, ids: np.ndarray, kinds: np.ndarray, task: str, rng: random.Random) -> list[Row]:
-        """The rows of one record: usually one, two with opposite masks, more where a row would be too long.
+        """The rows of one record: one, or more where it would be too long.
 
         A record of n places needs n + block places at most for its smallest row; ValueError if that is too long.
         """
         options = self.options
-        kind = self._kind(kinds, rng)
         shift = rng.randrange(options.block) if rng.random() < options.moved else 0
-        views = views_of(ids, kinds, kind, options.block, shift, self.eos_id, options.tail_weight)
+        views = views_of(ids, kinds, self._kind(kinds, rng), options.block, shift, self.eos_id, options.tail_weight)
         if options.objective == "one_block":
             views = rng.choices(views, [(view.weights == 1).sum() for view in views])
-        rates, masks = self._masks(views, rng)
-        rows = []
-        for group in self._groups(views):
-            rows.append(self._row(ids, views, group, masks, rates, shift, task))
-            if options.complementary:
-                opposite = [(view.weights > 0) & ~mask for view, mask in zip(views, masks, strict=True)]
-                others = [max(1 - rate, 1 / options.block) for rate in rates]
-                rows.append(self._row(ids, views, group, opposite, others, shift, task))
+        rows = [self._row(ids, group, shift, task) for group in self._groups(self._noised(views, rng))]
         return [row for row in rows if row is not None]
 
     def _kind(self, kinds: np.ndarray, rng: random.Random) -> int:
@@ -146,62 +152,61 @@ class Masker:
             return 1.0
         return max(rng.uniform(*self.options.rates), 1 / self.options.block)
 
-    def _masks(self, views: list[View], rng: random.Random) -> tuple[list[float], list[np.ndarray]]:
-        """A rate and a mask [w] a view; at least one place of the sample is masked."""
+    def _noised(self, views: list[View], rng: random.Random) -> list[Noised]:
+        """A mask for each view, or two opposite ones; at least one place of the sample is masked."""
+        options = self.options
         noise = np.random.default_rng(rng.getrandbits(64))
         rates = [self._rate(rng)] * len(views)
-        if self.options.rate_per == "block":
+        if options.rate_per == "block":
             rates = [self._rate(rng) for _ in views]
         masks = [(view.weights > 0) & (noise.random(len(view.ids)) < rate) for view, rate in zip(views, rates, strict=True)]
         if not any(mask.any() for mask in masks):
             masks[0][noise.choice(np.flatnonzero(views[0].weights == 1))] = True
-        return rates, masks
+        found = []
+        for number, (view, mask, rate) in enumerate(zip(views, masks, rates, strict=True)):
+            found.append(Noised(view, mask, rate, number, 0))
+            if options.complementary:
+                opposite = max(1 - rate, 1 / options.block)
+                found.append(Noised(view, (view.weights > 0) & ~mask, opposite, number, 1))
+        return found
 
-    def _groups(self, views: list[View]) -> list[list[int]]:
-        """Views by number, shared out to as few rows as hold them, each with the clean places before its last view."""
-        groups: list[list[int]] = []
+    def _groups(self, parts: list[Noised]) -> list[list[Noised]]:
+        """Shared out to as few rows as hold them, each with the clean places before its last view."""
+        groups: list[list[Noised]] = []
         held = 0
-        for number, view in enumerate(views):
-            if not groups or view.start + held + len(view.ids) > self.longest:
+        for part in parts:
+            size = len(part.mask)
+            if not groups or part.view.start + held + size > self.longest:
                 groups.append([])
                 held = 0
-            groups[-1].append(number)
-            held += len(view.ids)
-            if view.start + held > self.longest:
-                raise ValueError(f"a view that ends at place {view.stop} does not fit into a row of {self.longest}")
+            groups[-1].append(part)
+            held += size
+            if part.view.start + held > self.longest:
+                raise ValueError(f"a view that ends at place {part.view.stop} does not fit into a row of {self.longest}")
         return groups
 
-    def _row(
-        self,
-        ids: np.ndarray,
-        views: list[View],
-        group: list[int],
-        masks: list[np.ndarray],
-        rates: list[float],
-        shift: int,
-        task: str,
-    ) -> Row | None:
+    def _row(self, ids: np.ndarray, group: list[Noised], shift: int, task: str) -> Row | None:
         """The clean places and the masked views of `group`; views without a mask are left out, None without any."""
-        learnable = float(sum(views[number].weights.sum() for number in group))
-        shown = [number for number in group if masks[number].any()]
-        if not shown:
+        parts = [part for part in group if part.mask.any()]
+        if not parts:
             return None
-        clean = views[shown[-1]].start
-        parts = [views[number] for number in shown]
-        mask = np.concatenate([np.zeros(clean, bool), *(masks[number] for number in shown)])
-        tokens = np.concatenate([ids[:clean], *(view.ids for view in parts)]).astype(np.int64)
-        weights = np.concatenate([np.zeros(clean), *(view.weights for view in parts)])
-        positions = np.concatenate([np.arange(clean), *(np.arange(view.start, view.stop) for view in parts)])
-        sizes = [clean, *(len(view.ids) for view in parts)]
+        clean = parts[-1].view.start
+        sizes = [clean, *(len(part.mask) for part in parts)]
+
+        mask = np.concatenate([np.zeros(clean, bool), *(part.mask for part in parts)])
+        tokens = np.concatenate([ids[:clean], *(part.view.ids for part in parts)]).astype(np.int64)
+        weights = np.concatenate([np.zeros(clean), *(part.view.weights for part in parts)])
+        positions = np.concatenate([np.arange(clean), *(np.arange(p.view.start, p.view.stop) for p in parts)])
         return Row(
             ids=np.where(mask, self.mask_id, tokens),
             positions=positions,
             blocks=(positions + shift) // self.options.block,
-            views=np.repeat([0, *(number + 1 for number in shown)], sizes),
+            views=np.repeat([0, *(2 * part.number + part.copy + 1 for part in parts)], sizes),
+            copies=np.repeat([0, *(part.copy for part in parts)], sizes),
             targets=np.where(mask, tokens, -1),
             weights=np.where(mask, weights, 0.0).astype(np.float32),
-            rates=np.repeat([1.0, *(rates[number] for number in shown)], sizes).astype(np.float32),
-            learnable=learnable,
+            rates=np.repeat([1.0, *(part.rate for part in parts)], sizes).astype(np.float32),
+            learnable=float(sum(part.view.weights.sum() for part in group)),
             task=task,
         )
 

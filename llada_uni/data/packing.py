@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """ids, positions, targets (-1: nothing learnt), segments (-1: padding), blocks, views: int64 [S, T];
+    """ids, positions, targets (-1: nothing learnt), segments (-1: padding), blocks, views, copies: int64 [S, T];
     weights, rates: float32 [S, T]; learnable: float32 [J]; tasks: J names. The fields are those of masking.Row.
     """
 
@@ -32,6 +32,7 @@ class Batch:
     segments: Tensor
     blocks: Tensor
     views: Tensor
+    copies: Tensor
     weights: Tensor
     rates: Tensor
     learnable: Tensor
@@ -48,28 +49,42 @@ class Batch:
         return packed_flex(places) if self.ids.is_cuda else packed(places)
 
 
-class Packer:
-    """Fills sequences first fit: a row goes into the first that has room. sequences: how many there may be, None for any."""
+def to_batch(members: Sequence[Sequence[Row]], length: int, pad_id: int) -> Batch:
+    """Rows, already shared out to sequences, as tensors with padding up to `length`. ValueError for a sequence too long."""
+    shape = (len(members), length)
+    fills = {"ids": pad_id, "positions": 0, "targets": -1, "segments": -1, "blocks": 0, "views": 0, "copies": 0}
+    arrays = {name: np.full(shape, fill, np.int64) for name, fill in fills.items()}
+    arrays |= {name: np.zeros(shape, np.float32) for name in ("weights", "rates")}
+    rows: list[Row] = []
+    for s, group in enumerate(members):
+        at = 0
+        for row in group:
+            here = (s, slice(at, at + len(row)))
+            for name, array in arrays.items():
+                array[here] = len(rows) if name == "segments" else getattr(row, name)
+            rows.append(row)
+            at += len(row)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return Batch(**tensors, learnable=torch.tensor([row.learnable for row in rows]), tasks=tuple(row.task for row in rows))
 
-    def __init__(self, length: int, sequences: int | None = None) -> None:
-        self.length, self.sequences = length, sequences
-        self.room: list[int] = []
-        self.members: list[list[Row]] = []
+
+class Packer:
+    """Fills `sequences` sequences of `length`, first fit, until no more fits: one shape for every step."""
+
+    def __init__(self, length: int, sequences: int) -> None:
+        self.length = length
+        self.room = [length] * sequences
+        self.members: list[list[Row]] = [[] for _ in range(sequences)]
 
     def add(self, rows: Sequence[Row]) -> bool:
-        """Takes all of `rows`, or, where they do not fit into the sequences there may be, none: then False."""
+        """Takes all of `rows`, or none where they do not all fit: then False."""
         room, placed = list(self.room), []
         for row in rows:
-            if len(row) > self.length:
-                raise ValueError(f"a row of {len(row)} places does not fit into packed sequences of {self.length}")
-            place = next((s for s, left in enumerate(room) if left >= len(row)), len(room))
-            if place == len(room):
-                if place == self.sequences:
-                    return False
-                room.append(self.length)
+            place = next((s for s, left in enumerate(room) if left >= len(row)), None)
+            if place is None:
+                return False
             room[place] -= len(row)
             placed.append(place)
-        self.members += [[] for _ in range(len(room) - len(self.room))]
         self.room = room
         for row, place in zip(rows, placed, strict=True):
             self.members[place].append(row)
@@ -77,25 +92,26 @@ class Packer:
 
     def batch(self, pad_id: int) -> Batch:
         """What has been taken so far, padded."""
-        shape = (self.sequences or len(self.members), self.length)
-        fills = {"ids": pad_id, "positions": 0, "targets": -1, "segments": -1, "blocks": 0, "views": 0}
-        arrays = {name: np.full(shape, fill, np.int64) for name, fill in fills.items()}
-        arrays |= {name: np.zeros(shape, np.float32) for name in ("weights", "rates")}
-        rows: list[Row] = []
-        for s, group in enumerate(self.members):
-            at = 0
-            for row in group:
-                here = (s, slice(at, at + len(row)))
-                for name, array in arrays.items():
-                    array[here] = len(rows) if name == "segments" else getattr(row, name)
-                rows.append(row)
-                at += len(row)
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(**tensors, learnable=torch.tensor([row.learnable for row in rows]), tasks=tuple(row.task for row in rows))
+        return to_batch(self.members, self.length, pad_id)
 
 
 def pack(rows: Sequence[Row], length: int, pad_id: int) -> Batch:
-    """All rows, longest first, in as many sequences of `length` as they take. ValueError for a row that is longer."""
-    packer = Packer(length)
-    packer.add(sorted(rows, key=len, reverse=True))
-    return packer.batch(pad_id)
+    """All rows, in about as few sequences of at most `length` as hold them, filled evenly and no longer than the fullest.
+
+    The longest row goes first, each to the emptiest sequence, so that little of the batch is padding. ValueError for a row of
+    more than `length` places.
+    """
+    ordered = sorted(rows, key=len, reverse=True)
+    if ordered and len(ordered[0]) > length:
+        raise ValueError(f"a row of {len(ordered[0])} places does not fit into packed sequences of {length}")
+    count = max(1, -(-sum(map(len, rows)) // length))
+    while True:
+        members: list[list[Row]] = [[] for _ in range(count)]
+        filled = [0] * count
+        for row in ordered:
+            emptiest = filled.index(min(filled))
+            members[emptiest].append(row)
+            filled[emptiest] += len(row)
+        if max(filled) <= length:
+            return to_batch(members, max(filled), pad_id)
+        count += 1

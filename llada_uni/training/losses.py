@@ -39,10 +39,10 @@ def weigh(batch: Batch, places: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
     if scheme == "linear":
         return base / batch.rates.flatten()[places], batch.learnable.sum()
     if scheme == "inverse_root":
-        owner = batch.segments.flatten()[places]
-        masked = torch.zeros_like(batch.learnable).index_add_(0, owner, base)
+        sample = (2 * batch.segments + batch.copies).flatten()[places]  # opposite masks of one row are two samples
+        masked = batch.learnable.new_zeros(2 * len(batch.learnable)).index_add_(0, sample, base)
         share = masked.clamp(min=1.0).rsqrt()
-        return base * share[owner], share.sum()
+        return base * share[sample], share[masked > 0].sum()
     raise UserError(f"weighting is {scheme!r}; allowed: {', '.join(SCHEMES)}")
 
 

@@ -101,6 +101,19 @@ def test_rates_are_drawn_from_their_range():
     assert row.learnable == 3000
 
 
+def test_opposite_masks_share_the_clean_places():
+    rng = random.Random(6)
+    for objective in ("one_block", "two_stream"):
+        for _ in range(20):
+            (row,) = masker(objective=objective, complementary=True, rates=(0.4, 0.6)).rows(*story(rng), "story", rng)
+            clean = row.views == 0
+            assert (row.positions[clean] == np.arange(clean.sum())).all() and (row.copies[clean] == 0).all()
+            for copy in (0, 1):
+                mine = (row.views > 0) & (row.copies == copy)
+                assert objective == "two_stream" or len({*row.views[mine]}) <= 1
+                assert not set(row.views[mine]) & set(row.views[~mine])
+
+
 def test_one_block_rows_are_a_clean_beginning_and_one_view():
     rng = random.Random(3)
     for _ in range(50):
@@ -165,8 +178,8 @@ def test_a_view_is_what_generation_sees(run, kind):
         with torch.no_grad():
             logits = model(batch.ids, batch.positions, batch.mask())[0]
         best = torch.tensor(allowed)[logits[:, allowed].argmax(-1)].numpy()
-        for number, view in enumerate(views_of(ids, kinds, kind, BLOCK, 0, EOS, 0.05), 1):
-            here = np.flatnonzero(row.views == number)
+        for number, view in enumerate(views_of(ids, kinds, kind, BLOCK, 0, EOS, 0.05)):
+            here = np.flatnonzero(row.views == 2 * number + 1)
             if not len(here):
                 continue  # nothing masked in it
             learnt = view.start + int(np.argmax(view.weights == 1))

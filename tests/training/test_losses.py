@@ -50,9 +50,9 @@ def test_two_streams_equal_the_sum_over_blocks_of_the_plain_loss(seed):
 
 
 def _row(targets: list[int], weights: list[float], rates: list[float], learnable: float) -> Row:
-    zeros = np.zeros(len(targets), np.int64)
+    zeros, copies = np.zeros((2, len(targets)), np.int64)
     floats = (np.array(values, np.float32) for values in (weights, rates))
-    return Row(zeros, zeros, zeros, zeros, np.array(targets), *floats, learnable, "t")
+    return Row(zeros, zeros, zeros, zeros, copies, np.array(targets), *floats, learnable, "t")
 
 
 def _weights(rows: list[Row], scheme: str) -> tuple[list[float], float]:
@@ -83,6 +83,14 @@ def test_re_weighting_by_hand():
     weights, divisor = _weights(rows, "inverse_root")
     losses = [2.0, 2.0, 2.0, 2.0, 3.0]
     assert sum(w * loss for w, loss in zip(weights, losses, strict=True)) / divisor == pytest.approx(14 / 3)
+
+
+def test_opposite_masks_are_two_samples():
+    """In one row: a copy with 4 masked places and one with 1, so b = (1 / 2, 1)."""
+    row = _row([1] * 4 + [-1] * 4 + [1], [1] * 9, [1] * 9, 5.0)
+    row.copies[4:] = 1
+    weights, divisor = _weights([row], "inverse_root")
+    assert weights == [0.5] * 4 + [1.0] and divisor == 1.5
 
 
 def test_the_linear_weight_makes_every_place_count_once_on_average():
