@@ -100,21 +100,12 @@ class Checkpoints:
         UserError when it cannot be written (full disk, no permission); the former checkpoints are then intact.
         """
         target, hidden = self.root / step_folder(step), self.root / f".{step_folder(step)}.writing"
-        failure = None
-        try:
-            if self.processes.is_main:
-                shutil.rmtree(hidden, ignore_errors=True)  # what a killed run left there was never complete
-                hidden.mkdir(parents=True)
-            self.processes.barrier()
-            _quietly(dcp.save, state, hidden, self.processes.size == 1)
-            if self.processes.is_main:
-                files = {path.name: path.stat().st_size for path in sorted(hidden.iterdir())}
-                write_json(hidden / _META, {"step": step, **meta, "files": files})
-                self._install(hidden, target)
-        except (dcp.api.CheckpointException, OSError, RuntimeError) as error:
-            failure = _reason(error)
-        failure = next((text for text in self.processes.gather(failure) if text), None)
-        if failure is not None:
+        failure = (
+            self._attempt(lambda: _make_empty(hidden), main_only=True)
+            or self._attempt(lambda: _quietly(dcp.save, state, hidden, self.processes.size == 1))
+            or self._attempt(lambda: self._install(hidden, target, {"step": step, **meta}), main_only=True)
+        )
+        if failure:
             if self.processes.is_main:
                 shutil.rmtree(hidden, ignore_errors=True)
             last = self.complete()
@@ -122,7 +113,19 @@ class Checkpoints:
             raise UserError(f"the checkpoint of step {step} could not be written to {self.root}: {failure}; {intact}")
         return target
 
-    def _install(self, hidden: Path, target: Path) -> None:
+    def _attempt(self, action: Callable[[], None], main_only: bool = False) -> str | None:
+        """Runs a part of saving and waits for the others; the first failure of any process, known to all of them."""
+        failure = None
+        try:
+            if self.processes.is_main or not main_only:
+                action()
+        except (dcp.api.CheckpointException, OSError, RuntimeError) as error:
+            failure = _reason(error)
+        return next((text for text in self.processes.gather(failure) if text), None)
+
+    def _install(self, hidden: Path, target: Path, meta: dict[str, Any]) -> None:
+        files = {path.name: path.stat().st_size for path in sorted(hidden.iterdir())}
+        write_json(hidden / _META, {**meta, "files": files})
         if target.exists():  # only a damaged one can be there: a complete one would have been resumed from
             os.replace(target, self.root / f".{target.name}.damaged")
         os.replace(hidden, target)
@@ -130,6 +133,11 @@ class Checkpoints:
             os.replace(old, self.root / f".{old.name}.old")  # a kill must not leave half of it under its name
         for hidden in self.root.glob(".step-*"):  # these, and what killed runs left behind
             shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left there was never complete
+    folder.mkdir(parents=True)
 
 
 def _quietly(action: Callable[..., Any], state: Mapping[str, Any], folder: Path, alone: bool) -> None:

@@ -99,8 +99,11 @@ class RunLog:
         row = {"step": step, **{name: float(f"{value:.7g}") for name, value in numbers.items()}}
         if not self.active:
             return row
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path} could not be written: {error.strerror}; the last checkpoint is intact") from error
         if self.tensorboard is not None:
             self.writer = self.writer or _summary_writer(self.tensorboard, self.start)
             for name, value in numbers.items():

@@ -12,7 +12,6 @@ import hashlib
 import math
 import random
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from llada_uni.training.ema import Averages
 from llada_uni.training.logs import RunLog, Sums, add_numbers, means, merged, plain
 from llada_uni.training.objective import Objective
 from llada_uni.training.optimizer import gradients, make_optimizer, optimizer_state, scale_gradients, total_norm
+from llada_uni.training.options import LoopOptions
 from llada_uni.training.parallel import (
     ParallelOptions,
     forget_whole_weights,
@@ -34,62 +34,10 @@ from llada_uni.training.parallel import (
     sum_gradients,
 )
 from llada_uni.training.processes import Processes
-from llada_uni.training.schedule import SCHEDULES, rate_factor
+from llada_uni.training.schedule import rate_factor
 from llada_uni.training.stopping import StopSignals
 
-PRECISIONS = ("float32", "bfloat16")
-ON_NAN = ("stop", "skip")
 AFTER_STEP, EVALUATION = -1, -2  # what is seeded beside the slots
-
-
-@dataclass
-class LoopOptions:
-    """What the loop does, the same for every stage.
-
-    steps: optimizer steps in all. micro_batches: slots of a global batch, shared out over the processes.
-    lr: peak learning rate; schedule: constant | cosine | wsd; warmup: steps of linear rise; decay_fraction: part of the steps
-    in which wsd falls; min_lr_fraction: where cosine and wsd end, relative to lr.
-    weight_decay: on matrices only (tensors of two and more axes); betas, eps: AdamW's; clip: largest gradient norm, 0 = off.
-    ema: decay of the averaged weights, which are evaluated and exported; 0 = off.
-    precision: float32 | bfloat16 (computation; weights, averages and optimizer stay in float32).
-    on_nan: stop | skip, when a loss or gradient is not finite; the batch is saved either way; max_skips: how many in a row.
-    save_every, save_seconds: a checkpoint after so many steps, after so much time (0 = not); keep: checkpoints that stay.
-    log_every, evaluate_every: in steps (evaluate_every 0 = never). threads: of torch on the CPU, 0 = as it is.
-    """
-
-    steps: int = 1000
-    micro_batches: int = 1
-    lr: float = 1e-3
-    schedule: str = "cosine"
-    warmup: int = 100
-    decay_fraction: float = 0.2
-    min_lr_fraction: float = 0.02
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-8
-    clip: float = 1.0
-    ema: float = 0.0
-    precision: str = "float32"
-    on_nan: str = "stop"
-    max_skips: int = 10
-    save_every: int = 0
-    save_seconds: float = 600.0
-    keep: int = 2
-    log_every: int = 50
-    evaluate_every: int = 0
-    threads: int = 0
-    tensorboard: bool = True
-
-    def __post_init__(self) -> None:
-        self.betas = tuple(self.betas)
-        for name, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("on_nan", ON_NAN)):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"loop.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for name in ("steps", "micro_batches", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"loop.{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"loop.ema is {self.ema}; it must be at least 0 and less than 1")
 
 
 def run(
@@ -131,7 +79,7 @@ def run(
                 stopped = signals.received or "signal to another process"
                 log.say(f"{stopped}: saved at step {step}; the same command goes on from there")
                 break
-    finished = step == options.steps
+    finished = step >= options.steps
     if finished:
         trainer.export()
     return {
@@ -305,15 +253,14 @@ class Trainer:
         with self.averages.applied():
             state = full_state(self.objective, self.processes)
         if self.main:
-            self.objective.save(self.out / "model", state)
+            try:
+                self.objective.save(self.out / "model", state)
+            except OSError as error:
+                raise UserError(f"{self.out / 'model'} could not be written: {error}; the last checkpoint is intact") from error
         self.processes.barrier()
 
 
-# TEMPORARY, until the stages are ported to Objective: names that their former versions import.
-LoopConfig = LoopOptions
-
-
-def save_atomic(state: dict, path: Path) -> None:
+def save_atomic(state: dict, path: Path) -> None:  # for training/records.py, until it is replaced
     """Writes a torch file atomically."""
     with atomic_file(path) as temporary:
         torch.save(state, temporary)

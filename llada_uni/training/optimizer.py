@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from llada_uni.training.ema import local_part
-
-if TYPE_CHECKING:
-    from llada_uni.training.loop import LoopOptions
+from llada_uni.training.options import LoopOptions
 
 
 def make_optimizer(weights: Mapping[str, nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:

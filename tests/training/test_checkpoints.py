@@ -18,7 +18,7 @@ from llada_uni.training import checkpoints
 from llada_uni.training.checkpoints import Checkpoints, checkpoint_of, complete_checkpoints, damage, load_full
 from llada_uni.training.processes import Processes
 from tests.training.helpers.runs import fit, rows
-from tests.training.helpers.together import start
+from tests.training.helpers.together import start, together
 
 ALONE = Processes()
 
@@ -124,6 +124,28 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
     assert fit(ALONE, "line", tmp_path)["finished"]
+
+
+def _full_on_rank_1(processes, out):
+    real = dcp.FileSystemWriter.write_data
+
+    def write(self, plan, planner):
+        if processes.rank == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, plan, planner)
+
+    dcp.FileSystemWriter.write_data = write
+    try:
+        fit(processes, "line", out, {"save_every": 1}, {"shard": True})
+    except UserError as error:
+        return str(error)
+
+
+def test_a_disk_that_is_full_for_one_process_is_told_by_all(tmp_path):
+    fit(ALONE, "line", tmp_path, stop_after=2)
+    told = together(2, _full_on_rank_1, tmp_path)
+    assert told[0] == told[1] and "No space left on device" in told[0] and "step-00000002 is intact" in told[0]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_a_write_that_the_system_refuses_is_told_in_one_line(tmp_path):
