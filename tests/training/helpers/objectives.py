@@ -88,7 +88,7 @@ class Line(Exporting):
         return {"after": float(step)}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        return {"output": float(self.model(torch.ones(1, 4)))}
+        return {"output": self.model(torch.ones(1, 4)).item()}
 
     def shard_units(self) -> list[nn.Module]:
         return [self.model[0], self.model[2]]
@@ -121,7 +121,7 @@ class Experts(Exporting):
         return {"choices": float(load.sum())}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        return {"score": float(self.model(torch.arange(12)[None]).square().sum())}
+        return {"score": self.model(torch.arange(12)[None]).square().sum().item()}
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.model.model.layers)
