@@ -15,6 +15,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -92,12 +93,7 @@ class FileSource:
         self.name = " ".join(f"{file.name}:{file.stat().st_size}" for file in self.files)
 
     def chunks(self, size: int = CHUNK) -> list[Chunk]:
-        found = []
-        for file in self.files:
-            starts = list(_FORMATS[file.suffix].starts(file))
-            for first in range(0, len(starts), size):
-                found.append(Chunk(str(file), starts[first], first + 1, len(starts[first : first + size])))
-        return found
+        return [chunk for file in self.files for chunk in _cut(file, size)]
 
     def read(self, chunk: Chunk, bad: BadRecords) -> Iterator[Conversation]:
         file = Path(chunk.file)
@@ -106,6 +102,14 @@ class FileSource:
                 yield parse_record(_decoded(raw), where, picture)
             except UserError as error:
                 bad.add(where, error)
+
+
+def _cut(file: Path, size: int) -> Iterator[Chunk]:
+    """The chunks of one file; no more than the places of one are held at a time."""
+    starts = enumerate(_FORMATS[file.suffix].starts(file), 1)
+    while part := list(islice(starts, size)):
+        first, offset = part[0]
+        yield Chunk(str(file), offset, first, len(part))
 
 
 def _decoded(raw: bytes | None) -> object:

@@ -168,7 +168,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, model, workers):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, str(tmp_path / "run.py"), str(out), str(model), str(workers)], env=environment)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(list(out.glob("*.safetensors"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -127,3 +129,9 @@ def test_records_are_utf8(tmp_path):
     bad = BadRecords("skip")
     assert len(list(conversations(open_source(path), bad))) == 1
     assert "is not UTF-8" in bad.found[0] or "is not JSON" in bad.found[0]
+
+
+def test_the_records_of_the_documentation_are_good():
+    documentation = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    examples = [json.loads(example) for example in re.findall(r"```json\n(.*?)\n```", documentation, re.DOTALL)]
+    assert {parse(example).task for example in examples} == set(TEMPLATES)
