@@ -16,10 +16,14 @@ from llada_uni.world.split import is_held_out
 from tests.data.helpers import assistant, drawing, image, question, text, user, write_records
 
 
+@pytest.fixture(scope="module")
+def checker():
+    return Checker()
+
+
 @pytest.mark.parametrize("split", ["train", "heldout", "any"])
-def test_the_world_keeps_its_split(split):
+def test_the_world_keeps_its_split(split, checker):
     pictures = open_pictures("world", 64, split).draw(random.Random(0), 60)
-    checker = Checker()
     held_out = [is_held_out(checker.read(Image.fromarray(picture.image)).scene) for picture in pictures]
     assert {"train": not any(held_out), "heldout": all(held_out), "any": 0 < sum(held_out) < 60}[split]
     assert all(picture.image.shape == (64, 64, 3) and picture.image.dtype == "uint8" for picture in pictures)
