@@ -103,6 +103,16 @@ class Codebook(nn.Module):
         everyone[:, self.processes.rank] = mine  # slot k belongs to process k % size
         return self.processes.sum(everyone).flatten(0, 2)
 
+    def after_step(self, book: Tensor, step: int, first: int, reseed: bool) -> dict[str, float]:
+        """What a stage does behind each step: nothing before codes come into use at step `first`, then `place`, `update`."""
+        if step < first - 1:
+            return {}
+        if step == first - 1:
+            self.place(book)
+        else:
+            self.update(book, reseed)
+        return self.numbers()
+
     def numbers(self) -> dict[str, float]:
         """usage: part of the codes with at least a tenth of an even share; perplexity: of the shares."""
         usage = (self.share * len(self.share) >= 0.1).float().mean()

@@ -52,7 +52,7 @@ class PictureBatches:
         arrays = [picture.image for picture in pictures]
         if large:
             twice = self._source(2 * options.side, split).draw(rng, large)
-            arrays += [_shrink(picture.image, options.side) for picture in twice]
+            arrays += [shrink(picture.image, options.side) for picture in twice]
             pictures = [*pictures, *twice]
         return to_images(arrays), pictures
 
@@ -70,8 +70,8 @@ def _opened(source: str, side: int, split: str, need: str | None) -> PictureSour
     return open_pictures(source, side, split, need)
 
 
-def _shrink(image: np.ndarray, side: int) -> np.ndarray:
-    """By the filter that the image tokenizer's preprocessing uses."""
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture uint8 [H, W, 3] scaled to `side`, by the filter that the image tokenizer's preprocessing uses."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 

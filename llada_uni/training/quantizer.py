@@ -137,21 +137,24 @@ class QuantizerObjective(Objective):
         if step < self.options.features_first:
             self.codebook.observe(step, slot, z.flatten(0, 1))
             return self._reading_loss(z, images, pairs, torch.zeros(len(z), dtype=torch.bool, device=device))
-        q, fit = self._quantize(z, step, slot)
+        q, fit = self.quantize(z, step, slot)
         from_codes = torch.arange(len(z), device=device) % 2 == 0
-        read = torch.where(from_codes[:, None, None], z + (q - z).detach(), z)
+        read = torch.where(from_codes[:, None, None], q, z)
         answers = self._reading_loss(read, images, pairs, from_codes)
-        commit = (z - q).square().sum(-1).mean()
+        commit = (z - q.detach()).square().sum(-1).mean()
         numbers = answers.numbers | {"commit": (commit.item(), 1.0), "cosine": (fit.item(), 1.0)}
         return Loss(answers.total + self.options.commit * commit * answers.weight, answers.weight, numbers)
 
-    def _quantize(self, z: Tensor, step: int, slot: int) -> tuple[Tensor, Tensor]:
-        """The nearest codes' vectors [B, N, C] and their mean cosine; the codebook is told of them."""
+    def quantize(self, z: Tensor, step: int, slot: int) -> tuple[Tensor, Tensor]:
+        """The nearest codes' vectors [B, N, C], straight through: their gradient goes to z unchanged; and their mean cosine.
+
+        The codebook is told of them.
+        """
         codes = nearest_codes(self.book, z.detach())
         q = self.book[codes]
         fit = (z.detach() * q).sum(-1)
         self.codebook.observe(step, slot, z.flatten(0, 1), codes.flatten(), fit.flatten())
-        return q, fit.mean()
+        return z + (q - z).detach(), fit.mean()
 
     def _reading_loss(self, vectors: Tensor, images: Tensor, pairs: Pairs, from_codes: Tensor) -> Loss:
         """from_codes bool [B]: which rows of `vectors` are codes; only for the numbers of the log."""
@@ -165,15 +168,8 @@ class QuantizerObjective(Objective):
         return Loss(total, float(len(targets)), numbers)
 
     def after_step(self, step: int) -> dict[str, float]:
-        """Moves the codebook; places it at the end of the steps on continuous vectors."""
-        first, weight = self.options.features_first, self.vq.quantize.embedding.weight
-        if step < first - 1:
-            return {}
-        if step == first - 1:
-            self.codebook.place(weight)
-        else:
-            self.codebook.update(weight, reseed=step < self.options.reseed_until)
-        return self.codebook.numbers()
+        first, reseed = self.options.features_first, step < self.options.reseed_until
+        return self.codebook.after_step(self.vq.quantize.embedding.weight, step, first, reseed)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:

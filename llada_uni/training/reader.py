@@ -25,6 +25,8 @@ from llada_uni.training.picture_text import PictureText
 CAPTION_QUESTION = "describe the picture"
 IGNORED = -100
 """Target of places that are not answered (PyTorch's word for it)."""
+_WORD_SIZE = 0.5
+"""Root mean square of a fresh word's entries, and of a place's."""
 
 
 class Pairs(NamedTuple):
@@ -93,6 +95,7 @@ class ReaderOptions:
             "intermediate_size": 384,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
+            "initializer_range": 0.05,  # wider than the usual 0.02, at which attention starts almost flat
         }
     )
     max_side: int = 64
@@ -108,18 +111,22 @@ class Reader(nn.Module):
         else:
             config = AutoConfig.for_model(**options.model, vocab_size=vocab_size, use_cache=False)
             self.language_model = AutoModelForCausalLM.from_config(config)
+            # Words must stand out against what the layers add, or a small model learns nothing for a long time.
+            nn.init.normal_(self.language_model.get_input_embeddings().weight, std=_WORD_SIZE)
         width = self.language_model.config.hidden_size
-        self.project = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))
-        # Where a place is must be readable from the first step on; rotary positions alone bind late.
+        self.norm = nn.LayerNorm(channels)
+        self.project = nn.Linear(channels, width, bias=False)
+        # Where a place is must be readable from the first step on: rotary positions alone bind late.
         self.row, self.column = (nn.Embedding(options.max_side, width) for _ in range(2))
+        nn.init.normal_(self.project.weight, std=_WORD_SIZE / math.sqrt(channels))
         for table in (self.row, self.column):
-            nn.init.normal_(table.weight, std=0.02)
+            nn.init.normal_(table.weight, std=_WORD_SIZE / 2)
 
     def forward(self, features: Tensor, grid: tuple[int, int], pairs: Pairs) -> tuple[Tensor, Tensor]:
         """features [B, N, channels] of a grid of (rows, columns) -> logits [A, V] and targets [A] of all answer tokens."""
         rows, columns = grid
         where = self.row.weight[:rows, None] + self.column.weight[None, :columns]  # [rows, columns, E]
-        prefix = self.project(features) + where.flatten(0, 1)
+        prefix = self.project(self.norm(features)) + where.flatten(0, 1)
         words = self.language_model.get_input_embeddings()(pairs.ids)
         places = prefix.shape[1]
         positions = torch.arange(places, device=prefix.device).expand(len(prefix), -1)

@@ -14,11 +14,13 @@ from typing import Any
 from torch import Tensor
 from transformers import GlmImageVisionConfig, GlmImageVisionModel, GlmImageVQVAE, GlmImageVQVAEConfig
 
-from llada_uni.checkpoint.files import WeightFiles, check_names, check_shape, read_json, write_json, write_weights
+from llada_uni.checkpoint.files import WeightFiles, check_names, read_json, write_json, write_weights
 from llada_uni.errors import UserError
 from llada_uni.image.batched import batch_attention
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import released_tokenizer_config, to_module_name, to_released_name
+
+_SHAPES = ("hidden_size", "intermediate_size", "num_heads", "depth", "patch_size", "image_size")
 
 
 @dataclass
@@ -26,6 +28,7 @@ class VisionSizes:
     """Sizes of the vision transformer; the fields are those of the released config.json, the defaults the small world's.
 
     image_size: side in pixels that the learned positions stand for (other sizes are interpolated).
+    initializer_range: deviation of fresh weights.
     """
 
     hidden_size: int = 128
@@ -34,6 +37,7 @@ class VisionSizes:
     depth: int = 4
     patch_size: int = 16
     image_size: int = 64
+    initializer_range: float = 0.02
 
     def config(self) -> dict[str, Any]:
         """vision_config of config.json; what is not a size is as released."""
@@ -69,14 +73,15 @@ def build_quantizer(sizes: BookSizes, vision: VisionSizes) -> GlmImageVQVAE:
 
 def load_vision(vision: GlmImageVisionModel, folder: str) -> None:
     """Fills `vision` from an image_tokenizer folder, with or without a quantizer in it. UserError when sizes differ."""
-    weights = WeightFiles(folder)
-    prefix = "vision."
+    stored = read_json(Path(folder) / "config.json").get("vision_config", {})
+    for name in _SHAPES:
+        wanted = getattr(vision.config, name)
+        if stored.get(name) != wanted:
+            raise UserError(f"{folder} was made with {name} {stored.get(name)}, this recipe has {wanted}")
+    weights, prefix = WeightFiles(folder), "vision."
     names = {to_module_name(name).removeprefix(prefix): name for name in weights if to_module_name(name).startswith(prefix)}
-    expected = vision.state_dict()
-    check_names(weights.path, set(expected), set(names))
-    for name, tensor in expected.items():
-        check_shape(weights.path, names[name], tuple(tensor.shape), weights.shapes[names[name]])
-    vision.load_state_dict({name: weights.tensor(stored).to(expected[name].dtype) for name, stored in names.items()})
+    check_names(weights.path, set(vision.state_dict()), set(names))
+    vision.load_state_dict({name: weights.tensor(stored) for name, stored in names.items()})
 
 
 def preprocessing(sizes: VisionSizes, side: int) -> Preprocessing:
@@ -115,9 +120,3 @@ def save_image_tokenizer(
     write_weights(folder / "model.safetensors", tensors, None)
     write_json(folder / "preprocessor_config.json", settings.to_json())
     write_json(folder / "config.json", config)
-
-
-def vision_sizes_of(folder: str) -> VisionSizes:
-    """The sizes that an image_tokenizer folder was made with."""
-    config = read_json(Path(folder) / "config.json").get("vision_config", {})
-    return VisionSizes(**{name: config[name] for name in asdict(VisionSizes()) if name in config})
