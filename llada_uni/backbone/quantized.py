@@ -30,6 +30,7 @@ from llada_uni.config import BackboneConfig
 MATRICES = ("gate_proj", "up_proj", "down_proj")
 # Beyond so many rows an expert, taking its weights back once is faster than the kernel (AVX512, 512 x 2048).
 KERNEL_ROWS = {"int8": 32, "int4": 64}
+INT8_ALIGNMENT = 16  # bytes: torch's int8 kernel crashes where a row of weights does not start at a multiple
 GPU_CHUNK = 32  # experts taken back at a time on a GPU: 64 MB of bfloat16 at the released size
 
 
@@ -79,7 +80,7 @@ class QuantizedMatrix(nn.Module):
                 group = self.scheme.block(self.rows, self.columns)[1]
                 kernel = torch.ops.aten._weight_int4pack_mm_for_cpu
                 return kernel(rows.bfloat16(), values, group, self.scale[expert])[:, : self.rows]
-            if self.scheme.format == "int8" and self.columns % 32 == 0:  # the kernel reads whole vectors
+            if self.scheme.format == "int8" and is_aligned(self.values) and self.columns % INT8_ALIGNMENT == 0:
                 kernel = torch._weight_int8pack_mm
                 return kernel(rows.bfloat16(), self.values[expert], self.scale[expert, :, 0])
         return rows @ self.weights(expert, expert + 1)[0].to(rows.dtype).t()
@@ -140,6 +141,11 @@ def scheme_of(backbone: Backbone) -> Scheme | None:
     """How the routed experts of a backbone are held; None when they are plain tensors."""
     found = (module.scheme for module in backbone.modules() if isinstance(module, QuantizedExperts))
     return next(found, None)
+
+
+def is_aligned(values: Tensor) -> bool:
+    """Whether the memory of `values` starts where the int8 kernel can read it; a mapped tensor's may not."""
+    return values.data_ptr() % INT8_ALIGNMENT == 0
 
 
 @cache

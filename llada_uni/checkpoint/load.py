@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from llada_uni.backbone import Backbone
-from llada_uni.backbone.quantized import QuantizedMatrix, hold_quantized, scheme_of
+from llada_uni.backbone.quantized import QuantizedMatrix, hold_quantized, is_aligned, scheme_of
 from llada_uni.backbone.quantized_formats import FORMATS, Scheme, make_scheme
 from llada_uni.checkpoint.files import (
     WeightFiles,
@@ -117,7 +117,8 @@ def _load_quantized(
     """One place's experts, held by `scheme`: mapped, copied, or quantised one by one."""
     if source.ours and source.scheme == scheme:
         for part, tensor in source.packed(place)._asdict().items():
-            set_tensor(model, f"{place.name}.{part}", tensor.to(device))
+            usable = tensor if scheme.format != "int8" or is_aligned(tensor) else tensor.clone()
+            set_tensor(model, f"{place.name}.{part}", usable.to(device))
         return
     with torch.device(device):
         matrix = QuantizedMatrix(scheme, *place.shape)

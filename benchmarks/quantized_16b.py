@@ -1,0 +1,192 @@
+"""The 16 B backbone on a machine of 24 GiB without a GPU: written, quantised, loaded, run; peak memory and seconds.
+
+    python -m benchmarks.quantized_16b --dir DIR [--layers 20] [--format int4] [--dtype bfloat16] [--keep]
+        [--quick] [--json FILE] [--threads N]
+
+Random weights of the released shape and layout are written as bfloat16 shards (32 GB at 20 layers), quantised, loaded,
+and generate blocks of 32 tokens behind a prefix of 64. Every phase is a process of its own, so that its peak
+resident memory is its own. The files are deleted in the end, the plain ones as soon as they are quantised (unless
+--keep). --quick: three layers with 128 experts, and the plain bfloat16 model beside it for comparison.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import common
+from llada_uni.checkpoint.files import write_json
+from llada_uni.checkpoint.layout import FLOAT32_SUFFIXES, places
+from llada_uni.checkpoint.load import Piece, load_backbone, write_shards
+from llada_uni.checkpoint.quantize import quantize
+from llada_uni.config import BackboneConfig
+from llada_uni.errors import UserError
+from llada_uni.generation import engine
+from llada_uni.generation.settings import Settings
+
+PREFIX, BLOCK, STEPS = 64, 32, 8
+_DRAWN = 2**24  # random numbers that all weights are cut from, each tensor at an offset of its own
+
+
+def config_of(layers: int, quick: bool) -> BackboneConfig:
+    config = dataclasses.replace(BackboneConfig.released_16b(), num_hidden_layers=layers)
+    return dataclasses.replace(config, num_experts=128, vocab_size=16384, image_token_offset=8192) if quick else config
+
+
+def write_random_model(folder: Path, config: BackboneConfig, max_shard_bytes: int = 2 * 10**9) -> None:
+    """A directory of the released layout with random bfloat16 weights (the router float32), written shard by shard."""
+    folder.mkdir(parents=True)
+    write_shards(folder, _random_pieces(config), max_shard_bytes)
+    write_json(folder / "config.json", config.to_json())
+
+
+def _random_pieces(config: BackboneConfig) -> Iterator[Piece]:
+    drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0)).mul_(config.initializer_range).bfloat16()
+    offset = 0
+    for place in places(config):
+        dtype = torch.float32 if place.name.endswith(FLOAT32_SUFFIXES) else torch.bfloat16
+        for name in place.released:
+            offset = (offset + 1_000_003) % _DRAWN
+            count = prod(place.released_shape)
+            yield name, count * dtype.itemsize, partial(_random, drawn, offset, place.released_shape, dtype)
+
+
+def _random(drawn: torch.Tensor, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    if len(shape) == 1:  # norms are one, the routers' biases (float32) zero
+        return torch.full(shape, float(dtype != torch.float32), dtype=dtype)
+    count = prod(shape)
+    whole = drawn.roll(-offset).repeat(-(-count // _DRAWN)) if count > _DRAWN - offset else drawn[offset:]
+    return whole[:count].to(dtype).reshape(shape).clone()
+
+
+def quantize_phase(source: Path, target: Path, format: str) -> None:
+    quantize(source, target, format)
+
+
+def run_phase(folder: Path, dtype: str) -> dict[str, float]:
+    """Seconds to load, of the first answer, and of one step; resident GiB after loading."""
+    begin = time.perf_counter()
+    model = load_backbone(folder, "cpu", getattr(torch, dtype))
+    loaded = time.perf_counter() - begin
+    after = peak_gib()
+    prompt = common.random_prompt(model, PREFIX, seed=1)
+
+    def answer(steps: int) -> float:
+        settings = Settings(mask_id=common.mask_of(model), block_length=BLOCK, steps=steps, gen_length=BLOCK)
+        return common.seconds_of(partial(engine.generate, model, prompt, settings))
+
+    first = answer(1)  # reads every page of the files it needs
+    short, long = answer(1), answer(STEPS)
+    return {"load": loaded, "load_peak": after, "first": first, "step": (long - short) / (STEPS - 1), "answer": long}
+
+
+def in_own_process(call: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
+    """(result, seconds, peak resident GiB) of a call in a fresh process. Raises RuntimeError when it dies."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_measured, args=(theirs, torch.get_num_threads(), call, *arguments))
+    process.start()
+    theirs.close()
+    try:
+        result = ours.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"the process of {call.__name__} ended with code {process.exitcode}") from None
+    process.join()
+    return result
+
+
+def _measured(pipe: Any, threads: int, call: Callable[..., Any], *arguments: Any) -> None:
+    torch.set_num_threads(threads)
+    begin = time.perf_counter()
+    result = call(*arguments)
+    seconds = time.perf_counter() - begin
+    pipe.send((result, seconds, peak_gib()))
+
+
+def peak_gib() -> float:
+    """Peak resident memory of this process in GiB (Linux). `ru_maxrss` would count what the parent had at the fork."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**20
+
+
+def measure(where: Path, config: BackboneConfig, format: str, dtype: str, compare: bool, keep: bool) -> list[common.Row]:
+    """All phases, with their files in `where`."""
+    plain, small = where / "plain", where / format
+    size = f"{config.num_hidden_layers} layers"
+    rows: list[common.Row] = []
+
+    def add(case: str, unit: str, ours: float, theirs: float | None = None, **more: Any) -> None:
+        ratio = None if theirs is None else (theirs / ours)
+        rows.append(common.Row(f"{case}, {size}", "bfloat16" if theirs else "", unit, ours, theirs, ratio, more))
+
+    common.progress("writing random weights")
+    _, seconds, peak = in_own_process(write_random_model, plain, config)
+    add("write, bfloat16", "s", seconds, peak_gib=peak, bytes=_bytes(plain))
+    common.progress(f"quantising to {format}")
+    _, seconds, peak = in_own_process(quantize_phase, plain, small, format)
+    add(f"quantise to {format}", "s", seconds)
+    add(f"quantise to {format}, peak memory", "GiB", peak, allowed=6.0, bytes=_bytes(small))
+    theirs, their_peak = None, None
+    if compare:
+        common.progress("running the plain model")
+        theirs, _, their_peak = in_own_process(run_phase, plain, dtype)
+    if not keep:
+        shutil.rmtree(plain)
+    common.progress(f"running the {format} model")
+    ours, _, peak = in_own_process(run_phase, small, dtype)
+    add(f"load {format}", "s", ours["load"], theirs and theirs["load"])
+    add(f"load {format}, peak memory", "GiB", ours["load_peak"], theirs and theirs["load_peak"])
+    add(f"load and run {format}, peak memory", "GiB", peak, their_peak)
+    add(f"one step of {BLOCK} tokens, prefix {PREFIX}", "s", ours["step"], theirs and theirs["step"])
+    speeds = [BLOCK / STEPS / side["step"] if side else None for side in (ours, theirs)]
+    add(f"{BLOCK // STEPS} accepted a step", "tokens/s", speeds[0], speeds[1])
+    rows[-1] = dataclasses.replace(rows[-1], ratio=speeds[1] and speeds[0] / speeds[1])
+    add("first answer, files not yet in memory", "s", ours["first"], theirs and theirs["first"])
+    return rows
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def main(given: list[str] | None = None) -> int:
+    parser = common.arguments(
+        __doc__,
+        dir={"type": Path, "help": "where the files go (default: a temporary directory)"},
+        layers={"type": int, "default": None, "help": "layers of the network (default 20: 16 B parameters)"},
+        format={"choices": ("int4", "int8", "float8"), "default": "int4"},
+        dtype={"choices": ("bfloat16", "float32"), "default": "bfloat16", "help": "what all but the experts compute in"},
+        keep={"action": "store_true", "help": "leave the files"},
+    )
+    options = common.start(parser, given)
+    layers = options.layers or (3 if options.quick else BackboneConfig.released_16b().num_hidden_layers)
+    if options.dir is not None:
+        options.dir.mkdir(parents=True, exist_ok=True)
+    where = Path(tempfile.mkdtemp(prefix="quantized-", dir=options.dir))
+    try:
+        config = config_of(layers, options.quick)
+        rows = measure(where, config, options.format, options.dtype, options.quick, options.keep)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if not options.keep:
+            shutil.rmtree(where, ignore_errors=True)
+    common.report(rows, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
