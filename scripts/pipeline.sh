@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Every stage in a row, from the art of the small world to a model directory that does every task.
+# Each stage resumes where it was interrupted; a finished one is not done again.
+# usage: bash scripts/pipeline.sh smoke|world [OUT]      (OUT: the model directory, default runs/SIZE/model)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+size=${1:?usage: bash scripts/pipeline.sh smoke|world [OUT]}
+out=${2:-runs/$size/model}
+uni=${LLADA_UNI:-.venv/bin/llada-uni}
+runs=runs/$size
+# glibc gives memory back to the system too eagerly for training on a CPU: 1.9 to 6 times slower without these.
+export MALLOC_MMAP_MAX_=0 MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=200000000
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONUNBUFFERED=1
+began=$SECONDS
+mkdir -p "$runs"
+
+say() { printf '== %4d s  %s\n' $((SECONDS - began)) "$*"; }
+train() { for stage in "$@"; do say "train $stage"; "$uni" train "recipes/$size/$stage.yaml"; done; }
+extract() { say "extract $1"; "$uni" data extract "$1" "$runs/$2" --model "$tokenizer/model" --tokenizer "$runs/tokenizer.json"; }
+
+case $size in
+  smoke) tokenizer=$runs/quantizer words=world:3000:5 images=(siglip quantizer) ;;
+  world) tokenizer=$runs/patch_tokenizer words=world:20000:5 images=(patch_tokenizer) ;;
+  *) echo "unknown size $size; allowed: smoke, world (released needs a cluster: docs/training.md)" >&2; exit 2 ;;
+esac
+
+# What needs only pictures goes on one core: the autoencoder first, and, once there are codes, the decoder.
+say "train vae (in the background, log in $runs/vae.log)"
+"$uni" train "recipes/$size/vae.yaml" >"$runs/vae.log" 2>&1 &
+vae=$!
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+[ -f "$runs/tokenizer.json" ] || "$uni" data tokenizer "$words" "$runs/tokenizer.json" --vocab-size 640 --world-words
+train "${images[@]}"
+wait "$vae" || { tail -5 "$runs/vae.log"; exit 1; }
+
+say "train decoder1, decoder2, decoder3, distill (in the background, log in $runs/decoder.log)"
+train decoder1 decoder2 decoder3 distill >"$runs/decoder.log" 2>&1 &
+decoder=$!
+# Meanwhile the other core learns words and codes.
+if [ "$size" = smoke ]; then
+  extract world:3000:11 tokens
+else
+  extract world:160000:11 tokens
+  extract world:70000:12:reading tokens-reading
+fi
+train s0 s1 s2
+wait "$decoder" || { tail -5 "$runs/decoder.log"; exit 1; }
+
+say "export"
+"$uni" export "$out" "$tokenizer" "$runs"/{vae,decoder3,distill,s2} --dtype float16
+say "done: llada-uni eval --model $out"
