@@ -159,9 +159,7 @@ class BatchEngine:
                 places, ids, ends = stream.pending(branch)
                 offset = len(tokens) - places.start
                 cache = branch.cache if branch.pruned is None else branch.pruned
-                spans.append(
-                    Span(cache, len(tokens), offset + places.stop, tuple(offset + end for end in ends))
-                )
+                spans.append(Span(cache, len(tokens), offset + places.stop, tuple(offset + end for end in ends)))
                 wanted += [offset + column - branch.shift for column in stream.places]
                 tokens += ids
                 positions += places

@@ -18,7 +18,7 @@ from llada_uni.backbone.rope import rotary_tables
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.sampling import pick
 from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, prepare
-from llada_uni.generation.sprint import key_norms, kept_places, likeliest
+from llada_uni.generation.sprint import kept_places, key_norms, likeliest
 from llada_uni.generation.unmasking import accept
 
 
@@ -58,9 +58,7 @@ def generate(
             places = [c - task.start for c in range(max(begin, task.start), stop) if is_open[c - task.start]]
             if not places:
                 break
-            computed = [
-                _logits(model, task, b, answer, begin, stop, settings, kept[b]) for b in range(len(task.prompts))
-            ]
+            computed = [_logits(model, task, b, answer, begin, stop, settings, kept[b]) for b in range(len(task.prompts))]
             kept = [places_kept for _, places_kept in computed]
             logits = combine(torch.stack([branch for branch, _ in computed]), settings.guidance)
             uniform = None
@@ -78,9 +76,7 @@ def generate(
                 settings.confidence,
             )
             tokens = [task.token_of(i) for i in choice.tolist()]
-            accepted = accept(
-                settings.rule, confidence.tolist(), settings.threshold, settings.block_length, steps, step
-            )
+            accepted = accept(settings.rule, confidence.tolist(), settings.threshold, settings.block_length, steps, step)
             drafts = list(answer)
             for i, token in zip(places, tokens, strict=True):
                 drafts[i] = token
@@ -142,9 +138,7 @@ def _logits(
         # The logits at a place speak about that very place; a finished place has the same ones ever after.
         confidence = likeliest(model.logits(hidden[:prefix]))
         is_image = ids[:prefix] >= model.config.image_token_offset
-        kept = [
-            kept_places(key_norms(layer[:, :prefix]), confidence, is_image, settings.prunes) for layer in keys
-        ]
+        kept = [kept_places(key_norms(layer[:, :prefix]), confidence, is_image, settings.prunes) for layer in keys]
     # Only the answer's columns are read; those of a shorter prompt are filled so that columns are indices.
     answers = model.logits(hidden)[len(prompt) :]
     if task.choice is not None:

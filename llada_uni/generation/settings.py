@@ -29,13 +29,13 @@ class Settings:
     """How an answer is generated (defaults: released text generation).
 
     block_length: places a block. steps: most steps a block (never more than gen_length are used).
-    threshold: a draft whose confidence exceeds it is accepted at once (the other rules: see `unmasking`).
-    gen_length: tokens of the answer, at most. stop_ids: tokens that end the answer, itself included in it. early_stop: end as soon as a stop token
-    stands with no mask before it, rather than with its block. temperature 0 is greedy; top_k 0 and top_p 1
-    are off. allowed: ids that may be chosen (a range or any sequence), None for the whole vocabulary.
-    overhang: whether the last block runs past gen_length with masks that are dropped in the end, as the
-    released loop does. None: yes where the length is only a limit, no where `allowed` says what the answer
-    consists of (a grid of image codes has no place behind its last one).
+    threshold: a draft whose confidence exceeds it is accepted at once (other rules: see `unmasking`).
+    gen_length: tokens of the answer, at most. stop_ids: tokens that end the answer, itself included in it.
+    early_stop: end as soon as a stop token stands with no mask before it, rather than with its block.
+    temperature 0 is greedy; top_k 0 and top_p 1 are off. allowed: ids that may be chosen (a range or any
+    sequence), None for the whole vocabulary. overhang: whether the last block runs past gen_length with masks
+    that are dropped in the end, as the released loop does. None: yes where the length is only a limit, no where
+    `allowed` says what the answer consists of (a grid of image codes has no place behind its last one).
     rule: which drafts a step accepts, see `unmasking`. confidence: by which measure of certainty, "probability",
     "margin" or "entropy", see `sampling.pick`. sprint: how the prefix is pruned, None for not at all.
     """
@@ -172,17 +172,13 @@ def prepare(
     given = branches or {}
     missing = [name for name in names if name not in given]
     if missing:
-        raise ValueError(
-            f"guidance: the branch {', '.join(missing)} is missing; given: {', '.join(given) or 'none'}"
-        )
+        raise ValueError(f"guidance: the branch {', '.join(missing)} is missing; given: {', '.join(given) or 'none'}")
     if settings.temperature > 0 and generator is None:
         raise ValueError("sampling: a temperature above 0 needs a torch.Generator")
     prompts = (tuple(prompt), *(tuple(given[name]) for name in names))
     content = (settings.mask_id,) * settings.gen_length if canvas is None else tuple(canvas)
     if len(content) != settings.gen_length:
-        raise UserError(
-            f"canvas: {len(content)} tokens for an answer of {settings.gen_length}; allowed: equal numbers"
-        )
+        raise UserError(f"canvas: {len(content)} tokens for an answer of {settings.gen_length}; allowed: equal numbers")
     for ids in (*prompts, content, settings.stop_ids, (settings.mask_id,), settings.allowed or ()):
         outside = [i for i in ids if not 0 <= i < config.vocab_size]
         if outside:
@@ -190,8 +186,7 @@ def prepare(
     longest = max(map(len, prompts)) + settings.gen_length
     if longest > config.max_position_embeddings:
         raise UserError(
-            f"prompt and answer take {longest} tokens; "
-            f"allowed: {config.max_position_embeddings}, the model's context"
+            f"prompt and answer take {longest} tokens; allowed: {config.max_position_embeddings}, the model's context"
         )
     end = len(prompt) + settings.gen_length
     overhang = settings.overhang if settings.overhang is not None else settings.allowed is None

@@ -41,7 +41,7 @@ class Branch:
         """Choose what later steps see of the committed places (SPRINT)."""
         length = self.cache.length
         ids = [*self.prompt, *answer[: max(0, length - len(self.prompt))]][:length]
-        is_image = torch.tensor([token >= first_code for token in ids], device=self.confidence.device)
+        is_image = torch.tensor(ids, dtype=torch.int64, device=self.confidence.device) >= first_code
         keys = self.cache.keys[:, 0, :, :length]  # [layers, H, P, d]
         kept = [kept_places(key_norms(layer), self.confidence[:length], is_image, sprint) for layer in keys]
         self.pruned = self.cache.pruned(kept, room)
@@ -134,9 +134,7 @@ class Stream:
         """Take the drafts of the open places: accept some, tell the listener, count."""
         settings, start = self.settings, self.task.start
         tokens = [self.task.token_of(i) for i in choice]
-        accepted = accept(
-            settings.rule, confidence, settings.threshold, settings.block_length, self.steps, self.step
-        )
+        accepted = accept(settings.rule, confidence, settings.threshold, settings.block_length, self.steps, self.step)
         for i in accepted:
             self.answer[self.places[i] - start] = tokens[i]
             self.is_open[self.places[i] - start] = False

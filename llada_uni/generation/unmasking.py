@@ -25,9 +25,7 @@ def quota(block_length: int, steps: int, step: int) -> int:
     return block_length // steps + (step < block_length % steps)
 
 
-def accept(
-    rule: str, confidence: Sequence[float], threshold: float, block_length: int, steps: int, step: int
-) -> list[int]:
+def accept(rule: str, confidence: Sequence[float], threshold: float, block_length: int, steps: int, step: int) -> list[int]:
     """Indices of the accepted drafts, in order; of equal confidences the earlier place goes first.
 
     confidence: of every open place of the block, of the kind the settings name (see `sampling.pick`); the rule "entropy"

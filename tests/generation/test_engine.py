@@ -13,7 +13,9 @@ from llada_uni.backbone import Backbone
 from llada_uni.errors import UserError
 from llada_uni.generation import engine, oracle
 from llada_uni.generation.engine import Engine
-from llada_uni.generation.settings import Guidance, Settings
+from llada_uni.generation.sampling import CONFIDENCES
+from llada_uni.generation.settings import Guidance, Settings, Sprint
+from llada_uni.generation.unmasking import RULES
 from tests.backbone.helpers import recorded_backbone, small_config
 
 MASK = 39
@@ -75,6 +77,13 @@ def random_case(rng: random.Random) -> dict:
     if rng.random() < 0.3:
         canvas = [MASK if rng.random() < 0.6 else rng.randrange(MASK) for _ in range(gen_length)]
     temperature = rng.choice([0.0, 0.0, 0.7, 1.3])
+    rule = rng.choice(["threshold", "threshold", *RULES])
+    confidence = "entropy" if rule == "entropy" else rng.choice(["probability", *CONFIDENCES])
+    sprint = None
+    if rng.random() < 0.5:
+        shares = {"r": rng.random()} if rng.random() < 0.5 else {"r_text": rng.random(), "r_img": rng.random()}
+        # With the norm alone, equal tokens tie in the first layer, and rounding would choose.
+        sprint = Sprint(**shares, alpha=rng.choice([0.0, 0.5, 0.9]))
     settings = Settings(
         mask_id=MASK,
         block_length=rng.choice([1, 2, 3, 4, 8, 16]),
@@ -89,6 +98,9 @@ def random_case(rng: random.Random) -> dict:
         allowed=rng.choice([None, None, range(24, 40), [1, 5, 6, 30]]),
         guidance=guidance,
         overhang=rng.choice([None, True, False]),
+        rule=rule,
+        confidence=confidence,
+        sprint=sprint,
     )
     return {
         "prompt": prompt,
@@ -113,6 +125,7 @@ def test_engine_equals_oracle_on_random_settings(model, part):
     """50 settings a part: 250 in all."""
     rng = random.Random(part)
     seen = {"guided": 0, "two": 0, "sampled": 0, "stopped": 0, "fixed": 0, "longer": 0, "shorter": 0}
+    seen |= dict.fromkeys(RULES, 0) | dict.fromkeys(CONFIDENCES, 0) | {"pruned": 0, "pruned with two": 0}
     for number in range(50):
         case = random_case(rng)
         slow, slow_events, slow_state = run(oracle.generate, model, case)
@@ -125,6 +138,11 @@ def test_engine_equals_oracle_on_random_settings(model, part):
         seen["sampled"] += case["seed"] is not None
         seen["stopped"] += len(slow.tokens) < case["settings"].gen_length
         seen["fixed"] += case["canvas"] is not None
+        seen[case["settings"].rule] += 1
+        seen[case["settings"].confidence] += 1
+        pruned = case["settings"].prunes is not None and len(slow.accepted) > 3
+        seen["pruned"] += pruned
+        seen["pruned with two"] += pruned and slow.branch_evaluations == 3 * slow.evaluations
         if case["branches"]:
             first = len(next(iter(case["branches"].values())))
             seen["longer"] += first > len(case["prompt"])
@@ -151,9 +169,7 @@ def test_float32_engine_equals_oracle_on_a_guided_image():
 def test_the_engine_computes_the_open_block_only(model):
     """After the first forward a step costs one block, or two where a finished one goes along."""
     sizes = []
-    hook = model.model.word_embeddings.register_forward_hook(
-        lambda _, args, __: sizes.append(args[0].shape[1])
-    )
+    hook = model.model.word_embeddings.register_forward_hook(lambda _, args, __: sizes.append(args[0].shape[1]))
     try:
         result = Engine(model).generate(list(range(18)), base(steps=2, threshold=1.0))
     finally:
@@ -196,10 +212,7 @@ def test_only_allowed_ids_are_chosen(model):
 def test_the_same_generator_state_gives_the_same_answer_and_no_global_state_is_used(model):
     settings = base(temperature=1.0, gen_length=24)
     before = torch.get_rng_state()
-    answers = [
-        Engine(model).generate([1, 2], settings, generator=torch.Generator().manual_seed(s)).tokens
-        for s in (1, 1, 2)
-    ]
+    answers = [Engine(model).generate([1, 2], settings, generator=torch.Generator().manual_seed(s)).tokens for s in (1, 1, 2)]
     assert answers[0] == answers[1] != answers[2]
     assert torch.equal(before, torch.get_rng_state())
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance, combine
-from llada_uni.generation.sampling import pick
-from llada_uni.generation.unmasking import accept, quota
+from llada_uni.generation.sampling import CONFIDENCES, pick
+from llada_uni.generation.settings import Settings
+from llada_uni.generation.unmasking import RULES, accept, quota
 
 
 @pytest.mark.parametrize(("block", "steps"), [(32, 8), (32, 5), (8, 8), (4, 10), (7, 3)])
@@ -30,6 +33,44 @@ def test_quotas_sum_to_the_block_and_fall(block, steps):
 )
 def test_acceptance(confidence, least, threshold, expected):
     assert accept("threshold", confidence, threshold, least * 4, 4, 0) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "confidence", "threshold", "steps", "step", "expected"),
+    [
+        ("adaptive", [0.1, 0.9, 0.5, 0.95], 0.8, 4, 0, [1, 3]),
+        ("adaptive", [0.1, 0.9, 0.5], 0.95, 4, 2, [1, 2]),  # 3 masks, 2 steps left: 2 of them
+        ("adaptive", [0.1, 0.2, 0.3], 0.95, 4, 3, [0, 1, 2]),
+        # (n + 1) (1 - c_n): 0.02, 0.15, 0.8
+        ("factor", [0.8, 0.99, 0.95], 0.5, 32, 0, [1, 2]),
+        ("factor", [0.8, 0.99, 0.95], 0.9, 32, 0, [0, 1, 2]),
+        ("factor", [0.8, 0.99, 0.95], 0.01, 32, 0, [1]),
+        # nats 0.1, 0.2, 0.4, 1: all but the largest of the first n sum to 0, 0.1, 0.3, 0.7
+        ("entropy", [0.2, 1.0, 0.1, 0.4], 0.05, 32, 0, [2]),
+        ("entropy", [0.2, 1.0, 0.1, 0.4], 0.15, 32, 0, [0, 2]),
+        ("entropy", [0.2, 1.0, 0.1, 0.4], 0.35, 32, 0, [0, 2, 3]),
+        ("entropy", [0.2, 1.0, 0.1, 0.4], 0.75, 32, 0, [0, 1, 2, 3]),
+        ("entropy", [0.2, 1.0, 0.1, 0.4], 0.05, 2, 0, [0, 2]),
+    ],
+)
+def test_other_rules(rule, confidence, threshold, steps, step, expected):
+    if rule == "entropy":
+        confidence = [math.exp(-nats) for nats in confidence]
+    assert accept(rule, confidence, threshold, 4, steps, step) == expected
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_finishes_a_block_in_its_steps(rule):
+    for steps in (1, 3, 5, 8, 20):
+        masks = 8
+        for step in range(steps):
+            if masks:
+                masks -= len(accept(rule, [0.01] * masks, 1e-6 if rule == "entropy" else 0.9, 8, steps, step))
+        assert masks == 0
+
+
+def test_an_impossible_certainty_is_no_error():
+    assert accept("entropy", [0.0, 1.0], 0.5, 2, 2, 0) == [0, 1]
 
 
 def test_guidance_by_its_formulas():
@@ -65,6 +106,37 @@ def test_greedy_choice_and_its_probability():
     choice, confidence = pick(logits.clone(), None, forbidden=1)
     assert choice.tolist() == [2, 2]
     assert torch.allclose(confidence, logits.softmax(-1)[:, 2])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_kinds_of_confidence(temperature):
+    shares = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.0, 0.0, 1.0]])
+    measured = {kind: pick(shares.log(), torch.zeros(3), temperature, kind=kind)[1].tolist() for kind in CONFIDENCES}
+    drawn = [0.7, 0.25, 1.0] if temperature else [0.7, 0.5, 1.0]  # a draw of 0 takes the first possible choice
+    assert measured["probability"] == pytest.approx(drawn)
+    assert measured["margin"] == pytest.approx([0.5, 0.25, 1.0])
+    entropies = [-sum(p * math.log(p) for p in row if p) for row in shares.tolist()]
+    assert measured["entropy"] == pytest.approx([math.exp(-h) for h in entropies])
+
+
+def test_a_forbidden_choice_is_no_second_best():
+    logits = torch.tensor([[0.6, 0.3, 0.1]]).log()
+    assert pick(logits, None, forbidden=1, kind="margin")[1].item() == pytest.approx(0.5)
+    assert pick(logits[:, :2], None, forbidden=1, kind="margin")[1].item() == pytest.approx(2 / 3)
+    assert pick(logits[:, :1], None, kind="margin")[1].item() == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rule": "best"}, "allowed: threshold, adaptive, entropy, factor"),
+        ({"confidence": "best"}, "allowed: probability, margin, entropy"),
+        ({"rule": "entropy"}, "allowed with the rule 'entropy': entropy"),
+    ],
+)
+def test_impossible_rules(changes, message):
+    with pytest.raises(UserError, match=message):
+        Settings(mask_id=1, **changes)
 
 
 @pytest.mark.parametrize(
