@@ -44,7 +44,7 @@ def config_of(layers: int, quick: bool) -> BackboneConfig:
     return dataclasses.replace(config, num_experts=128, vocab_size=16384, image_token_offset=8192) if quick else config
 
 
-def write_random_model(folder: Path, config: BackboneConfig, max_shard_bytes: int = 2 * 10**9) -> None:
+def write_random_model(folder: Path, config: BackboneConfig, max_shard_bytes: int = 10**9) -> None:
     """A directory of the released layout with random bfloat16 weights (the router float32), written shard by shard."""
     folder.mkdir(parents=True)
     write_shards(folder, _random_pieces(config), max_shard_bytes)
@@ -65,9 +65,12 @@ def _random_pieces(config: BackboneConfig) -> Iterator[Piece]:
 def _random(drawn: torch.Tensor, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     if len(shape) == 1:  # norms are one, the routers' biases (float32) zero
         return torch.full(shape, float(dtype != torch.float32), dtype=dtype)
-    count = prod(shape)
-    whole = drawn.roll(-offset).repeat(-(-count // _DRAWN)) if count > _DRAWN - offset else drawn[offset:]
-    return whole[:count].to(dtype).reshape(shape).clone()
+    values = torch.empty(prod(shape), dtype=dtype)
+    for part in values.split(_DRAWN):
+        behind = drawn[offset : offset + len(part)]
+        part[: len(behind)] = behind
+        part[len(behind) :] = drawn[: len(part) - len(behind)]  # around the end
+    return values.view(shape)
 
 
 def quantize_phase(source: Path, target: Path, format: str) -> None:

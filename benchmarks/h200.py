@@ -1,0 +1,261 @@
+"""What one large GPU does with the released sizes, beside the floors: the 16 B backbone and the 6 B decoder.
+
+    python -m benchmarks.h200 [--device cuda] [--tiny] [--quick] [--json FILE] [--threads N]
+
+Random bfloat16 weights are made on the device, so nothing is read. First small networks on the device are held
+against float32 on the CPU; then milliseconds a step of 32 tokens at batch 1, 8 and 32 (eager, and captured as a
+CUDA graph where the backbone allows it), tokens a second when 1, 4 or 8 tokens are accepted a step, whole answers
+through the batch engine, and seconds a picture of 1024 x 1024 at 8 and 50 steps. `theirs` is the floor of one H200
+in bfloat16 (4.3 TB/s, 790 TFLOP/s): the time the bytes or the arithmetic take at least; ratio = floor / ours.
+--tiny: the same through small networks, on any device; --quick: fewer batches and 2 steps a picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import common
+from llada_uni.backbone import Backbone
+from llada_uni.backbone.cache import KeyValueCache
+from llada_uni.config import BackboneConfig
+from llada_uni.decoder.decode import ImageDecoder
+from llada_uni.decoder.model import build_transformer, build_vae, released_decoder_config, released_vae_config
+from llada_uni.decoder.sigvq import SigVQ
+from llada_uni.errors import UserError
+from llada_uni.generation.batch import BatchEngine, Request
+from llada_uni.generation.settings import Settings
+from llada_uni.image.codes import ImageCodes
+
+BLOCK, PREFIX = 32, 128
+FLOOR_STEP_MS = {1: 4.9, 8: 7.6, 32: 8.1}
+FLOOR_PICTURE_S = {"turbo": 1.26, "base": 15.8}  # 8 evaluations of 158 ms; 50 steps with guidance
+WANTED_MS, WANTED_TOKENS, WANTED_PICTURE_S = 7.0, 7000.0, {"turbo": 1.8, "base": 22.0}
+LARGEST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # relative, of small networks against float32 on the CPU
+
+
+def tiny_backbone_config() -> BackboneConfig:
+    return dataclasses.replace(
+        BackboneConfig.released_16b(), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_experts=16,
+        moe_intermediate_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=512,
+        image_token_offset=384, num_experts_per_tok=4,
+    )  # fmt: skip
+
+
+def tiny_decoder_configs() -> tuple[dict[str, Any], dict[str, Any], tuple[int, int]]:
+    """Transformer, VAE, and (codes, width) of the features."""
+    transformer = released_decoder_config() | {
+        "dim": 64, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "axes_dims": [8, 12, 12],
+        "cap_feat_dim": 32,
+    }  # fmt: skip
+    return transformer, released_vae_config() | {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1}, (64, 32)
+
+
+def make_backbone(config: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """Random weights, made where and in what they compute."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            model = Backbone(config, generator=torch.Generator(device).manual_seed(0))
+    finally:
+        torch.set_default_dtype(before)
+    for router in model.routers():
+        router.float()
+    return model.eval().requires_grad_(False)
+
+
+def make_decoder(
+    configs: tuple[dict[str, Any], dict[str, Any], tuple[int, int]], device: torch.device, dtype: torch.dtype
+) -> ImageDecoder:
+    """Both variants share one transformer: their sizes are the same."""
+    torch.manual_seed(0)
+    transformer_config, vae_config, (codes, width) = configs
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            transformer = build_transformer(transformer_config).eval().requires_grad_(False)
+            vae = build_vae(vae_config).eval().requires_grad_(False)
+            sigvq = SigVQ(codes, width).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(before)
+    both = {"turbo": transformer, "base": transformer}
+    return ImageDecoder(device=device, dtype=dtype, sigvq=sigvq, transformers=both, vae=vae)
+
+
+# --- correctness ---
+
+
+def distance(found: Tensor, truth: Tensor) -> float:
+    return ((found.cpu().double() - truth.double()).norm() / truth.double().norm()).item()
+
+
+@torch.inference_mode()
+def check(device: torch.device, dtype: torch.dtype) -> list[common.Row]:
+    """Small networks with the same weights, on the device and in float32 on the CPU. Raises AssertionError when apart."""
+    cpu = torch.device("cpu")
+    truth = make_backbone(tiny_backbone_config(), cpu, torch.float32)
+    model = make_backbone(tiny_backbone_config(), device, dtype)
+    model.load_state_dict(truth.state_dict())
+    ids = torch.randint(0, 380, (4, 96), generator=torch.Generator().manual_seed(1))
+    errors = {"backbone logits": distance(model(ids.to(device)), truth(ids))}
+    decoder = make_decoder(tiny_decoder_configs(), device, dtype)
+    reference = make_decoder(tiny_decoder_configs(), cpu, torch.float32)
+    reference.transformer("turbo").load_state_dict(decoder.transformer("turbo").state_dict())
+    reference.sigvq.load_state_dict(decoder.sigvq.state_dict())
+    codes = ImageCodes((1, 2, 3, 4), 2, 2)
+    state = torch.randn(decoder.latent_shape(codes, "turbo"), generator=torch.Generator().manual_seed(2))
+    ours = decoder.velocity("turbo", state.to(device), 0.5, decoder.condition(codes))
+    errors["decoder velocity"] = distance(ours, reference.velocity("turbo", state, 0.5, reference.condition(codes)))
+    rows = [common.Row(f"{name}, small", "float32 on the CPU", "rel. error", error) for name, error in errors.items()]
+    for row in rows:
+        assert row.ours < LARGEST_ERROR[dtype], f"{row.case}: {row.ours:.2e}, allowed {LARGEST_ERROR[dtype]:.0e}"
+    return rows
+
+
+# --- backbone ---
+
+
+def step_of(model: Backbone, batch: int) -> Callable[[], Tensor]:
+    """One step of `batch` sequences: 32 open places behind a cached prefix, logits of all of them."""
+    weight = model.lm_head.weight
+    draw = torch.Generator().manual_seed(batch)
+    ids = torch.randint(0, common.mask_of(model), (batch, PREFIX + BLOCK), generator=draw).to(weight.device)
+    cache = KeyValueCache(model.config, batch, PREFIX + BLOCK, weight.device, weight.dtype)
+    model.hidden(ids[:, :PREFIX], cache=cache)
+    places = torch.arange(PREFIX, PREFIX + BLOCK, device=weight.device)[None]
+
+    def step() -> Tensor:
+        hidden = model.hidden(ids[:, PREFIX:], position_ids=places, cache=cache)
+        cache.truncate(PREFIX)
+        return model.logits(hidden).argmax(-1)
+
+    return step
+
+
+def captured(step: Callable[[], Tensor]) -> Callable[[], Any] | None:
+    """The step as a CUDA graph; None where something in it waits for the host."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError as error:
+        common.progress(f"no CUDA graph ({str(error).splitlines()[0][:100]})")
+        torch.cuda.synchronize()
+        return None
+    return graph.replay
+
+
+@torch.inference_mode()
+def backbone_rows(model: Backbone, batches: list[int], released: bool) -> list[common.Row]:
+    rows: list[common.Row] = []
+    for batch in batches:
+        common.progress(f"steps at batch {batch}")
+        step = step_of(model, batch)
+        ways = {"eager": step}
+        if model.lm_head.weight.is_cuda and (graph := captured(step)) is not None:
+            ways["CUDA graph"] = graph
+        times = {way: 1000 * common.median_seconds(call, 10, warm=3) for way, call in ways.items()}
+        for way, time in times.items():
+            floor = FLOOR_STEP_MS.get(batch) if released else None
+            more = {"wanted": WANTED_MS} if batch == 1 else {}
+            rows.append(_against_floor(f"step, batch {batch}, {way}", "ms", time, floor, **more))
+        best = min(times.values()) / 1000
+        for accepted in (1, 4, 8):
+            more = {"wanted": WANTED_TOKENS} if (batch, accepted) == (32, 4) else {}
+            speed = batch * accepted / best
+            rows.append(common.Row(f"batch {batch}, {accepted} accepted a step", "", "tokens/s", speed, more=more))
+    return rows
+
+
+def engine_rows(model: Backbone, batches: list[int], length: int) -> list[common.Row]:
+    """Whole answers through the batch engine, 4 tokens accepted a step, prompts of 128."""
+    rows = []
+    settings = Settings(mask_id=common.mask_of(model), steps=BLOCK // 4, threshold=2.0, gen_length=length)
+    for batch in batches:
+        common.progress(f"answers at batch {batch}")
+        requests = [Request(common.random_prompt(model, PREFIX, seed), settings) for seed in range(batch)]
+        engine = BatchEngine(model, max_rows=batch)
+        seconds = common.median_seconds(lambda engine=engine, requests=requests: engine.run(requests), 1)
+        rows.append(common.Row(f"answers of {length}, batch {batch}", "", "tokens/s", batch * length / seconds))
+    return rows
+
+
+# --- decoder ---
+
+
+def decoder_rows(decoder: ImageDecoder, side: int, steps: dict[str, int], released: bool) -> list[common.Row]:
+    """Seconds a picture of side x side codes, by both samplers, from codes to pixels."""
+    rows = []
+    codes = ImageCodes(tuple(place % decoder.sigvq.codebook_size for place in range(side * side)), side, side)
+    for variant, count in steps.items():
+        common.progress(f"a picture, {variant}, {count} steps")
+
+        def paint(variant: str = variant, count: int = count) -> None:
+            decoder.decode(codes, variant, count, generator=torch.Generator().manual_seed(0))
+
+        seconds = common.median_seconds(paint, 1)
+        floor = FLOOR_PICTURE_S[variant] if released else None
+        pixels = "x".join(map(str, decoder.size(codes, variant)))
+        more = {"wanted": WANTED_PICTURE_S[variant]} if released else {}
+        rows.append(_against_floor(f"picture {pixels}, {variant}, {count} steps", "s", seconds, floor, **more))
+    return rows
+
+
+def _against_floor(case: str, unit: str, ours: float, floor: float | None, **more: Any) -> common.Row:
+    peer, ratio = ("floor", floor / ours) if floor is not None else ("", None)
+    return common.Row(case, peer, unit, ours, floor, ratio, more)
+
+
+def measure(device: torch.device, tiny: bool, quick: bool) -> list[common.Row]:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    rows = check(device, dtype)
+    released = not tiny and not quick
+    batches = [1, 2] if tiny else [1, 8] if quick else [1, 8, 32]
+    model = make_backbone(tiny_backbone_config() if tiny else BackboneConfig.released_16b(), device, dtype)
+    rows += backbone_rows(model, batches, not tiny)
+    rows += engine_rows(model, batches, BLOCK if tiny else 256)
+    del model
+    if device.type == "cuda":
+        rows.append(common.Row("peak memory, backbone", "", "GiB", torch.cuda.max_memory_allocated() / 2**30))
+        torch.cuda.empty_cache()
+    full = (released_decoder_config(), released_vae_config(), (16384, 4096))
+    decoder = make_decoder(tiny_decoder_configs() if tiny else full, device, dtype)
+    steps = {"turbo": 8, "base": 50} if released else {"turbo": 2, "base": 2}
+    return rows + decoder_rows(decoder, 2 if tiny else 32, steps, released)
+
+
+def main(given: list[str] | None = None) -> int:
+    parser = common.arguments(
+        __doc__,
+        device={"default": "cuda", "help": "cuda, cuda:1, or with --tiny any other (default cuda)"},
+        tiny={"action": "store_true", "help": "small networks: tests the script, says nothing about speed"},
+    )
+    options = common.start(parser, given)
+    try:
+        device = torch.device(options.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError("there is no GPU here; --device cpu --tiny tests the script")
+        if device.type != "cuda" and not options.tiny:
+            raise UserError(f"the full sizes need a GPU, not {device}; allowed on it: --tiny")
+        rows = measure(device, options.tiny, options.quick)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    common.report(rows, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
