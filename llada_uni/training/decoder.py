@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from llada_uni.decoder.decode import FOLDERS
 from llada_uni.decoder.sigvq import FILE, SigVQ
 from llada_uni.errors import UserError
-from llada_uni.training.decoder_model import PRESETS, Conditioned, PlaceProbes, part_of, save_transformer_state
+from llada_uni.training.decoder_model import Conditioned, DecoderSizes, PlaceProbes, part_of, save_transformer_state
 from llada_uni.training.latents import LatentOptions, Latents, prepare
 from llada_uni.training.objective import Loss, Objective
 from llada_uni.training.processes import Processes
@@ -47,17 +47,15 @@ class FlowTimes:
 class DecoderOptions:
     """latents: the prepared pictures; clean_only: without those of low quality. batch: pictures a slot.
 
-    init: a run or model directory to go on from; without it the sizes are `preset` (world | released) with the fields of
-    `transformer` changed, and `codebook` codes. train: transformer (the code features stay as they are) | all.
+    init: a run or model directory to go on from, "" for fresh weights; its sizes must be `sizes`.
+    train: transformer (the code features stay as they are) | all.
     drop_condition: part of the pictures trained without condition. places: weight of the probes that teach a small transformer
     its places (0: none; docs/log.md). evaluate: held-out pictures.
     """
 
     latents: LatentOptions
-    preset: str = "world"
-    transformer: dict[str, Any] = field(default_factory=dict)
-    codebook: int = 64
-    init: str | None = None
+    sizes: DecoderSizes = field(default_factory=DecoderSizes)
+    init: str = ""
     train: str = "all"
     clean_only: bool = False
     batch: int = 10
@@ -66,21 +64,17 @@ class DecoderOptions:
     places: float = 0.0
     evaluate: int = 32
 
+    def build_model(self) -> Conditioned:
+        """The networks with fresh weights; also on the meta device, for counting."""
+        return Conditioned.from_sizes(self.sizes)
+
     def build(self, processes: Processes, seed: int) -> DecoderObjective:
-        """The objective; pictures are prepared when the first are asked for."""
+        """The objective; pictures are prepared when the first are asked for. UserError for an `init` of other sizes."""
         if self.train not in TRAINED:
             raise UserError(f"options.train is {self.train!r}; allowed: {', '.join(TRAINED)}")
-        return DecoderObjective(self, self.network(seed), processes)
-
-    def network(self, seed: int) -> Conditioned:
-        """What is trained: read from `init`, or fresh."""
-        if self.init is not None:
-            return Conditioned.from_pretrained(self.init)
-        if self.preset not in PRESETS:
-            raise UserError(f"options.preset is {self.preset!r}; allowed: {', '.join(PRESETS)}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return Conditioned.from_sizes({**PRESETS[self.preset], **self.transformer}, self.codebook)
+        torch.manual_seed(seed)
+        model = Conditioned.from_pretrained(self.init, self.sizes) if self.init else self.build_model()
+        return DecoderObjective(self, model, processes)
 
 
 def mixed(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
@@ -142,7 +136,7 @@ class DecoderObjective(Objective):
         return self.model.layers()
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"stage": "decoder", "transformer": plain_sizes(self.model), "codebook": self.model.sigvq.codebook_size}
+        return {"stage": "decoder", **self.model.sizes()}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         save_transformer_state(part_of(state, "model.transformer."), self.model.transformer.config, folder / FOLDERS["base"])
@@ -173,9 +167,3 @@ def open_latents(options: LatentOptions, model: Conditioned, processes: Processe
         )
     return latents
 
-
-def plain_sizes(model: Conditioned) -> dict[str, Any]:
-    """The transformer's sizes as JSON values."""
-    names = ("all_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads", "cap_feat_dim")
-    values = {name: model.transformer.config[name] for name in names}
-    return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in values.items()}

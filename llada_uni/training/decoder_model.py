@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Sizes of the transformer: the 6 B decoder (released configuration) and the shipped model's."""
 
 
+@dataclass
+class DecoderSizes:
+    """preset: world | released; transformer: fields of its config that differ; codebook: number of codes."""
+
+    preset: str = "world"
+    transformer: dict[str, Any] = field(default_factory=dict)
+    codebook: int = 64
+
+    def config(self) -> dict[str, Any]:
+        """The transformer's config; UserError for unknown names."""
+        if self.preset not in PRESETS:
+            raise UserError(f"sizes.preset is {self.preset!r}; allowed: {', '.join(PRESETS)}")
+        base = PRESETS[self.preset]
+        for name in self.transformer:
+            if name not in base:
+                raise UserError(f"sizes.transformer has no field {name!r}; allowed: {', '.join(base)}")
+        return {**base, **self.transformer}
+
+
 class Conditioned(nn.Module):
     """Codes and a noised state to a velocity. `sigvq` and `transformer` are the parts that a model directory keeps."""
 
@@ -44,21 +64,34 @@ class Conditioned(nn.Module):
         self.sigvq, self.transformer = sigvq, transformer
 
     @classmethod
-    def from_sizes(cls, config: dict[str, Any], codebook: int) -> Conditioned:
-        """Fresh weights from torch's generator. config: fields of diffusers' class; codebook: number of codes."""
-        transformer = build_transformer(config, "the decoder's sizes")
-        return cls(SigVQ(codebook, config["cap_feat_dim"]), transformer)
+    def from_sizes(cls, sizes: DecoderSizes) -> Conditioned:
+        """Fresh weights from torch's generator (none on the meta device)."""
+        config = sizes.config()
+        return cls(SigVQ(sizes.codebook, config["cap_feat_dim"]), build_transformer(config, "the decoder's sizes"))
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str]) -> Conditioned:
-        """The base decoder of a run or model directory in float32, ready to be trained further."""
+    def from_pretrained(cls, source: str | os.PathLike[str], sizes: DecoderSizes) -> Conditioned:
+        """The base decoder of a run or model directory in float32, ready to be trained further. UserError when it is not of
+        `sizes`."""
         folder = model_folder(source)
         for part in (f"image_tokenizer/{FILE}", FOLDERS["base"]):
             if not (folder / part).exists():
                 raise UserError(f"{folder} has no {part}, which the decoder starts from")
         sigvq = SigVQ.from_pretrained(folder / "image_tokenizer" / FILE, dtype=torch.float32)
         transformer = load_transformer(folder / FOLDERS["base"], dtype=torch.float32)
-        return cls(sigvq, transformer).requires_grad_(True)
+        found = cls(sigvq, transformer).requires_grad_(True)
+        with torch.device("meta"):
+            wanted = cls.from_sizes(sizes).sizes()
+        for name, value in found.sizes().items():
+            if value != wanted[name]:
+                raise UserError(f"the decoder in {folder} has {name} {value}, but the recipe's sizes say {wanted[name]}")
+        return found
+
+    def sizes(self) -> dict[str, Any]:
+        """What decides the shapes, as JSON values."""
+        names = ("all_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads", "cap_feat_dim", "axes_dims")
+        values = {name: self.transformer.config[name] for name in names} | {"codebook": self.sigvq.codebook_size}
+        return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in values.items()}
 
     def condition(self, codes: Tensor, drop: Tensor | None = None) -> Tensor:
         """Features [B, L, F] of codes int64 [B, h, w]; zeros, the negative condition, where `drop` bool [B]."""

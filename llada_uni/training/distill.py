@@ -25,8 +25,8 @@ from llada_uni.decoder.decode import FOLDERS
 from llada_uni.decoder.sampling import base_times, limited_guidance
 from llada_uni.decoder.transformer import Context, context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
-from llada_uni.training.decoder import FlowTimes, mixed, open_latents, plain_sizes, squared_error
-from llada_uni.training.decoder_model import Conditioned, part_of, save_transformer_state, transformer_layers
+from llada_uni.training.decoder import FlowTimes, mixed, open_latents, squared_error
+from llada_uni.training.decoder_model import Conditioned, DecoderSizes, part_of, save_transformer_state, transformer_layers
 from llada_uni.training.latents import LatentOptions, Latents
 from llada_uni.training.objective import Loss, Objective
 from llada_uni.training.processes import Processes
@@ -38,7 +38,8 @@ _WALK, _WALKERS = 24, 8  # steps and pictures of the teacher's walks that `evalu
 
 @dataclass
 class DistillOptions:
-    """latents: the prepared pictures; base: the run or model directory of the base decoder; batch: pictures a slot.
+    """latents: the prepared pictures; base: the run or model directory of the base decoder, of these `sizes`; batch: pictures
+    a slot.
 
     velocity: v_t is the base decoder's, "guided" with `guidance` as its sampler uses it or "plain", or that of the "data".
     epsilon: half the time step of the difference. A small one measures waves of the time embedding (their period is
@@ -47,7 +48,8 @@ class DistillOptions:
     """
 
     latents: LatentOptions
-    base: str = ""
+    base: str
+    sizes: DecoderSizes = field(default_factory=DecoderSizes)
     clean_only: bool = False
     batch: int = 10
     velocity: str = "guided"
@@ -55,13 +57,17 @@ class DistillOptions:
     epsilon: float = 0.1
     times: FlowTimes = field(default_factory=FlowTimes)
 
+    def build_model(self) -> nn.Module:
+        """Both networks with fresh weights; also on the meta device, for counting."""
+        return DistillObjective(self, Conditioned.from_sizes(self.sizes))
+
     def build(self, processes: Processes, seed: int) -> DistillObjective:
         """The objective; the student starts as a copy of the base decoder."""
         if self.velocity not in VELOCITIES:
             raise UserError(f"options.velocity is {self.velocity!r}; allowed: {', '.join(VELOCITIES)}")
         if not 0 < self.epsilon < 0.25:
             raise UserError(f"options.epsilon is {self.epsilon}; it must be above 0 and below 0.25")
-        return DistillObjective(self, Conditioned.from_pretrained(self.base), processes)
+        return DistillObjective(self, Conditioned.from_pretrained(self.base, self.sizes), processes)
 
 
 def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor, epsilon: float) -> Tensor:
@@ -161,7 +167,7 @@ class DistillObjective(Objective):
         return [*transformer_layers(self.student.transformer), *self.teacher.layers()]
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"stage": "distill", "transformer": plain_sizes(self.teacher), "codebook": self.teacher.sigvq.codebook_size}
+        return {"stage": "distill", **self.teacher.sizes()}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Writes decoder-turbo/ alone: with the head for u, without the auxiliary one. The code features are the base's."""
