@@ -34,7 +34,8 @@ def test_random_model_has_the_released_layout(tmp_path):
 
 
 def test_all_phases(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(quantized_16b, "config_of", lambda layers, quick: small_config())
+    config = small_config()
+    monkeypatch.setattr(quantized_16b, "config_of", lambda layers, quick: config)
     where, file = tmp_path / "files", tmp_path / "rows.json"
     assert quantized_16b.main(["--quick", "--dir", str(where), "--threads", "1", "--json", str(file)]) == 0
     rows = {row["case"].rsplit(",", 1)[0]: row for row in json.loads(file.read_text())["rows"]}
