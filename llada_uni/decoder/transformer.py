@@ -125,6 +125,5 @@ def _key(model: ZImageTransformer2DModel) -> str:
 
 
 def _filled(tokens: Tensor, pad: Tensor) -> Tensor:
-    # Nothing is missing as a rule; the pad token then takes part with no place, so that its gradient is nought, not absent.
     missing = -tokens.shape[1] % SEQ_MULTI_OF
-    return torch.cat([tokens, pad.expand(len(tokens), missing, -1)], 1)
+    return torch.cat([tokens, pad.expand(len(tokens), missing, -1)], 1) if missing else tokens

@@ -49,6 +49,7 @@ class DecoderOptions:
 
     init: a run or model directory to go on from, "" for fresh weights; its sizes must be `sizes`.
     train: transformer (the code features stay as they are) | all.
+    low_memory: with `init` and sharded weights, each process reads its own part only.
     drop_condition: part of the pictures trained without condition. places: weight of the probes that teach a small transformer
     its places (0: none; docs/log.md). evaluate: held-out pictures.
     """
@@ -56,6 +57,7 @@ class DecoderOptions:
     latents: LatentOptions
     sizes: DecoderSizes = field(default_factory=DecoderSizes)
     init: str = ""
+    low_memory: bool = False
     train: str = "all"
     clean_only: bool = False
     batch: int = 10
@@ -73,8 +75,8 @@ class DecoderOptions:
         if self.train not in TRAINED:
             raise UserError(f"options.train is {self.train!r}; allowed: {', '.join(TRAINED)}")
         torch.manual_seed(seed)
-        model = Conditioned.from_pretrained(self.init, self.sizes) if self.init else self.build_model()
-        return DecoderObjective(self, model, processes)
+        start = Conditioned.from_pretrained(self.init, self.sizes, self.low_memory) if self.init else self.build_model()
+        return DecoderObjective(self, start, processes)
 
 
 def mixed(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
@@ -134,6 +136,9 @@ class DecoderObjective(Objective):
 
     def shard_units(self) -> list[nn.Module]:
         return self.model.layers()
+
+    def materialise(self) -> None:
+        self.model.fill(self.options.init)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"stage": "decoder", **self.model.sizes()}

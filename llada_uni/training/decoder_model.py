@@ -8,7 +8,7 @@ B pictures, C latent channels, L = 2h * 2w condition places, F their features.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ import torch.nn.functional as F
 from diffusers import ZImageTransformer2DModel
 from torch import Tensor, nn
 
+from llada_uni.checkpoint.files import WeightFiles, check_names, check_shape, read_json
 from llada_uni.decoder.decode import FOLDERS, UPSCALE
-from llada_uni.decoder.model import build_transformer, load_transformer, released_decoder_config, save_transformer
+from llada_uni.decoder.model import build_transformer, released_decoder_config, save_transformer, to_module_name
 from llada_uni.decoder.sigvq import FILE, SigVQ
 from llada_uni.decoder.transformer import context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
+from llada_uni.training.ema import local_part
 from llada_uni.training.export import model_folder
+from llada_uni.training.sharded_load import own_rows
 
 PRESETS: dict[str, dict[str, Any]] = {
     "released": released_decoder_config(),
@@ -35,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Sizes of the transformer: the 6 B decoder (released configuration) and the shipped model's."""
+_SIZES = ("all_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads", "cap_feat_dim", "axes_dims")
 
 
 @dataclass
@@ -70,27 +74,44 @@ class Conditioned(nn.Module):
         return cls(SigVQ(sizes.codebook, config["cap_feat_dim"]), build_transformer(config, "the decoder's sizes"))
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], sizes: DecoderSizes) -> Conditioned:
+    def from_pretrained(cls, source: str | os.PathLike[str], sizes: DecoderSizes, low_memory: bool = False) -> Conditioned:
         """The base decoder of a run or model directory in float32, ready to be trained further. UserError when it is not of
-        `sizes`."""
+        `sizes`. low_memory: on the meta device, to be filled once it is sharded."""
+        with torch.device("meta"):
+            model = cls.from_sizes(sizes)
+        if not low_memory:
+            model.to_empty(device="cpu").fill(source)
+        return model
+
+    @torch.no_grad()
+    def fill(self, source: str | os.PathLike[str]) -> None:
+        """Puts the base decoder of a run or model directory into these weights; a process reads its own rows of sharded ones.
+
+        UserError when a part is missing or of other sizes.
+        """
         folder = model_folder(source)
         for part in (f"image_tokenizer/{FILE}", FOLDERS["base"]):
             if not (folder / part).exists():
                 raise UserError(f"{folder} has no {part}, which the decoder starts from")
-        sigvq = SigVQ.from_pretrained(folder / "image_tokenizer" / FILE, dtype=torch.float32)
-        transformer = load_transformer(folder / FOLDERS["base"], dtype=torch.float32)
-        found = cls(sigvq, transformer).requires_grad_(True)
-        with torch.device("meta"):
-            wanted = cls.from_sizes(sizes).sizes()
-        for name, value in found.sizes().items():
-            if value != wanted[name]:
-                raise UserError(f"the decoder in {folder} has {name} {value}, but the recipe's sizes say {wanted[name]}")
-        return found
+        weights = WeightFiles(folder / FOLDERS["base"])
+        config, wanted = read_json(folder / FOLDERS["base"] / "config.json"), self.sizes()
+        for name in wanted.keys() & config.keys() - {"cap_feat_dim"}:  # released configs leave the condition's width open
+            if config[name] != wanted[name]:
+                raise UserError(f"the decoder in {folder} has {name} {config[name]}, but the recipe's sizes say {wanted[name]}")
+        names = {to_module_name(name): name for name in weights.shapes}
+        check_names(weights.path, set(dict(self.transformer.named_parameters())), set(names))
+        for name, target in self.transformer.named_parameters():
+            check_shape(weights.path, name, tuple(target.shape), weights.shapes[names[name]])
+            _copy_own_rows(target, lambda start, stop, name=name: weights.rows(names[name], start, stop))
+        path = folder / "image_tokenizer" / FILE
+        features = SigVQ.from_pretrained(path, dtype=torch.float32).state_dict()
+        for name, target in self.sigvq.named_parameters():
+            check_shape(path, name, tuple(target.shape), tuple(features[name].shape))
+            _copy_own_rows(target, lambda start, stop, name=name: features[name][start:stop])
 
     def sizes(self) -> dict[str, Any]:
         """What decides the shapes, as JSON values."""
-        names = ("all_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads", "cap_feat_dim", "axes_dims")
-        values = {name: self.transformer.config[name] for name in names} | {"codebook": self.sigvq.codebook_size}
+        values = {name: self.transformer.config[name] for name in _SIZES} | {"codebook": self.sigvq.codebook_size}
         return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in values.items()}
 
     def condition(self, codes: Tensor, drop: Tensor | None = None) -> Tensor:
@@ -107,6 +128,13 @@ class Conditioned(nn.Module):
     def layers(self) -> list[nn.Module]:
         """What is sharded one by one."""
         return transformer_layers(self.transformer)
+
+
+def _copy_own_rows(target: Tensor, rows: Callable[[int, int], Tensor]) -> None:
+    """Fills what this process holds of `target` with rows(start, stop) of the whole."""
+    start, stop = own_rows(target)
+    if stop > start:
+        local_part(target).copy_(rows(start, stop))
 
 
 def transformer_layers(model: ZImageTransformer2DModel) -> list[nn.Module]:

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from llada_uni.decoder.decode import FOLDERS
 from llada_uni.decoder.sampling import base_times, limited_guidance
-from llada_uni.decoder.transformer import Context, context_of, to_dtype_of, velocity
+from llada_uni.decoder.transformer import Context, context_of, head_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
 from llada_uni.training.decoder import FlowTimes, mixed, open_latents, squared_error
 from llada_uni.training.decoder_model import Conditioned, DecoderSizes, part_of, save_transformer_state, transformer_layers
+from llada_uni.training.ema import local_part
 from llada_uni.training.latents import LatentOptions, Latents
 from llada_uni.training.objective import Loss, Objective
 from llada_uni.training.processes import Processes
@@ -39,7 +40,7 @@ _WALK, _WALKERS = 24, 8  # steps and pictures of the teacher's walks that `evalu
 @dataclass
 class DistillOptions:
     """latents: the prepared pictures; base: the run or model directory of the base decoder, of these `sizes`; batch: pictures
-    a slot.
+    a slot; low_memory: with sharded weights, each process reads its own part only.
 
     velocity: v_t is the base decoder's, "guided" with `guidance` as its sampler uses it or "plain", or that of the "data".
     epsilon: half the time step of the difference. A small one measures waves of the time embedding (their period is
@@ -50,6 +51,7 @@ class DistillOptions:
     latents: LatentOptions
     base: str
     sizes: DecoderSizes = field(default_factory=DecoderSizes)
+    low_memory: bool = False
     clean_only: bool = False
     batch: int = 10
     velocity: str = "guided"
@@ -67,7 +69,7 @@ class DistillOptions:
             raise UserError(f"options.velocity is {self.velocity!r}; allowed: {', '.join(VELOCITIES)}")
         if not 0 < self.epsilon < 0.25:
             raise UserError(f"options.epsilon is {self.epsilon}; it must be above 0 and below 0.25")
-        return DistillObjective(self, Conditioned.from_pretrained(self.base, self.sizes), processes)
+        return DistillObjective(self, Conditioned.from_pretrained(self.base, self.sizes, self.low_memory), processes)
 
 
 def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor, epsilon: float) -> Tensor:
@@ -90,6 +92,12 @@ def consistency_losses(u: Tensor, v: Tensor, v_t: Tensor, derivative: Tensor, t:
     """|u - v_t - (1 - t) du/dt|^2 and |v - v_t|^2, the mean of each sample: [B, ...] -> [B], [B]; t [B]."""
     left = (1 - t).view(-1, *[1] * (u.dim() - 1))
     return squared_error(u, (v_t + left * derivative).detach()), squared_error(v, v_t.detach())
+
+
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Into a module of the same kind, sharded likewise or not at all."""
+    for value, place in zip(source.parameters(), target.parameters(), strict=True):
+        local_part(place).copy_(local_part(value))
 
 
 class DistillObjective(Objective):
@@ -165,6 +173,12 @@ class DistillObjective(Objective):
 
     def shard_units(self) -> list[nn.Module]:
         return [*transformer_layers(self.student.transformer), *self.teacher.layers()]
+
+    @torch.no_grad()
+    def materialise(self) -> None:
+        self.teacher.fill(self.options.base)
+        copy_weights(self.teacher.transformer, self.student.transformer)
+        copy_weights(head_of(self.student.transformer), self.student.auxiliary)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"stage": "distill", **self.teacher.sizes()}
