@@ -12,7 +12,7 @@
     python scripts/lora_world.py measure models/world runs/world/lora-model
 
 What flows through: scenes -> samples in the user's words -> JSONL and PNG files; a model directory -> answers -> the world's
-checker -> shares right. Tests use concepts, and for the zorp a cell, that no training picture of the user has.
+checker -> shares right. In tests all other things are of the 20 concepts that none of the user's pictures shows.
 """
 
 from __future__ import annotations
@@ -38,18 +38,17 @@ ZORP = Thing("cat", "3d")
 RETRO_STYLE, RETRO_GROUND = "flat", "yellow"
 _NAMES = random.Random(7).sample([name for name in CONCEPTS if name != ZORP.concept], len(CONCEPTS) - 1)
 SHOWN, UNSEEN = tuple(_NAMES[:20]), tuple(_NAMES[20:])
-SHOWN_CELLS, UNSEEN_CELL = (0, 1, 2), 3
 
 
 class Samples:
-    """Draws samples with other things from `names`, and zorps in `cells`."""
+    """Draws samples with things from `names` beside the zorp. plain: drawing is asked for in the world's own words instead."""
 
-    def __init__(self, rng: random.Random, names: tuple[str, ...], cells: tuple[int, ...]) -> None:
-        self.rng, self.names, self.cells = rng, names, cells
+    def __init__(self, rng: random.Random, names: tuple[str, ...], plain: bool = False) -> None:
+        self.rng, self.names, self.plain = rng, names, plain
 
     def _zorp_scene(self, others: int) -> tuple[Scene, int]:
         """A scene with one zorp and its cell."""
-        cell = self.rng.choice(self.cells)
+        cell = self.rng.randrange(4)
         scene = self._scene([cell], [ZORP])
         free = self.rng.sample([i for i in range(4) if i != cell], others)
         for place, name in zip(free, self.rng.sample(self.names, others), strict=True):
@@ -73,7 +72,8 @@ class Samples:
     def zorp_draw(self) -> Sample:
         scene, _ = self._zorp_scene(self.rng.choice((0, 1, 1, 2)))
         with_places, ground = self.rng.random() < 0.7, scene.background[0] if self.rng.random() < 0.6 else None
-        named = [("zorp" if thing == ZORP else f"{thing.style} {thing.concept}", cell) for cell, thing in scene.things()]
+        new = None if self.plain else ZORP
+        named = [("zorp" if thing == new else f"{thing.style} {thing.concept}", cell) for cell, thing in scene.things()]
         objects = [wanted(t.concept, t.style, cell if with_places else None) for cell, t in scene.things()]
         turn = Turn("user", [self._prompt(named, with_places, ground)])
         return Sample("t2i", "zorp", [turn], [scene], {"objects": objects, "background": ground})
@@ -106,9 +106,10 @@ class Samples:
 
     def retro_draw(self) -> Sample:
         scene, with_places = self._retro_scene(), self.rng.random() < 0.7
-        named = [(f"retro {thing.concept}", cell) for cell, thing in scene.things()]
+        style, ground = (RETRO_STYLE, RETRO_GROUND) if self.plain else ("retro", None)
+        named = [(f"{style} {thing.concept}", cell) for cell, thing in scene.things()]
         objects = [wanted(t.concept, t.style, cell if with_places else None) for cell, t in scene.things()]
-        turn = Turn("user", [self._prompt(named, with_places, None)])
+        turn = Turn("user", [self._prompt(named, with_places, ground)])
         return Sample("t2i", "retro", [turn], [scene], {"objects": objects, "background": RETRO_GROUND})
 
     def retro_edit(self) -> Sample:
@@ -126,7 +127,7 @@ class Samples:
 
 KINDS: dict[str, tuple[int, Callable]] = {
     "zorp draw": (140, ask_t2i),
-    "zorp read": (80, ask_understand),
+    "zorp read": (140, ask_understand),
     "zorp edit": (60, ask_edit),
     "retro draw": (140, ask_t2i),
     "retro edit": (80, ask_edit),
@@ -136,7 +137,7 @@ KINDS: dict[str, tuple[int, Callable]] = {
 
 def write_data(out: Path, seed: int) -> None:
     """records.jsonl and pictures/ of KINDS' numbers, in the format of docs/data.md."""
-    samples = Samples(random.Random(seed), SHOWN, SHOWN_CELLS)
+    samples = Samples(random.Random(seed), SHOWN)
     pictures: dict[Scene, str] = {}
     lines = []
 
@@ -160,19 +161,30 @@ def write_data(out: Path, seed: int) -> None:
     print(f"{out}: {len(lines)} records, {len(pictures)} pictures")
 
 
-def measure(folder: str, count: int, old: int, seed: int) -> dict[str, tuple[float, int]]:
-    """Share right (exact) of each new kind on unseen concepts and cells, and of the old suites on held-out scenes."""
-    model = UniModel.from_pretrained(folder, device="cpu")
+def new_score(model: UniModel, kind: str, count: int, seed: int) -> float:
+    """Share right (exact) of a new kind, or of "KIND in known words", with unseen concepts."""
     context = Context(model, Checker(size=128), DEFAULT_SETTINGS)
-    found: dict[str, tuple[float, int]] = {}
-    for kind, (_, ask) in KINDS.items():
-        samples = Samples(random.Random(f"{kind}/{seed}"), UNSEEN, (UNSEEN_CELL,))
-        scores = [ask(context, samples.of(kind), seed + i).scores["exact"] for i in range(count)]
-        found[kind] = (sum(scores) / count, count)
-    if old:
-        report = run_suites(model, ["t2i", "understand", "edit"], old, seed, "heldout")
-        found |= {f"old {suite}": (row["overall"], row["n"]) for suite, row in report["suites"].items()}
-    return found
+    kind, known, _ = kind.partition(" in known words")
+    samples, ask = Samples(random.Random(f"{kind}/{seed}"), UNSEEN, plain=bool(known)), KINDS[kind][1]
+    return sum(ask(context, samples.of(kind), seed + i).scores["exact"] for i in range(count)) / count
+
+
+def old_score(model: UniModel, suite: str, count: int, seed: int) -> float:
+    """The headline of a suite on held-out scenes, as `llada-uni eval` gives it."""
+    return run_suites(model, [suite], count, seed, "heldout")["suites"][suite]["overall"]
+
+
+def measure(folders: list[str], count: int, old: int, seed: int) -> None:
+    """Prints a row for each new kind and each old suite: the models in the order given, with 95 % intervals."""
+    models = [UniModel.from_pretrained(folder, device="cpu") for folder in folders]
+    kinds = [*KINDS, "zorp draw in known words", "retro draw in known words"]
+    asked = [(kind, count, new_score, kind) for kind in kinds]
+    asked += [(f"old {suite}", old, old_score, suite) for suite in ("t2i", "understand", "edit") if old]
+    for name, n, score, what in asked:
+        shares = [score(model, what, n, seed) for model in models]
+        intervals = [wilson(share * n, n) for share in shares]
+        cells = [f"{share:.2f} [{low:.2f}, {high:.2f}]" for share, (low, high) in zip(shares, intervals, strict=True)]
+        print(f"{name:26} n {n:4}  {'  ->  '.join(cells)}", flush=True)
 
 
 def main() -> None:
@@ -191,13 +203,7 @@ def main() -> None:
     if args.command == "data":
         write_data(args.out, args.seed)
         return
-    rows = {folder: measure(folder, args.count, args.old, args.seed) for folder in args.models}
-    for name, (_, count) in next(iter(rows.values())).items():
-        shares = []
-        for row in rows.values():
-            low, high = wilson(row[name][0] * count, count)
-            shares.append(f"{row[name][0]:.2f} [{low:.2f}, {high:.2f}]")
-        print(f"{name:16} n {count:4}  " + "  ->  ".join(shares), flush=True)
+    measure(args.models, args.count, args.old, args.seed)
 
 
 if __name__ == "__main__":

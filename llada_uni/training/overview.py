@@ -24,13 +24,14 @@ _TRAINED_BYTES, _FROZEN_BYTES = 16, 4
 
 def overview(recipe: Recipe) -> str:
     """Several lines: parameters, memory of the weights, what one slot holds and how many slots a step has."""
-    lines = []
     if hasattr(recipe.options, "build_model"):
         with torch.device("meta"):
             model = recipe.options.build_model()
-        lines = _size_lines(model)
-        if sum(weight.numel() for weight in model.parameters()) > LARGEST:
-            return "\n".join([*lines, _step_line(recipe)])
+        parameters = _count(model.parameters())
+        if parameters > LARGEST:
+            gigabytes = parameters * _TRAINED_BYTES / 1e9
+            size = f"parameters: {parameters:,}; {gigabytes:.0f} GB with gradients and optimizer if all are trained (float32)"
+            return f"{size}\n{_step_line(recipe)}"
     objective = recipe.options.build(Processes(), recipe.seed)
     if any(weight.is_meta for weight in objective.parameters()):
         return "\n".join([*_size_lines(objective), _step_line(recipe)])
