@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.prompts import UNCONDITION, PromptFormat, Turn
 from llada_uni.text import TextTokenizer, train_tokenizer
-from llada_uni.training.batches import CODE, CONTEXT, TEXT
 from llada_uni.training.images import to_images
 from llada_uni.training.loop import save_atomic
 from llada_uni.training.tokenizer import SIDE, TokenizerObjective

@@ -18,21 +18,24 @@ from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.files import WeightFiles
 from llada_uni.checkpoint.layout import Place, places
 from llada_uni.checkpoint.load import backbone_folder, open_weights
+from llada_uni.config import BackboneConfig
 from llada_uni.training.ema import local_part
 
 
 @torch.no_grad()
-def load_sharded_backbone(model: Backbone, folder: str | os.PathLike[str]) -> int:
+def load_sharded_backbone(model: Backbone, folder: str | os.PathLike[str], config: BackboneConfig | None = None) -> int:
     """Fills `model`, sharded or whole, from a model directory in either layout; returns the bytes this process read.
 
-    Values are converted to the dtype the weights have. UserError as for `load_backbone`.
+    Values are converted to the dtype the weights have. config: of the directory, where its vocabulary is smaller: the rows
+    that it lacks are left as they are. UserError as for `load_backbone`.
     """
-    weights, layout = open_weights(backbone_folder(folder), model.config)
+    config = config or model.config
+    weights, layout = open_weights(backbone_folder(folder), config)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     count = 0
-    for place in places(model.config):
+    for place in places(config):
         target = tensors[place.name]
-        start, stop = own_rows(target)
+        start, stop = (min(row, place.shape[0]) for row in own_rows(target))
         part = local_part(target)
         for offset, rows in _pieces(weights, place, start, stop, one_by_one=layout == "released" and place.stacked):
             part[offset : offset + len(rows)].copy_(rows)

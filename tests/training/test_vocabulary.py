@@ -11,7 +11,7 @@ import torch
 from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.load import save_backbone
 from llada_uni.errors import UserError
-from llada_uni.training.vocabulary import extend_rows, fill_backbone, read_config
+from llada_uni.training.vocabulary import fill_backbone, read_config
 from tests.backbone.helpers import small_config
 
 
@@ -35,15 +35,6 @@ def _filled(config, init, seed=0) -> Backbone:
     model.to_empty(device="cpu")
     fill_backbone(model, init, seed)
     return model
-
-
-def test_rows_are_added_at_the_end():
-    old = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).half()
-    new = extend_rows(old, 4000, 0.5, torch.Generator().manual_seed(1))
-    assert new.dtype == torch.float16 and torch.equal(new[:5], old)
-    assert float(new[5:].float().std()) == pytest.approx(0.5, rel=0.03)
-    with pytest.raises(UserError, match="5 rows, more than the 4"):
-        extend_rows(old, 4, 0.5, torch.Generator())
 
 
 def test_a_text_only_checkpoint_is_extended(text_only):
@@ -78,5 +69,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(text_only, tmp_path):
     save_backbone(Backbone(small_config()), tmp_path / "model")
     with pytest.raises(UserError, match="start at 24; the data has 30"):
         read_config(tmp_path / "model", 80, 30)
+    with pytest.raises(UserError, match="40 tokens; the network to be trained has only 30"):
+        _filled(small_config(vocab_size=30), tmp_path / "model")
     with pytest.raises(UserError, match="gate_proj"):
         _filled(dataclasses.replace(small_config(), moe_intermediate_size=6), tmp_path / "model")
