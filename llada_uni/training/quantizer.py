@@ -210,7 +210,6 @@ class QuantizerObjective(Objective):
         }
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """image_tokenizer/ of the model directory; reader/: the language model, with which the codes can be measured."""
+        """image_tokenizer/ of the model directory; the language model stays in the run's checkpoints."""
         settings = preprocessing(self.options.vision, self.options.pictures.side)
         save_image_tokenizer(folder / "image_tokenizer", state, settings, self.options.vision, self.options.book)
-        self.reader.load_state_dict({n.removeprefix("reader."): t for n, t in state.items() if n.startswith("reader.")})
