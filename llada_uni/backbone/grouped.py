@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -22,9 +23,11 @@ class Segments(NamedTuple):
     inverse: Tensor  # [M]: pair p stands in sorted row inverse[p]
     token: Tensor  # [M]: the token of sorted row r
     ends: Tensor  # [E] int32: first row after each expert's rows
-    busy: (
-        list[tuple[int, int, int]] | None
-    )  # (expert, first row, row after the last) of experts with work; CPU only
+
+    @property
+    def busy(self) -> list[tuple[int, int, int]] | None:
+        """(expert, first row, row after the last) of the experts with work; None on a GPU, which would have to wait."""
+        return None if self.ends.is_cuda else _busy(self.ends)
 
 
 def sort_by_expert(experts: Tensor, count: int) -> Segments:
@@ -35,12 +38,12 @@ def sort_by_expert(experts: Tensor, count: int) -> Segments:
     inverse[order] = torch.arange(order.numel(), device=order.device)
     token = torch.div(order, experts.shape[1], rounding_mode="floor")
     ends = torch.bincount(flat, minlength=count).cumsum(0).to(torch.int32)
-    busy = None
-    if not experts.is_cuda:
-        listed = ends.tolist()
-        starts = [0, *listed[:-1]]
-        busy = [(e, a, b) for e, (a, b) in enumerate(zip(starts, listed, strict=True)) if b > a]
-    return Segments(order, inverse, token, ends, busy)
+    return Segments(order, inverse, token, ends)
+
+
+def _busy(ends: Tensor) -> list[tuple[int, int, int]]:
+    listed = ends.tolist()
+    return [(e, a, b) for e, (a, b) in enumerate(zip([0, *listed[:-1]], listed, strict=True)) if b > a]
 
 
 class _Dispatch(torch.autograd.Function):
@@ -113,12 +116,21 @@ class _GroupedLinear(torch.autograd.Function):
 def grouped_linear(rows: Tensor, weight: Tensor, segments: Segments) -> Tensor:
     """Each expert's rows [M, I] times its own weight [E, O, I], transposed -> [M, O].
 
-    On a GPU in bfloat16 this is one kernel call; elsewhere a loop over the experts that have rows.
+    One call of torch where it has a kernel for it; elsewhere a loop over the experts that have rows.
     """
-    if segments.busy is not None:
-        return _GroupedLinear.apply(rows, weight, segments.busy)
-    if rows.dtype == torch.bfloat16 and hasattr(torch, "_grouped_mm"):
-        return torch._grouped_mm(rows, weight.transpose(1, 2), offs=segments.ends)
-    ends = segments.ends.tolist()
-    busy = [(e, a, b) for e, (a, b) in enumerate(zip([0, *ends[:-1]], ends, strict=True)) if b > a]
-    return _GroupedLinear.apply(rows, weight, busy)
+    if _has_kernel(rows, weight):
+        return F.grouped_mm(rows, weight.transpose(1, 2), offs=segments.ends)
+    return _GroupedLinear.apply(rows, weight, _busy(segments.ends))
+
+
+def _has_kernel(rows: Tensor, weight: Tensor) -> bool:
+    """Whether `grouped_mm` takes these: bfloat16 on a GPU; on a CPU also float32, but not with gradients.
+
+    It wants rows that start at multiples of 16 bytes.
+    """
+    if any(width * rows.element_size() % 16 for width in weight.shape[1:]) or rows.dtype != weight.dtype:
+        return False
+    if rows.is_cuda:
+        return rows.dtype == torch.bfloat16
+    learns = torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad)
+    return rows.dtype in (torch.float32, torch.bfloat16) and not learns
