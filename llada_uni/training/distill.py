@@ -34,6 +34,7 @@ from llada_uni.training.processes import Processes
 from llada_uni.training.second_head import TwoHeads
 
 VELOCITIES = ("guided", "plain", "data")
+_SMALLEST = 1e-4  # time left that the step of the difference goes by at least: float32 tells times near 1 apart by 6e-8
 _WALK, _WALKERS = 24, 8  # steps and pictures of the teacher's walks that `evaluate` compares with
 
 
@@ -43,9 +44,9 @@ class DistillOptions:
     a slot; low_memory: with sharded weights, each process reads its own part only.
 
     velocity: v_t is the base decoder's, "guided" with `guidance` as its sampler uses it or "plain", or that of the "data".
-    epsilon: half the time step of the difference. A small one measures waves of the time embedding (their period is
-    2 pi / t_scale = 0.006), which are no part of the flow, and as targets they grow: at 0.01 training diverges, at 0.1, with an
-    error of second order in it, it is steady (docs/log.md).
+    epsilon: half the step of the difference, as a part of the time left, 1 - t. The target holds (1 - t) du/dt, so errors of u
+    enter it 1 / (2 epsilon) times, at every t alike: with much less than 0.1 training diverges, because the waves of the time
+    embedding (their period is 2 pi / t_scale = 0.006) grow as targets of themselves (docs/log.md).
     """
 
     latents: LatentOptions
@@ -72,20 +73,19 @@ class DistillOptions:
         return DistillObjective(self, Conditioned.from_pretrained(self.base, self.sizes, self.low_memory), processes)
 
 
-def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor, epsilon: float) -> Tensor:
-    """du/dt at (x, t) along the direction (v, 1), by a central difference; its error is of second order in `epsilon`.
+def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor, step: Tensor) -> Tensor:
+    """du/dt at (x, t) along the direction (v, 1), by a central difference; its error is of second order in `step`.
 
-    u(x [2B, ...], t [2B]) evaluates both ends at once; x, v [B, ...], t [B]. No gradient flows. Nearer to 0 or 1 than
-    epsilon the difference is centred where both its ends still have times from 0 to 1, moved along the path (an error of
-    first order there; at the data end (1 - t) makes it small).
+    u(x [2B, ...], t [2B]) evaluates both ends at once; x, v [B, ...]; t and step [B], step up to 1/2. No gradient flows.
+    Where t - step or t + step would leave 0..1, the difference is centred as much further inside, moved there along the path
+    (an error of first order there).
     """
     with torch.no_grad():
-        centre = t.clamp(epsilon, 1 - epsilon)
+        centre = torch.maximum(torch.minimum(t, 1 - step), step)
         wide = (-1, *[1] * (x.dim() - 1))
-        x = x + (centre - t).view(wide) * v
-        points = torch.cat([x + epsilon * v, x - epsilon * v])
-        ahead, behind = u(points, torch.cat([centre + epsilon, centre - epsilon])).chunk(2)
-        return (ahead - behind) / (2 * epsilon)
+        moved, reach = x + (centre - t).view(wide) * v, step.view(wide) * v
+        ahead, behind = u(torch.cat([moved + reach, moved - reach]), torch.cat([centre + step, centre - step])).chunk(2)
+        return (ahead - behind) / (2 * step).view(wide)
 
 
 def consistency_losses(u: Tensor, v: Tensor, v_t: Tensor, derivative: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +127,8 @@ class DistillObjective(Objective):
         context = context_of(self.student.transformer, condition, size)
         u, v = self.student(x, t, context)
         both = context.detach().repeat(2)
-        derivative = path_derivative(lambda x, t: self.student(x, t, both)[0], x, t, v_t, self.options.epsilon)
+        step_of = self.options.epsilon * (1 - t).clamp_min(_SMALLEST)
+        derivative = path_derivative(lambda x, t: self.student(x, t, both)[0], x, t, v_t, step_of)
         average, instant = (part.sum() for part in consistency_losses(u, v, v_t, derivative, t))
         count = len(x1)
         numbers = {"average": (average.item(), count), "instant": (instant.item(), count)}
