@@ -258,9 +258,3 @@ class Trainer:
             except OSError as error:
                 raise UserError(f"{self.out / 'model'} could not be written: {error}; the last checkpoint is intact") from error
         self.processes.barrier()
-
-
-def save_atomic(state: dict, path: Path) -> None:  # for training/records.py, until it is replaced
-    """Writes a torch file atomically."""
-    with atomic_file(path) as temporary:
-        torch.save(state, temporary)
