@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint eval world-model clean help
+.PHONY: demo test test-all smoke eval world-model clean help
 
 help:  ## what can be made here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -19,13 +19,19 @@ demo: $(STAMP)  ## draw, answer, edit and tell a story with the shipped model; w
 
 test: $(STAMP)  ## lint and the whole test suite
 	$(BIN)/ruff check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(STAMP)  ## the same with short trainings, launchers and benchmarks (Ray is used where it is installed)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+smoke: $(STAMP)  ## train every stage for seconds, then run every task on what comes out
+	bash scripts/smoke.sh
 
 eval: $(STAMP)  ## score the shipped model on held-out scenes with the checker
 	$(BIN)/llada-uni eval --suite all --limit 200 --split heldout --json out/eval.json --html out/eval
 
 world-model: $(STAMP)  ## train the shipped model again from the art alone (hours on two cores)
-	bash scripts/train_world_model.sh
+	bash scripts/pipeline.sh world models/world-new
 
 clean:  ## remove the environment and everything that was written by runs
 	rm -rf $(VENV) out runs build *.egg-info
