@@ -152,7 +152,8 @@ class BatchEngine:
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
-        wanted: list[int] = []  # places of the stream that get logits: open ones, branch by branch
+        drafted: list[int] = []  # indices of the open places in the stream, branch by branch
+        finished: list[int] = []  # those of places that become final and whose likeliest token SPRINT will ask for
         for stream in streams:
             stream.prune()
             for branch in stream.branches:
@@ -160,29 +161,26 @@ class BatchEngine:
                 offset = len(tokens) - places.start
                 cache = branch.cache if branch.pruned is None else branch.pruned
                 spans.append(Span(cache, len(tokens), offset + places.stop, tuple(offset + end for end in ends)))
-                wanted += [offset + column - branch.shift for column in stream.places]
+                drafted += [offset + column - branch.shift for column in stream.places]
+                if branch.confidence is not None:
+                    finished += range(offset + places.start, offset + stream.prefix(branch))
                 tokens += ids
                 positions += places
         device = self.model.lm_head.weight.device
         packed = torch.tensor([tokens, positions], device=device)
-        hidden = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans))[0]  # [N, D]
-        self._commit(streams, spans, hidden)
-        open_states = hidden.index_select(0, torch.tensor(wanted, device=device))
-        return self._choose(streams, self._logits(streams, open_states))
+        wanted = torch.tensor(drafted + finished, device=device)
+        states = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans), wanted)
+        self._commit(streams, states[len(drafted) :])
+        return self._choose(streams, self._logits(streams, states[: len(drafted)]))
 
-    def _commit(self, streams: list[Stream], spans: list[Span], hidden: Tensor) -> None:
-        """Keep what is final after a forward."""
-        remaining = iter(spans)
+    def _commit(self, streams: list[Stream], finished: Tensor) -> None:
+        """Keep what is final after a forward; finished [F, D]: states of the places SPRINT will ask for, in order."""
+        parts = finished.split(HEAD_PLACES) if len(finished) else ()
+        confidence = torch.cat([finished.new_empty(0), *(likeliest(self.model.logits(part)) for part in parts)])
         for stream in streams:
-            own = [next(remaining) for _ in stream.branches]
-            for branch, span in zip(stream.branches, own, strict=True):
-                if branch.pruned is None and branch.confidence is not None:
-                    last = stream.prefix(branch)
-                    first = branch.cache.length - (span.stop - span.start)
-                    states = hidden[span.start : span.start + last - first]
-                    for begin in range(0, len(states), HEAD_PLACES):
-                        part = likeliest(self.model.logits(states[begin : begin + HEAD_PLACES]))
-                        branch.confidence[first + begin : first + begin + len(part)] = part
+            for branch in stream.branches:
+                if branch.confidence is not None:
+                    confidence = branch.take_confidence(confidence, stream.prefix(branch))
             first_forward = stream.result.evaluations == 0
             stream.commit()
             if first_forward:

@@ -54,7 +54,7 @@ class PrefixCache:
             branch.cache.keys[:, :, :, begin:end] = entry.keys
             branch.cache.values[:, :, :, begin:end] = entry.values
             if branch.confidence is not None:
-                branch.confidence[begin:end] = entry.confidence
+                branch.take_confidence(entry.confidence, end)
             branch.cache.advance(end - begin)
             parent = entry.number
             used.append(key)

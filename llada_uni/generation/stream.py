@@ -25,7 +25,7 @@ class Branch:
     """One prompt of a generation and what is known of its sequence.
 
     cache: final keys and values, from its first token on. confidence: for SPRINT, the probability of the likeliest
-    token at those places. pruned: what the steps of the present block see of the prefix; None in its first one.
+    token at the first `measured` of those places. pruned: what the steps of the present block see of the prefix; None in its first one.
     """
 
     def __init__(self, model: Backbone, task: Task, index: int, prunes: bool) -> None:
@@ -35,7 +35,15 @@ class Branch:
         self.cache = KeyValueCache(model.config, 1, capacity, weight.device, weight.dtype)
         wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
         self.confidence = torch.empty(capacity, device=weight.device, dtype=wide) if prunes else None
+        self.measured = 0
         self.pruned: PrunedCache | None = None
+
+    def take_confidence(self, numbers: Tensor, length: int) -> Tensor:
+        """Take the first of these for the places up to `length` that have none; returns the rest."""
+        new = length - self.measured
+        self.confidence[self.measured : length] = numbers[:new]
+        self.measured = length
+        return numbers[new:]
 
     def prune(self, answer: Sequence[int], sprint: Sprint, first_code: int, room: int) -> None:
         """Choose what later steps see of the committed places (SPRINT)."""
