@@ -164,7 +164,8 @@ class QuantizerObjective(Objective):
         rights = right_pairs(logits.detach(), pairs)
         for name, wanted in (("right_codes", True), ("right_features", False)):
             chosen = [r for right, is_code in zip(rights, from_codes.tolist(), strict=True) if is_code == wanted for r in right]
-            numbers[name] = (float(sum(chosen)), float(len(chosen)))
+            if chosen:
+                numbers[name] = (float(sum(chosen)), float(len(chosen)))
         return Loss(total, float(len(targets)), numbers)
 
     def after_step(self, step: int) -> dict[str, float]:
