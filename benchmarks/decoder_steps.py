@@ -113,7 +113,7 @@ def main(given: list[str] | None = None) -> int:
     parser = arguments(
         __doc__,
         model={"help": "model directory (default: the shipped one)"},
-        limit={"type": int, "default": 60, "help": "pictures (default 60; quick: 4)"},
+        limit={"type": int, "default": 60, "help": "pictures (default 60)"},
         turbo={"nargs": "*", "default": [], "metavar": "NAME=FOLDER", "help": "further turbo decoders"},
     )
     options = start(parser, given)
@@ -123,7 +123,7 @@ def main(given: list[str] | None = None) -> int:
         for entry in options.turbo:
             name, _, folder = entry.partition("=")
             turbos[name] = Path(folder)
-        report(compare(model, turbos, 4 if options.quick else options.limit, options.quick), options.json)
+        report(compare(model, turbos, options.limit, options.quick), options.json)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import common
+from benchmarks.quantized_16b import step_of
 from llada_uni.backbone import Backbone
-from llada_uni.backbone.cache import KeyValueCache
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import build_transformer, build_vae, released_decoder_config, released_vae_config
@@ -122,23 +122,6 @@ def check(device: torch.device, dtype: torch.dtype) -> list[common.Row]:
 # --- backbone ---
 
 
-def step_of(model: Backbone, batch: int) -> Callable[[], Tensor]:
-    """One step of `batch` sequences: 32 open places behind a cached prefix, logits of all of them."""
-    weight = model.lm_head.weight
-    draw = torch.Generator().manual_seed(batch)
-    ids = torch.randint(0, common.mask_of(model), (batch, PREFIX + BLOCK), generator=draw).to(weight.device)
-    cache = KeyValueCache(model.config, batch, PREFIX + BLOCK, weight.device, weight.dtype)
-    model.hidden(ids[:, :PREFIX], cache=cache)
-    places = torch.arange(PREFIX, PREFIX + BLOCK, device=weight.device)[None]
-
-    def step() -> Tensor:
-        hidden = model.hidden(ids[:, PREFIX:], position_ids=places, cache=cache)
-        cache.truncate(PREFIX)
-        return model.logits(hidden).argmax(-1)
-
-    return step
-
-
 def captured(step: Callable[[], Tensor]) -> Callable[[], Any] | None:
     """The step as a CUDA graph; None where something in it waits for the host."""
     side = torch.cuda.Stream()
@@ -162,7 +145,7 @@ def backbone_rows(model: Backbone, batches: list[int], released: bool) -> list[c
     rows: list[common.Row] = []
     for batch in batches:
         common.progress(f"steps at batch {batch}")
-        step = step_of(model, batch)
+        step = step_of(model, batch, PREFIX, BLOCK)
         ways = {"eager": step}
         if model.lm_head.weight.is_cuda and (graph := captured(step)) is not None:
             ways["CUDA graph"] = graph

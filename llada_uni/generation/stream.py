@@ -25,7 +25,8 @@ class Branch:
     """One prompt of a generation and what is known of its sequence.
 
     cache: final keys and values, from its first token on. confidence: for SPRINT, the probability of the likeliest
-    token at the first `measured` of those places. pruned: what the steps of the present block see of the prefix; None in its first one.
+    token at the first `measured` of those places. pruned: what the steps of the present block see of the prefix;
+    None in its first one.
     """
 
     def __init__(self, model: Backbone, task: Task, index: int, prunes: bool) -> None:

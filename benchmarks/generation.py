@@ -1,0 +1,178 @@
+"""One generation after another: our engine, plain and with SPRINT, against the recomputing loop and diffusers' pipeline.
+
+    python -m benchmarks.generation [--quick] [--json FILE] [--threads N]
+
+Middle-size backbone with random weights (greedy, the same tokens must come out of all sides): text of 512 tokens behind
+prefixes of 128, 1024 and 4096, and an image of 1024 codes with guidance. Random weights are never sure, so a block takes
+all its steps. The recomputing loop is the oracle, which is the released algorithm; diffusers' pipeline has no guidance,
+so ours is built into the model it calls (see `peers`). Then the shipped model with real prompts: thoughts and pictures.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from benchmarks import common
+from benchmarks.common import PeakMemory, Row
+from benchmarks.peers import pipeline_tokens
+from llada_uni.backbone import Backbone
+from llada_uni.generation import engine, oracle
+from llada_uni.generation.settings import Generation, Guidance, Settings, Sprint
+
+SPRINT = Sprint(r_text=1.0, r_img=0.8)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to generate. prompts: with their branches of guidance; repeats: alternating runs."""
+
+    name: str
+    settings: Settings
+    prompts: Sequence[tuple[list[int], dict[str, list[int]] | None]]
+    repeats: int = 1
+
+    def generations(self, generate: Callable[..., Generation], model: Backbone, settings: Settings) -> list[Generation]:
+        return [generate(model, prompt, settings, branches) for prompt, branches in self.prompts]
+
+
+@dataclass
+class Side:
+    """A way to generate a case: keeps its latest results, and the most memory a run took."""
+
+    run: Callable[[], list[Any]]
+    results: list[Any] = field(default_factory=list)
+    peak: int = 0
+
+    def __call__(self) -> None:
+        with PeakMemory() as memory:
+            self.results = self.run()
+        self.peak = max(self.peak, memory.bytes)
+
+
+def text_case(model: Backbone, prefix: int, tokens: int, repeats: int) -> Case:
+    """Text of 4 steps a block. The mask is none of the allowed ids, because the pipeline would choose it."""
+    mask = common.mask_of(model)
+    settings = Settings(mask_id=mask, steps=4, gen_length=tokens, allowed=range(mask))
+    return Case(f"text {tokens}, prefix {prefix}", settings, [(common.random_prompt(model, prefix, 1), None)], repeats)
+
+
+def image_case(model: Backbone, codes: int) -> Case:
+    """An image with simple guidance, 8 steps a block, behind a prompt that ends at a border."""
+    config = model.config
+    settings = Settings(
+        mask_id=common.mask_of(model),
+        steps=8,
+        gen_length=codes,
+        allowed=range(config.image_token_offset, config.vocab_size),
+        guidance=Guidance.simple(2.0),
+    )
+    branches = {"uncond": common.random_prompt(model, 44, 2)}
+    return Case(f"image {codes}, guided", settings, [(common.random_prompt(model, 64, 1), branches)])
+
+
+def shipped_cases(repeats: int) -> tuple[Backbone, list[Case]]:
+    """The shipped model at its own settings: pictures of 16 codes with guidance, and thoughts."""
+    from llada_uni.model import UniModel
+    from llada_uni.prompts import Turn
+
+    parts = UniModel.from_pretrained("world").parts
+    form, defaults = parts.format, parts.defaults.generate
+    cell = parts.pixels_per_code
+    header = form.image_header(defaults.height // cell, defaults.width // cell)
+    wishes = ("a red circle on white", "two blue squares", "a green star left of a yellow heart", "three cats")
+    turns = [[Turn("user", (wish,))] for wish in wishes]
+    uncond = {"uncond": [*form.unconditional("generate", turns[0]), *header]}
+    offset = parts.config.image_token_offset
+    pictures = Settings(
+        mask_id=form.text.mask_id,
+        steps=defaults.codes.steps,
+        threshold=defaults.codes.threshold,
+        gen_length=defaults.height * defaults.width // cell**2,
+        allowed=range(offset, offset + parts.codebook_size),
+        guidance=Guidance.simple(defaults.cfg_scale),
+    )
+    words = Settings(
+        mask_id=form.text.mask_id,
+        steps=defaults.text.steps,
+        gen_length=defaults.text.max_tokens,
+        stop_ids=(form.text.eos_id, form.text.boi_id),
+    )
+    return parts.backbone, [
+        Case("shipped: 4 pictures", pictures, [([*form.prompt("generate", t), *header], uncond) for t in turns], repeats),
+        Case("shipped: 4 thoughts", words, [(form.prompt("generate_thinking", t), None) for t in turns], repeats),
+    ]
+
+
+def compare(model: Backbone, case: Case, name: str, theirs: Side) -> Row:
+    """Ours against one other side; they must give the same tokens."""
+    common.progress(f"{case.name}: against {name}")
+    ours = Side(lambda: case.generations(engine.generate, model, case.settings))
+    fast, slow = common.alternate(ours, theirs, case.repeats)
+    tokens = [result.tokens for result in ours.results]
+    others = [getattr(result, "tokens", result) for result in theirs.results]
+    if tokens != others:
+        raise AssertionError(f"{case.name}: ours and {name} give different tokens")
+    count = sum(map(len, tokens))
+    more = {
+        "evaluations": sum(result.evaluations for result in ours.results),
+        "ours MiB": ours.peak / 2**20,
+        "theirs MiB": theirs.peak / 2**20,
+    }
+    return Row(case.name, name, "tokens/s", count / fast, count / slow, slow / fast, more)
+
+
+def sprint_row(model: Backbone, case: Case) -> Row:
+    """SPRINT against the plain engine: other tokens, so only speed is compared here."""
+    common.progress(f"{case.name}: SPRINT against plain")
+    settings = replace(case.settings, sprint=SPRINT, rule="adaptive", threshold=0.93)
+    ours = Side(lambda: case.generations(engine.generate, model, settings))
+    plain = Side(lambda: case.generations(engine.generate, model, case.settings))
+    common.alternate(ours, plain, 1)
+    fast, slow = common.alternate(ours, plain, max(3, case.repeats))
+    counts = [sum(len(result.tokens) for result in side.results) for side in (ours, plain)]
+    work = [sum(result.evaluations for result in side.results) for side in (ours, plain)]
+    mine, other = counts[0] / fast, counts[1] / slow
+    more = {"evaluations": work[0], "plain evaluations": work[1]}
+    return Row(case.name, "SPRINT against plain", "tokens/s", mine, other, mine / other, more)
+
+
+def rows_of(model: Backbone, cases: Sequence[Case], pipeline: bool) -> list[Row]:
+    rows = []
+    for case in cases:
+        case.generations(engine.generate, model, replace(case.settings, gen_length=32, steps=2))  # warm up
+        recomputing = Side(lambda case=case: case.generations(oracle.generate, model, case.settings))
+        rows.append(compare(model, case, "recomputing loop", recomputing))
+        if pipeline:
+            wrapped = Side(lambda case=case: [pipeline_tokens(model, p, case.settings, b) for p, b in case.prompts])
+            rows.append(compare(model, case, "diffusers pipeline", wrapped))
+        rows.append(sprint_row(model, case))
+    return rows
+
+
+def middle_cases(model: Backbone, quick: bool) -> list[Case]:
+    if quick:
+        return [text_case(model, 128, 64, 1), image_case(model, 128)]
+    texts = [text_case(model, prefix, 512, repeats) for prefix, repeats in ((128, 3), (1024, 1), (4096, 1))]
+    return [*texts, image_case(model, 1024)]
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    options = common.start(common.arguments(__doc__), given)
+    middle = common.middle_backbone()
+    rows = rows_of(middle, middle_cases(middle, options.quick), pipeline=True)
+    shipped, cases = shipped_cases(1 if options.quick else 3)
+    rows += rows_of(shipped, cases[:1] if options.quick else cases, pipeline=False)
+    common.report(rows, options.json)
+    speeds = [row.ratio for row in rows if row.peer != "SPRINT against plain"]
+    print(f"median ratio against the peers: {statistics.median(speeds):.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        raise SystemExit(main())
