@@ -4,7 +4,7 @@
         [--quick] [--json FILE] [--threads N]
 
 Random weights of the released shape and layout are written as bfloat16 shards (32 GB at 20 layers), quantised, loaded,
-and generate blocks of 32 tokens behind a prefix of 64. Every phase is a process of its own, so that its peak
+and compute steps of 32 tokens behind a prefix of 64. Every phase is a process of its own, so that its peak
 resident memory is its own. The files are deleted in the end, the plain ones as soon as they are quantised (unless
 --keep). --quick: three layers with 128 experts, and the plain bfloat16 model beside it for comparison.
 """

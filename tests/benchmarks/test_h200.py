@@ -28,7 +28,7 @@ def test_every_stage_runs_small(tmp_path, capsys):
 
 def test_the_step_leaves_the_prefix_as_it_was():
     model = h200.make_backbone(h200.tiny_backbone_config(), torch.device("cpu"), torch.float32)
-    step = h200.step_of(model, 2)
+    step = h200.step_of(model, 2, h200.PREFIX, h200.BLOCK)
     first = step()
     assert first.shape == (2, h200.BLOCK)
     assert torch.equal(first, step())
