@@ -1,0 +1,67 @@
+"""Each command runs on a tiny backbone, checks that both sides agree, and writes its rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import batch, experts, generation, scaling
+from benchmarks.peers import pipeline_tokens
+from llada_uni.generation import engine
+from llada_uni.generation.settings import Generation, Settings
+from tests.benchmarks.helpers import tiny, tiny_backbone  # noqa: F401
+
+
+def rows_of(file) -> list[dict]:
+    rows = json.loads(file.read_text())["rows"]
+    assert all(row["ours"] > 0 for row in rows if row["unit"] not in ("", "of a step"))
+    return rows
+
+
+def test_generation(tiny, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(generation, "shipped_cases", lambda repeats: (tiny_backbone(), []))
+    assert generation.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
+    rows = rows_of(tmp_path / "rows.json")
+    assert [row["peer"] for row in rows] == ["recomputing loop", "diffusers pipeline", "SPRINT against plain"] * 2
+
+
+def test_a_difference_between_the_sides_is_an_error():
+    model = tiny_backbone()
+    case = generation.text_case(model, 8, 8, 1)
+    other = generation.Side(lambda: [Generation([1])])
+    with pytest.raises(AssertionError, match="different tokens"):
+        generation.compare(model, case, "a peer", other)
+
+
+def test_the_pipeline_of_diffusers_gives_our_tokens():
+    """Behind prompts that end anywhere in a block, with thresholds that matter."""
+    model = tiny_backbone()
+    for length, threshold in ((5, 0.3), (8, 0.6), (13, 0.9)):
+        settings = Settings(
+            mask_id=31, block_length=4, steps=4, threshold=threshold, gen_length=16 - length % 4, allowed=range(31)
+        )
+        prompt = list(range(length))
+        assert pipeline_tokens(model, prompt, settings) == engine.generate(model, prompt, settings).tokens
+
+
+def test_batch(tiny, tmp_path):  # noqa: F811
+    assert batch.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
+    assert [row["case"] for row in rows_of(tmp_path / "rows.json")][:2] == ["middle, 1 requests", "middle, 8 requests"]
+
+
+def test_experts(tmp_path, monkeypatch):
+    monkeypatch.setattr(experts, "WIDTH", 16)
+    monkeypatch.setattr(experts, "INNER", 8)
+    assert experts.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
+    assert len(rows_of(tmp_path / "rows.json")) == 2
+
+
+def test_scaling(tiny, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(scaling.common, "memory_bandwidth", lambda: 1e10)
+    monkeypatch.setattr(scaling.common, "matmul_rate", lambda: 1e11)
+    assert scaling.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
+    rows = rows_of(tmp_path / "rows.json")
+    assert {"prefix: exponent", "batch: exponent"} <= {row["case"] for row in rows}
+    assert any(row["case"].startswith("share of") for row in rows)
+    assert scaling.exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
