@@ -18,6 +18,7 @@ import torch
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.settings import Settings
+from llada_uni.generation.sprint import Sprint
 from llada_uni.image.codes import ImageCodes
 from llada_uni.prompts import UNCONDITION, PromptFormat, Turn
 
@@ -26,13 +27,18 @@ OnStep = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How masks are filled. steps: at most so many a block; threshold: confidence accepted at once."""
+    """How masks are filled; the fields are those of `Settings`. steps: at most so many a block; threshold: confidence
+    accepted at once.
+    """
 
     steps: int
     threshold: float
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    rule: str = "threshold"
+    confidence: str = "probability"
+    sprint: Sprint | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,9 @@ class Phases:
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
+            rule=sampling.rule,
+            confidence=sampling.confidence,
+            sprint=sampling.sprint,
             **more,
         )
 

@@ -7,6 +7,7 @@ What flows through: pictures -> codes (`encode_pictures`); codes -> pixels (`pai
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -33,7 +34,7 @@ def phases_of(parts: Parts) -> Phases:
 
 
 def sampling_of(settings: Codes | Words) -> Sampling:
-    return Sampling(settings.steps, settings.threshold, settings.temperature, settings.top_k, settings.top_p)
+    return Sampling(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Sampling)})
 
 
 def evaluations_of(work: Work, decoder: int = 0) -> Evaluations:

@@ -12,10 +12,11 @@ programs' and are ignored.
                     "image_scale": 1.5, "rescale": 0.7, "codes": {...}, "text": {...}},
      "decode":     {"decoder": "turbo", "turbo_steps": 8, "base_steps": 50}}
 
-with "codes": {"steps": 8, "threshold": 0.95, "temperature": 0.0, "top_k": 0, "top_p": 1.0} and
-"text": {"steps": 32, "threshold": 0.95, "max_tokens": 2048, "temperature": 0.0, "top_k": 0, "top_p": 1.0}.
+with "codes": {"steps": 8, "threshold": 0.95, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "rule": "threshold",
+"confidence": "probability", "sprint": null} and "text": the same, but "steps": 32 and "max_tokens": 2048.
 Sizes are pixels, `max_tokens` tokens; temperature 0 is greedy, top_k 0 and top_p 1 are off; a text scale of 1
-with an image scale of 0 means no guidance.
+with an image scale of 0 means no guidance. Rules and confidences: see `generation.unmasking`; "sprint" prunes the
+prefix: {"r": 0.5, "r_text": null, "r_img": null, "alpha": 0.5}, see `generation.sprint`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from typing import Any
 
 from llada_uni.checkpoint.files import read_json
 from llada_uni.errors import UserError
+from llada_uni.generation.sampling import CONFIDENCES
+from llada_uni.generation.sprint import Sprint
+from llada_uni.generation.unmasking import RULES
 
 FILE = "generation_config.json"
 LARGEST_SCALE = 100.0
@@ -42,18 +46,17 @@ class Codes:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    rule: str = "threshold"
+    confidence: str = "probability"
+    sprint: Sprint | None = None
 
 
 @dataclass(frozen=True)
-class Words:
+class Words(Codes):
     """How words are unmasked, and how many there may be."""
 
     steps: int = 32
-    threshold: float = 0.95
     max_tokens: int = 2048
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,9 @@ def _read(settings: Any, data: Mapping[str, Any], where: str) -> Any:
         if not hasattr(settings, key):
             raise UserError(f"{where}: unknown setting {key!r}; known: {', '.join(vars(settings))}")
         old = getattr(settings, key)
-        if dataclasses.is_dataclass(old):
+        if key == "sprint":
+            changes[key] = _sprint(value, f"{where} {key}".strip())
+        elif dataclasses.is_dataclass(old):
             if not isinstance(value, Mapping):
                 raise UserError(f"{where}: {key!r} must hold settings, not {value!r}")
             changes[key] = _read(old, value, f"{where} {key}".strip())
@@ -153,6 +158,22 @@ def _read(settings: Any, data: Mapping[str, Any], where: str) -> Any:
     return dataclasses.replace(settings, **changes)
 
 
+def _sprint(value: Any, where: str) -> Sprint | None:
+    """How the prefix is pruned, from its settings; None where it is not."""
+    if value is None or isinstance(value, Sprint):
+        return value
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} must hold settings or be null, not {value!r}")
+    names = [field.name for field in dataclasses.fields(Sprint)]
+    for name, number in value.items():
+        if name not in names:
+            raise UserError(f"{where}: unknown setting {name!r}; known: {', '.join(names)}")
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
+            raise UserError(f"{where}: {name} must be a number from 0 to 1, not {number!r}")
+    return Sprint(**value)
+
+
+_WORDS = {"decoder": ("turbo", "base"), "rule": RULES, "confidence": CONFIDENCES}  # name -> what it may be
 _WHOLE = {  # name -> smallest value
     "steps": 1, "turbo_steps": 1, "base_steps": 2, "max_tokens": 1, "max_frames": 1, "height": 1, "width": 1,
     "block_length": 1, "top_k": 0,
@@ -167,9 +188,9 @@ _REAL = {  # name -> smallest and largest value
 def check_setting(name: str, value: Any, where: str = "") -> Any:
     """The value if it is possible for the setting `name`, else UserError with what is allowed."""
     prefix = f"{where}: " if where else ""
-    if name == "decoder":
-        if value not in ("turbo", "base"):
-            raise UserError(f"{prefix}unknown decoder {value!r}; allowed: turbo, base")
+    if name in _WORDS:
+        if value not in _WORDS[name]:
+            raise UserError(f"{prefix}unknown {name} {value!r}; allowed: {', '.join(_WORDS[name])}")
         return value
     if name in _WHOLE:
         if isinstance(value, bool) or not isinstance(value, int) or value < _WHOLE[name]:

@@ -1,0 +1,185 @@
+"""Speed against score on the shipped model: acceptance rules, thresholds, steps and SPRINT's pruning.
+
+    python -m benchmarks.sprint_frontier [--quick] [--limit 50] [--suites t2i,think,understand,edit] [--json FILE]
+        [--plot FILE.svg] [--threads N]
+
+Every point answers the same samples of the evaluation suites with its own settings, for codes and words alike. Score: the
+mean of the suites' headline numbers. Speed: tokens a second of the backbone alone (no tokenizer, no decoder), over all
+suites; evaluations: forwards a generation. The first point, 32 steps with threshold 0.95, is the one the others are
+compared with; the second is what the model directory says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+from benchmarks.common import Row
+from llada_uni.evaluation.suites import run_suites
+from llada_uni.generation.engine import Engine
+from llada_uni.generation.settings import Generation
+from llada_uni.tasks.defaults import Defaults, adjusted
+
+PUBLISHED = {"r_text": 1.0, "r_img": 0.8}
+TASKS = ("generate", "edit", "understand", "interleave")
+
+
+@dataclass(frozen=True)
+class Point:
+    """Settings of unmasking, in the words of generation_config.json; what is not given is the directory's."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _sure(rule: str, threshold: float, steps: int = 32, **more: Any) -> dict[str, Any]:
+    return {"rule": rule, "threshold": threshold, "steps": steps, **more}
+
+
+POINTS = (
+    Point("plain 32 steps 0.95", _sure("threshold", 0.95)),
+    Point("directory"),
+    Point("plain 8 steps 0.95", _sure("threshold", 0.95, 8)),
+    Point("adaptive 0.95", _sure("adaptive", 0.95)),
+    Point("SPRINT 0.95", _sure("adaptive", 0.95, sprint=PUBLISHED)),
+    Point("SPRINT 0.93", _sure("adaptive", 0.93, sprint=PUBLISHED)),
+    Point("SPRINT 0.93 r 0.5", _sure("adaptive", 0.93, sprint={"r": 0.5})),
+    Point("SPRINT 0.93 16 steps", _sure("adaptive", 0.93, 16, sprint=PUBLISHED)),
+    Point("SPRINT 0.8 8 steps", _sure("adaptive", 0.8, 8, sprint=PUBLISHED)),
+    Point("margin 0.9", _sure("adaptive", 0.9, confidence="margin")),
+    Point("entropy 0.1", _sure("entropy", 0.1, confidence="entropy")),
+    Point("entropy 0.5", _sure("entropy", 0.5, confidence="entropy")),
+    Point("factor 0.5", _sure("factor", 0.5)),
+    Point("factor 1.0", _sure("factor", 1.0)),
+)
+
+
+class MeteredEngine(Engine):
+    """An engine that counts what it generates and how long that takes."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.model)
+        self.generations = self.tokens = self.evaluations = 0
+        self.seconds = 0.0
+
+    def generate(self, *given: Any, **named: Any) -> Generation:
+        begin = time.perf_counter()
+        result = super().generate(*given, **named)
+        self.seconds += time.perf_counter() - begin
+        self.generations += 1
+        self.tokens += len(result.tokens)
+        self.evaluations += result.evaluations
+        return result
+
+
+def defaults_of(defaults: Defaults, point: Point) -> Defaults:
+    """The directory's settings with those of the point for every grid of codes and all words."""
+    changes = {}
+    for name in TASKS:
+        task = getattr(defaults, name)
+        kinds = [kind for kind in ("codes", "text") if hasattr(task, kind)]
+        changes[name] = dataclasses.replace(task, **{kind: adjusted(getattr(task, kind), **point.settings) for kind in kinds})
+    return dataclasses.replace(defaults, **changes)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a point came to."""
+
+    point: Point
+    scores: dict[str, float]
+    speed: float  # tokens a second
+    evaluations: float  # a generation
+
+    @property
+    def score(self) -> float:
+        return statistics.fmean(self.scores.values())
+
+
+def measure(model: Any, point: Point, suites: Sequence[str], limit: int) -> Measured:
+    """Answer the suites with the point's settings. `model` has its own settings and engine again afterwards."""
+    parts = model.parts
+    before = parts.defaults, parts.engine
+    meter = MeteredEngine(parts.engine)
+    parts.defaults, parts.engine = defaults_of(parts.defaults, point), meter
+    try:
+        report = run_suites(model, suites, limit=limit)
+    finally:
+        parts.defaults, parts.engine = before
+    scores = {suite: found["overall"] for suite, found in report["suites"].items()}
+    return Measured(point, scores, meter.tokens / meter.seconds, meter.evaluations / meter.generations)
+
+
+def row(measured: Measured, base: Measured) -> Row:
+    more = {"score": measured.score, "loss": base.score - measured.score, "evaluations": measured.evaluations}
+    ratio = measured.speed / base.speed
+    settings = {f"setting {name}": value for name, value in measured.point.settings.items()}
+    return Row(
+        measured.point.name, base.point.name, "tokens/s", measured.speed, base.speed, ratio,
+        {**more, **measured.scores, **settings},
+    )  # fmt: skip
+
+
+def plot(measured: Sequence[Measured]) -> str:
+    """An SVG: speed to the right, score upwards, a dot and a name each."""
+    width, height, edge = 760, 460, 60
+    speeds, scores = [m.speed for m in measured], [m.score for m in measured]
+    right, low, high = max(speeds) * 1.15, min(scores) - 0.02, max(scores) + 0.02
+
+    def x(speed: float) -> float:
+        return edge + speed / right * (width - 2 * edge)
+
+    def y(score: float) -> float:
+        return height - edge - (score - low) / (high - low) * (height - 2 * edge)
+
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<path d="M{edge} {edge}V{height - edge}H{width - edge}" fill="none" stroke="black"/>',
+        f'<text x="{width / 2}" y="{height - 15}" text-anchor="middle">tokens a second (backbone)</text>',
+        f'<text x="{edge}" y="{edge - 15}">score (mean of the suites)</text>',
+    ]
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        speed, score = share * right, low + share * (high - low)
+        lines.append(f'<text x="{x(speed):.0f}" y="{height - edge + 16}" text-anchor="middle">{speed:.0f}</text>')
+        lines.append(f'<text x="{edge - 6}" y="{y(score) + 4:.0f}" text-anchor="end">{score:.3f}</text>')
+    for m in measured:
+        name = html.escape(m.point.name)
+        lines.append(f'<circle cx="{x(m.speed):.1f}" cy="{y(m.score):.1f}" r="4" fill="#2060a0"/>')
+        lines.append(f'<text x="{x(m.speed) + 6:.1f}" y="{y(m.score) - 5:.1f}">{name}</text>')
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = common.arguments(
+        __doc__,
+        limit={"type": int, "default": 50, "help": "samples a suite (default 50)"},
+        suites={"default": "t2i,think,understand,edit", "help": "names with commas"},
+        plot={"type": Path, "help": "also draw the points as an SVG file"},
+    )
+    options = common.start(parser, given)
+    from llada_uni.model import UniModel
+
+    model = UniModel.from_pretrained("world")
+    points, limit = (POINTS[:5:2], 2) if options.quick else (POINTS, options.limit)
+    suites = options.suites.split(",")
+    measure(model, points[0], suites[:1], 1)  # load everything
+    measured = []
+    for point in points:
+        common.progress(point.name)
+        measured.append(measure(model, point, suites, limit))
+    common.report([row(m, measured[0]) for m in measured], options.json)
+    if options.plot is not None:
+        options.plot.write_text(plot(measured), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
