@@ -196,7 +196,7 @@ class BatchEngine:
         parts = states.split(counts)
         groups: dict[Hashable, list[int]] = {}
         for i, stream in enumerate(streams):
-            groups.setdefault(_choice_key(stream), []).append(i)
+            groups.setdefault(stream.choice_key, []).append(i)
         logits: list[Tensor] = [states] * len(streams)
         for members in groups.values():
             together = torch.cat([parts[i] for i in members]) if len(members) > 1 else parts[members[0]]
@@ -228,10 +228,3 @@ class BatchEngine:
             out.append((all_choices[begin:end], all_confidences[begin:end]))
             begin = end
         return out
-
-
-def _choice_key(stream: Stream) -> Hashable:
-    """Equal for streams that choose among the same rows of the head."""
-    if isinstance(stream.choice, slice):
-        return (stream.choice.start, stream.choice.stop)
-    return None if stream.choice is None else tuple(stream.choice.tolist())

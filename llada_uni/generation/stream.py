@@ -9,7 +9,7 @@ Columns are positions of the conditional prompt's sequence; places of a branch c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -78,6 +78,7 @@ class Stream:
         self.branches = [Branch(model, task, i, prunes) for i in range(len(task.prompts))]
         device = model.lm_head.weight.device
         self.choice = task.choice.to(device) if isinstance(task.choice, Tensor) else task.choice
+        self.choice_key = _key_of(task.choice)
         self.begin = task.start // settings.block_length * settings.block_length
         self.step = 0
         self.places: list[int] = []  # columns of the block that still hold a mask
@@ -179,3 +180,10 @@ class Stream:
             if self.answer[i] in self.stops and not self.is_open[i]:
                 return self.answer[: i + 1]
         return self.answer[: self.settings.gen_length]
+
+
+def _key_of(choice: slice | Tensor | None) -> Hashable:
+    """Equal for generations that choose among the same rows of the head."""
+    if isinstance(choice, slice):
+        return (choice.start, choice.stop)
+    return None if choice is None else tuple(choice.tolist())
