@@ -51,8 +51,7 @@ def test_batch(tiny, tmp_path):  # noqa: F811
 
 
 def test_experts(tmp_path, monkeypatch):
-    monkeypatch.setattr(experts, "WIDTH", 16)
-    monkeypatch.setattr(experts, "INNER", 8)
+    monkeypatch.setattr(experts, "LAYERS", {"tiny": (16, 8)})
     assert experts.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
     assert len(rows_of(tmp_path / "rows.json")) == 2
 
