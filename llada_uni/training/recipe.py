@@ -60,7 +60,7 @@ class Recipe:
             raise UserError("the recipe lacks stage: the name of a training stage")
         if not isinstance(data.get("out"), (str, Path)):
             raise UserError("the recipe lacks out: the run directory")
-        return cls(
+        recipe = cls(
             stage=data["stage"],
             out=Path(data["out"]),
             seed=typed(int, data.get("seed", 0), "seed"),
@@ -68,6 +68,9 @@ class Recipe:
             parallel=typed(ParallelOptions, data.get("parallel"), "parallel"),
             options=typed(stage_options(data["stage"]), data.get("options"), "options"),
         )
+        if hasattr(recipe.options, "slots"):  # a stage whose readers keep a place for each slot of the loop
+            recipe.options.slots = recipe.loop.micro_batches
+        return recipe
 
 
 def read_recipe(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Recipe:

@@ -25,7 +25,6 @@ loop: {steps: 3, micro_batches: 2, lr: 1e-2, warmup: 0, log_every: 1, tensorboar
 options:
   init: base
   data: {tokens: 1.0}
-  slots: 2
   samples: 3
   length: 64
   masking: {block: 8}
