@@ -66,7 +66,7 @@ def export(
 
     Example: `llada-uni export models/mine models/world runs/mine/s2 --dtype float16`
 
-    Example: `llada-uni export models/mine models/world --adapter runs/world/lora/model-adapter`
+    Example: `llada-uni export models/mine models/world --adapter runs/world/lora/model/adapter`
     """
     import tempfile
 
