@@ -43,8 +43,8 @@ GENERATION = "generation_config.json"
 class BackboneOptions:
     """What is trained on what (arXiv:2604.20796, training).
 
-    data: folder of token shards -> share; tasks: weights of tasks (None: by numbers of records). slots: filled in by the recipe from
-    loop.micro_batches. heldout: a folder for evaluation, of which heldout_samples records are used.
+    data: folder of token shards -> share; tasks: weights of tasks (None: by numbers of records). slots: put in by the recipe,
+    from loop.micro_batches. heldout: a folder for evaluation, of which heldout_samples records are used.
     length: places of a packed sequence, clean and noised ones together. A slot holds `samples` records, in as many sequences
     as they take, or as many records as fit into `sequences` (one of the two is given).
     masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). balance: step of the router bias, 0:
