@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -32,6 +31,7 @@ from llada_uni.checkpoint.files import (
     storable,
     write_json,
 )
+from llada_uni.checkpoint.folders import new_folder
 from llada_uni.checkpoint.layout import (
     FLOAT32_SUFFIXES,
     Layout,
@@ -280,10 +280,8 @@ def new_directory(
         raise UserError(f"{target} exists already; give a new directory")
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{target} lies inside {source}; give a directory outside it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     skip = {str(stored.folder / name) for name in (_SINGLE, _INDEX)} | {str(path) for path in stored.weights.files}
-    try:
+    with new_folder(target) as temporary:
         shutil.copytree(
             source,
             temporary,
@@ -292,8 +290,3 @@ def new_directory(
             dirs_exist_ok=True,
         )
         yield temporary / stored.folder.relative_to(source)
-        temporary.chmod(0o755)
-        os.replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -1,19 +1,19 @@
 """Writing a model directory in one step.
 
 What flows through: the networks in memory, and the files of those never loaded -> a temporary directory
-beside the target, which then takes the target's name. A crash leaves the old directory or the new one.
+beside the target, which then takes the target's name (checkpoint/folders.py).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 
 from llada_uni.checkpoint.files import WeightFiles, read_torch
+from llada_uni.checkpoint.folders import new_folder
 from llada_uni.checkpoint.layout import Layout
 from llada_uni.checkpoint.load import backbone_folder, save_backbone
 from llada_uni.decoder.decode import FOLDERS, ImageDecoder
@@ -35,38 +35,9 @@ def save_model(
 
     UserError when `folder` exists and is neither empty nor a model directory: nothing else is overwritten.
     """
-    target = Path(folder).expanduser()
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file, a directory was expected")
-    if target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in KNOWN):
-        raise UserError(
-            f"{target} is not empty and holds no model: it is left as it is; name another directory"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
+    with new_folder(folder, replaces=KNOWN) as temporary:
         _write_parts(parts, temporary, dtype, layout)
-        temporary.chmod(0o755)
-        _replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return target
-
-
-def _replace(new: Path, target: Path) -> None:
-    if not target.exists():
-        os.replace(new, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    os.replace(target, old / "was")
-    try:
-        os.replace(new, target)
-    except BaseException:
-        os.replace(old / "was", target)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    return Path(folder).expanduser()
 
 
 def _write_parts(parts: Parts, out: Path, dtype: torch.dtype | None, layout: Layout) -> None:
