@@ -36,7 +36,8 @@ class UniModel:
     Every task takes `seed` (None draws one; the result names it: the same seed gives the same result),
     `on_progress` (called with a `Progress` after every step), and settings whose None means the directory's
     own default (`generation_config.json`, else the released model's typical values). Tasks that draw take
-    `decoder`: "turbo" (8 steps), "base" (50 steps, guided) or "none" (codes only), and `decoder_steps`. All
+    `decoder`: "turbo" (8 steps), "base" (50 steps, guided) or "none" (codes only), and `decoder_steps`.
+    `sampling`: threshold, temperature, top_k, top_p, rule, confidence, sprint (generation/settings.py). All
     mistakes of a caller raise `UserError`, a ValueError with one line that says what is allowed.
     """
 
@@ -97,8 +98,7 @@ class UniModel:
         height, width: pixels, multiples of the side of one code (released: 32). steps: unmasking steps a
         block.
         cfg_scale: guidance, 1 is none. thinking: the model first writes down its thoughts
-        (`result.thinking`), and may then choose the size itself if none was given. sampling: threshold,
-        temperature, top_k, top_p.
+        (`result.thinking`), and may then choose the size itself if none was given. sampling: see the class.
         """
         return generate_task.generate_image(
             self.parts, prompt, height, width, steps, cfg_scale, seed, thinking, decoder, decoder_steps,
@@ -124,8 +124,7 @@ class UniModel:
         """Changes a picture as the instruction says; several pictures are references, in the order given.
 
         height, width: of the result; None takes the first picture's. text_scale, image_scale, rescale: the
-        two scales of editing guidance (text scale 1 and image scale 0 are none). sampling: threshold,
-        temperature, top_k, top_p.
+        two scales of editing guidance (text scale 1 and image scale 0 are none). sampling: see the class.
         """
         return edit_task.edit_image(
             self.parts, images, instruction, height, width, steps, text_scale, image_scale, rescale, seed,
@@ -168,7 +167,7 @@ class UniModel:
         on_progress: OnProgress | None = None,
         **sampling: Any,
     ) -> TextResult:
-        """Answers a question about one or several pictures. sampling: threshold, top_k, top_p."""
+        """Answers a question about one or several pictures. sampling: see the class."""
         settings = {"max_tokens": max_tokens, "steps": steps, "temperature": temperature, **sampling}
         return answer.understand(self.parts, images, question, settings, seed, on_progress)
 
