@@ -21,18 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llada_uni.image.batched import batched_features, nearest_codes, unit_vectors
-from llada_uni.training.codebook import Codebook, CodebookOptions
+from llada_uni.training.codebook import CodebookOptions
+from llada_uni.training.coded_vision import CodedVisionObjective
 from llada_uni.training.images import to_images
-from llada_uni.training.objective import Loss, Objective
+from llada_uni.training.objective import Loss
 from llada_uni.training.picture_batches import degrade, shrink
 from llada_uni.training.processes import Processes
 from llada_uni.training.reader import even_length
 from llada_uni.training.vision import (
     BookSizes,
     VisionSizes,
-    build_quantizer,
-    build_vision,
     preprocessing,
     save_image_tokenizer,
 )
@@ -99,33 +97,14 @@ def batch_of(rng: random.Random, size: int, split: str = "any") -> tuple[Tensor,
     return to_images(arrays), torch.from_numpy(np.stack([answers_of(scene) for scene in scenes]))
 
 
-class PatchTokenizerObjective(Objective):
+class PatchTokenizerObjective(CodedVisionObjective):
     """Vision transformer, quantizer and three linear readers."""
 
     def __init__(self, options: PatchTokenizerOptions, processes: Processes | None = None) -> None:
-        super().__init__(processes)
-        self.options = options
-        self.vision = build_vision(options.vision)
-        self.vq = build_quantizer(options.book, options.vision)
+        super().__init__(options, processes)
         self.vq.post_quant_conv.requires_grad_(False)
         self.readers = nn.ModuleList(nn.Linear(options.book.embed_dim, answers) for answers in CLASSES)
-        self.codebook = Codebook(options.book.num_embeddings, options.book.embed_dim, options.codebook, self.processes)
         self.register_buffer("question", question_of_patch())
-        self._last: dict[str, Tensor] = {}
-
-    @property
-    def book(self) -> Tensor:
-        """The codes as unit vectors [K, C]."""
-        return F.normalize(self.vq.quantize.embedding.weight, dim=-1)
-
-    def vectors(self, images: Tensor) -> Tensor:
-        """Unit vectors before quantization [B, N, C]."""
-        return unit_vectors(self.vq, batched_features(self.vision, images)).float()
-
-    @torch.no_grad()
-    def codes(self, images: Tensor) -> Tensor:
-        """Codes int64 [B, N]."""
-        return nearest_codes(self.book, self.vectors(images))
 
     def read_loss(self, vectors: Tensor, answers: Tensor) -> tuple[Tensor, float]:
         """Cross-entropy of the patches' own questions (means over each question, added up), and the share of right answers."""
@@ -148,31 +127,18 @@ class PatchTokenizerObjective(Objective):
         if step < self.options.features_first:
             self.codebook.observe(step, slot, z.flatten(0, 1))
             return Loss(smooth * count, count, {"right_features": (right * count, count)})
-        codes = nearest_codes(self.book, z.detach())
-        quantized = self.book[codes]
-        fit = (z.detach() * quantized).sum(-1)
-        self.codebook.observe(step, slot, z.flatten(0, 1), codes.flatten(), fit.flatten())
-        hard, exact = self.read_loss(z + (quantized - z).detach(), answers)
-        commit = (z - quantized).square().sum(-1).mean()
+        q, _ = self.quantize(z, step, slot)
+        hard, exact = self.read_loss(q, answers)
+        commit = (z - q.detach()).square().sum(-1).mean()
         numbers = {"right_features": right, "right_codes": exact, "commit": commit.item()}
         total = hard + 0.5 * smooth + 0.5 * commit
         return Loss(total * count, count, {name: (value * count, count) for name, value in numbers.items()})
-
-    def after_step(self, step: int) -> dict[str, float]:
-        first, reseed = self.options.features_first, step < self.options.reseed_until
-        return self.codebook.after_step(self.vq.quantize.embedding.weight, step, first, reseed)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """Right answers from codes on scenes with held-out combinations."""
         images, answers = (t.to(self.processes.torch_device) for t in batch_of(random.Random(20260420), 256, "heldout"))
         return {"heldout_right_codes": self.read_loss(self.book[self.codes(images)], answers)[1]}
-
-    def last_batch(self) -> dict[str, Tensor]:
-        return self._last
-
-    def shard_units(self) -> list[nn.Module]:
-        return list(self.vision.blocks)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"vision": asdict(self.options.vision), "book": asdict(self.options.book)}

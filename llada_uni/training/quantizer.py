@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llada_uni.data.pictures import Picture
-from llada_uni.image.batched import batched_features, nearest_codes, unit_vectors
-from llada_uni.training.codebook import Codebook, CodebookOptions
-from llada_uni.training.objective import Loss, Objective
+from llada_uni.image.batched import nearest_codes
+from llada_uni.training.codebook import CodebookOptions
+from llada_uni.training.coded_vision import CodedVisionObjective
+from llada_uni.training.objective import Loss
 from llada_uni.training.picture_batches import PictureBatches, PictureOptions, degrade
 from llada_uni.training.picture_text import PictureText, TextOptions
 from llada_uni.training.processes import Processes
@@ -39,8 +40,6 @@ from llada_uni.training.reader import (
 from llada_uni.training.vision import (
     BookSizes,
     VisionSizes,
-    build_quantizer,
-    build_vision,
     load_vision,
     preprocessing,
     save_image_tokenizer,
@@ -85,33 +84,14 @@ class QuantizerOptions:
         return objective.to(processes.torch_device)
 
 
-class QuantizerObjective(Objective):
+class QuantizerObjective(CodedVisionObjective):
     """Vision transformer, quantizer and language model."""
 
     def __init__(self, options: QuantizerOptions, processes: Processes | None = None) -> None:
-        super().__init__(processes)
-        self.options = options
-        self.vision = build_vision(options.vision)
-        self.vq = build_quantizer(options.book, options.vision)
+        super().__init__(options, processes)
         self.reader = Reader(options.vision.hidden_size, options.text.vocab_size, options.reader)
-        self.codebook = Codebook(options.book.num_embeddings, options.book.embed_dim, options.codebook, self.processes)
         self.batches = PictureBatches(options.pictures, need="questions")
         self.text = PictureText(options.text, self.batches)
-        self._last: dict[str, Tensor] = {}
-
-    @property
-    def book(self) -> Tensor:
-        """The codes as unit vectors [K, C]."""
-        return F.normalize(self.vq.quantize.embedding.weight, dim=-1)
-
-    def vectors(self, images: Tensor) -> Tensor:
-        """Unit vectors before quantization [B, N, C] of pictures [B, 3, H, W] in -1..1."""
-        return unit_vectors(self.vq, batched_features(self.vision, images)).float()
-
-    @torch.no_grad()
-    def codes(self, images: Tensor) -> Tensor:
-        """Codes int64 [B, N], the same that the exported tokenizer gives."""
-        return nearest_codes(self.book, self.vectors(images))
 
     def questions(self, pictures: list[Picture], rng: random.Random) -> list[list[tuple[str, str]]]:
         """Questions and answers for each picture."""
@@ -145,17 +125,6 @@ class QuantizerObjective(Objective):
         numbers = answers.numbers | {"commit": (commit.item(), 1.0), "cosine": (fit.item(), 1.0)}
         return Loss(answers.total + self.options.commit * commit * answers.weight, answers.weight, numbers)
 
-    def quantize(self, z: Tensor, step: int, slot: int) -> tuple[Tensor, Tensor]:
-        """The nearest codes' vectors [B, N, C], straight through: their gradient goes to z unchanged; and their mean cosine.
-
-        The codebook is told of them.
-        """
-        codes = nearest_codes(self.book, z.detach())
-        q = self.book[codes]
-        fit = (z.detach() * q).sum(-1)
-        self.codebook.observe(step, slot, z.flatten(0, 1), codes.flatten(), fit.flatten())
-        return z + (q - z).detach(), fit.mean()
-
     def _reading_loss(self, vectors: Tensor, images: Tensor, pairs: Pairs, from_codes: Tensor) -> Loss:
         """from_codes bool [B]: which rows of `vectors` are codes; only for the numbers of the log."""
         logits, targets = self.answer(vectors, images, pairs)
@@ -167,10 +136,6 @@ class QuantizerObjective(Objective):
             if chosen:
                 numbers[name] = (float(sum(chosen)), float(len(chosen)))
         return Loss(total, float(len(targets)), numbers)
-
-    def after_step(self, step: int) -> dict[str, float]:
-        first, reseed = self.options.features_first, step < self.options.reseed_until
-        return self.codebook.after_step(self.vq.quantize.embedding.weight, step, first, reseed)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
@@ -195,9 +160,6 @@ class QuantizerObjective(Objective):
         z = self.vectors(images)
         q = self.book[nearest_codes(self.book, z)]
         return {name: right_pairs(self.answer(v, images, pairs)[0], pairs) for name, v in (("codes", q), ("features", z))}
-
-    def last_batch(self) -> dict[str, Tensor]:
-        return self._last
 
     def shard_units(self) -> list[nn.Module]:
         return [*self.vision.blocks, *self.reader.language_model.get_decoder().layers]
