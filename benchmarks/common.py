@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import platform
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.files import write_json
 from llada_uni.checkpoint.load import load_backbone
 from llada_uni.config import BackboneConfig
+from llada_uni.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ def start(parser: argparse.ArgumentParser, given: Sequence[str] | None) -> argpa
     if options.threads:
         torch.set_num_threads(options.threads)
     return options
+
+
+def run(measure: Callable[[], list[Row]], json: Path | None) -> int:
+    """Measures, reports the rows and returns the exit code; a mistake of the caller is one line and code 2."""
+    try:
+        rows = measure()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    report(rows, json)
+    return 0
 
 
 def progress(text: str) -> None:

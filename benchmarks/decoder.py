@@ -10,17 +10,15 @@ at every step.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common import Row, alternate, arguments, progress, report, start
+from benchmarks.common import Row, alternate, arguments, progress, run, start
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.sampling import turbo_sample
-from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 from llada_uni.tasks.parts import find_model
 
@@ -88,12 +86,7 @@ def main(given: list[str] | None = None) -> int:
         side={"type": int, "default": 4, "help": "codes along each side (default 4)"},
     )
     options = start(parser, given)
-    try:
-        report(measure(find_model(options.model), options.side, options.quick), options.json)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(lambda: measure(find_model(options.model), options.side, options.quick), options.json)
 
 
 if __name__ == "__main__":

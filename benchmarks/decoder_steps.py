@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common import Row, arguments, progress, report, start
+from benchmarks.common import Row, arguments, progress, run, start
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import load_transformer
-from llada_uni.errors import UserError
 from llada_uni.evaluation.scoring import score_decoded
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer
@@ -117,17 +115,11 @@ def main(given: list[str] | None = None) -> int:
         turbo={"nargs": "*", "default": [], "metavar": "NAME=FOLDER", "help": "further turbo decoders"},
     )
     options = start(parser, given)
-    try:
-        model = find_model(options.model)
-        turbos: dict[str, Path | None] = {"turbo": None}
-        for entry in options.turbo:
-            name, _, folder = entry.partition("=")
-            turbos[name] = Path(folder)
-        report(compare(model, turbos, options.limit, options.quick), options.json)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    turbos: dict[str, Path | None] = {"turbo": None}
+    for entry in options.turbo:
+        name, _, folder = entry.partition("=")
+        turbos[name] = Path(folder)
+    return run(lambda: compare(find_model(options.model), turbos, options.limit, options.quick), options.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ in bfloat16 (4.3 TB/s, 790 TFLOP/s): the time the bytes or the arithmetic take a
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -219,6 +218,16 @@ def measure(device: torch.device, tiny: bool, quick: bool) -> list[common.Row]:
     return rows + decoder_rows(decoder, 2 if tiny else 32, steps, released)
 
 
+def checked_device(name: str, tiny: bool) -> torch.device:
+    """The device to measure on; UserError where the full sizes have no GPU."""
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no GPU here; --device cpu --tiny tests the script")
+    if device.type != "cuda" and not tiny:
+        raise UserError(f"the full sizes need a GPU, not {device}; allowed on it: --tiny")
+    return device
+
+
 def main(given: list[str] | None = None) -> int:
     parser = common.arguments(
         __doc__,
@@ -226,18 +235,7 @@ def main(given: list[str] | None = None) -> int:
         tiny={"action": "store_true", "help": "small networks: tests the script, says nothing about speed"},
     )
     options = common.start(parser, given)
-    try:
-        device = torch.device(options.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError("there is no GPU here; --device cpu --tiny tests the script")
-        if device.type != "cuda" and not options.tiny:
-            raise UserError(f"the full sizes need a GPU, not {device}; allowed on it: --tiny")
-        rows = measure(device, options.tiny, options.quick)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    common.report(rows, options.json)
-    return 0
+    return common.run(lambda: measure(checked_device(options.device, options.tiny), options.tiny, options.quick), options.json)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +33,6 @@ from llada_uni.checkpoint.layout import FLOAT32_SUFFIXES, places
 from llada_uni.checkpoint.load import Piece, load_backbone, write_shards
 from llada_uni.checkpoint.quantize import quantize
 from llada_uni.config import BackboneConfig
-from llada_uni.errors import UserError
 
 PREFIX, BLOCK, ACCEPTED = 64, 32, 4
 _DRAWN = 2**24  # random numbers that all weights are cut from, each tensor at an offset of its own
@@ -194,17 +192,12 @@ def main(given: list[str] | None = None) -> int:
     if options.dir is not None:
         options.dir.mkdir(parents=True, exist_ok=True)
     where = Path(tempfile.mkdtemp(prefix="quantized-", dir=options.dir))
+    case = (where, config_of(layers, options.quick), options.format, options.dtype, options.quick, options.keep)
     try:
-        config = config_of(layers, options.quick)
-        rows = measure(where, config, options.format, options.dtype, options.quick, options.keep)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return common.run(lambda: measure(*case), options.json)
     finally:
         if not options.keep:
             shutil.rmtree(where, ignore_errors=True)
-    common.report(rows, options.json)
-    return 0
 
 
 if __name__ == "__main__":
