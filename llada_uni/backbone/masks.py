@@ -44,18 +44,6 @@ def same_segment(segments_q: Tensor, segments_k: Tensor) -> Tensor:
     return segments_q.unsqueeze(-1) == segments_k.unsqueeze(-2)
 
 
-def with_padding(mask: Tensor, valid_k: Tensor) -> Tensor:
-    """Take padded keys out of a mask [..., T, S]; valid_k [..., S] is False at padding.
-
-    A padded query still sees itself where T = S, because a row without any key has no softmax.
-    """
-    kept = mask & valid_k.unsqueeze(-2)
-    if mask.shape[-1] == mask.shape[-2]:
-        own = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
-        kept = kept | (own & ~valid_k.unsqueeze(-2))
-    return kept
-
-
 def two_stream(positions: Tensor, block_length: int, segments: Tensor | None = None) -> Tensor:
     """Training mask for a noised copy beside its clean sequence, laid out as [x_t | x_0] (arXiv:2604.20796,
     training).

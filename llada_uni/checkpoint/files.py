@@ -9,6 +9,7 @@ files with weights only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -49,6 +50,13 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold a JSON object")
     return data
+
+
+def add_file(digest: hashlib._Hash, path: str | os.PathLike[str]) -> None:
+    """Feeds the content of a file to a hash, a piece at a time."""
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
 
 
 def require(config: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:

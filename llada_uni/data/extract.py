@@ -13,6 +13,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from queue import Empty
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from llada_uni.checkpoint.files import read_json, require, write_json
+from llada_uni.checkpoint.files import add_file, read_json, require, write_json
 from llada_uni.config import BackboneConfig
 from llada_uni.data.encode import PictureEncoder, world_side
 from llada_uni.data.order import chance
@@ -87,19 +88,23 @@ class Extraction:
     def _settings(self) -> Preprocessing:
         return Preprocessing.from_json(read_json(self.image_tokenizer / "preprocessor_config.json"))
 
+    @cached_property
     def facts(self) -> dict[str, Any]:
-        """What a reader of the shards must know: where codes start, how many there are, which tokenizers were used."""
-        text = TextTokenizer.from_file(self.text_tokenizer)
+        """What a reader of the shards must know: where codes start, how many there are, which tokenizers were used.
+
+        The tokenizers are hashed, gigabytes at the released size: once.
+        """
         config = read_json(self.image_tokenizer / "config.json")
         require(config, ("vq_config",), "the image tokenizer's config.json")
         return {
-            "image_token_offset": self._offset(text),
+            "image_token_offset": self.offset(TextTokenizer.from_file(self.text_tokenizer)),
             "codebook_size": config["vq_config"]["num_embeddings"],
             "text_tokenizer": _sha256([self.text_tokenizer]),
             "image_tokenizer": _sha256(sorted(file for file in self.image_tokenizer.iterdir() if file.is_file())),
         }
 
-    def _offset(self, text: TextTokenizer) -> int:
+    def offset(self, text: TextTokenizer) -> int:
+        """The id of the first image code."""
         own = Path(self.model) / "config.json"
         if self.tokenizer is None and own.is_file():
             return BackboneConfig.from_json(own).image_token_offset
@@ -110,9 +115,7 @@ def _sha256(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
+        add_file(digest, path)
     return digest.hexdigest()
 
 
@@ -150,7 +153,7 @@ def _prepare(job: Extraction) -> list[Chunk]:
     out, source = Path(job.out), job.source()
     chunks = source.chunks(job.shard_records)
     plan = {"records": source.name, "unconditional": job.unconditional, "seed": job.seed}
-    plan |= {"shard_records": job.shard_records, "shards": len(chunks), **job.facts()}
+    plan |= {"shard_records": job.shard_records, "shards": len(chunks), **job.facts}
     if (out / PLAN).is_file():
         there = read_json(out / PLAN)
         other = [name for name in plan if there.get(name) != plan[name]]
@@ -183,7 +186,7 @@ def _finish(job: Extraction, total: int) -> dict[str, Any] | None:
         return None
     for leftover in out.glob(".tokens-*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
-    return write_manifest(out, [TokenShard(path) for path in paths], job.facts())
+    return write_manifest(out, [TokenShard(path) for path in paths], job.facts)
 
 
 def skipped_records(folder: str | os.PathLike[str]) -> Iterator[str]:
@@ -198,7 +201,8 @@ class Extractor:
     def __init__(self, job: Extraction) -> None:
         self.job, self.source = job, job.source()
         self.tokenizer = ImageTokenizer.from_pretrained(job.image_tokenizer, job.device)
-        self.form = PromptFormat(TextTokenizer.from_file(job.text_tokenizer), job.facts()["image_token_offset"])
+        text = TextTokenizer.from_file(job.text_tokenizer)
+        self.form = PromptFormat(text, job.offset(text))
 
     def make(self, number: int, chunk: Chunk) -> int:
         """Makes one shard; returns its number of token records."""

@@ -25,7 +25,7 @@ from rich.progress import Progress
 from safetensors import safe_open
 from torch import Tensor
 
-from llada_uni.checkpoint.files import read_json, write_json, write_weights
+from llada_uni.checkpoint.files import add_file, read_json, write_json, write_weights
 from llada_uni.data.pictures import Picture, open_pictures
 from llada_uni.decoder.decode import UPSCALE
 from llada_uni.decoder.model import VAE_WEIGHTS, load_vae
@@ -72,7 +72,6 @@ class LatentOptions:
         if shard == HELD_OUT:
             return self.held_out
         return min(self.shard, self.count - self.shard * self.shards().index(shard))
-
 
     def places(self) -> int:
         """Places of the condition along one side: two each way for every code. UserError when `side` does not fit."""
@@ -178,9 +177,7 @@ def _digest(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"there is no file {path}, which the latents are made with")
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    add_file(digest, path)
     return digest.hexdigest()
 
 

@@ -25,7 +25,7 @@ from llada_uni.training.codebook import CodebookOptions
 from llada_uni.training.coded_vision import CodedVisionObjective
 from llada_uni.training.images import to_images
 from llada_uni.training.objective import Loss
-from llada_uni.training.picture_batches import degrade, shrink
+from llada_uni.training.picture_batches import EVALUATION_SEED, degrade, shrink
 from llada_uni.training.processes import Processes
 from llada_uni.training.reader import even_length
 from llada_uni.training.vision import (
@@ -137,7 +137,7 @@ class PatchTokenizerObjective(CodedVisionObjective):
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """Right answers from codes on scenes with held-out combinations."""
-        images, answers = (t.to(self.processes.torch_device) for t in batch_of(random.Random(20260420), 256, "heldout"))
+        images, answers = (t.to(self.processes.torch_device) for t in batch_of(random.Random(EVALUATION_SEED), 256, "heldout"))
         return {"heldout_right_codes": self.read_loss(self.book[self.codes(images)], answers)[1]}
 
     def fingerprint(self) -> dict[str, Any]:

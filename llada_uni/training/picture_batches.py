@@ -19,6 +19,8 @@ from torch import Tensor
 from llada_uni.data.pictures import Picture, PictureSource, open_pictures
 from llada_uni.training.images import to_images
 
+EVALUATION_SEED = 20260420  # held-out pictures are the same in every evaluation of every stage
+
 
 @dataclass
 class PictureOptions:
@@ -55,7 +57,6 @@ class PictureBatches:
             arrays += [shrink(picture.image, options.side) for picture in twice]
             pictures = [*pictures, *twice]
         return to_images(arrays), pictures
-
 
     def sample(self, rng: random.Random, count: int) -> list[Picture]:
         """Pictures as the source gives them, for their texts."""

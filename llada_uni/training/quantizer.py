@@ -25,7 +25,7 @@ from llada_uni.image.batched import nearest_codes
 from llada_uni.training.codebook import CodebookOptions
 from llada_uni.training.coded_vision import CodedVisionObjective
 from llada_uni.training.objective import Loss
-from llada_uni.training.picture_batches import PictureBatches, PictureOptions, degrade
+from llada_uni.training.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions, degrade
 from llada_uni.training.picture_text import PictureText, TextOptions
 from llada_uni.training.processes import Processes
 from llada_uni.training.reader import (
@@ -140,7 +140,7 @@ class QuantizerObjective(CodedVisionObjective):
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """Right answers on held-out pictures from codes and from continuous vectors, and the use of the codebook there."""
-        rng = random.Random(20260420)
+        rng = random.Random(EVALUATION_SEED)
         sums: dict[str, list[float]] = defaultdict(list)
         counts = torch.zeros(self.options.book.num_embeddings)
         size = self.options.pictures.count

@@ -23,7 +23,7 @@ from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionP
 
 from llada_uni.image.batched import batched_features
 from llada_uni.training.objective import Loss, Objective
-from llada_uni.training.picture_batches import PictureBatches, PictureOptions, degrade
+from llada_uni.training.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions, degrade
 from llada_uni.training.picture_text import PictureText, TextOptions
 from llada_uni.training.processes import Processes
 from llada_uni.training.vision import VisionSizes, build_vision, load_vision, preprocessing, save_image_tokenizer
@@ -139,7 +139,7 @@ class SiglipObjective(Objective):
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """Retrieval among the pictures of a slot, on held-out pictures."""
-        rng = random.Random(20260420)
+        rng = random.Random(EVALUATION_SEED)
         rounds = max(1, self.options.evaluate_pictures // self.options.pictures.count)
         sums: dict[str, float] = {}
         for _ in range(rounds):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from llada_uni.decoder.model import save_vae
 from llada_uni.errors import UserError
 from llada_uni.training.objective import Loss, Objective
-from llada_uni.training.picture_batches import PictureBatches, PictureOptions
+from llada_uni.training.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions
 from llada_uni.training.processes import Processes
 
 
@@ -125,7 +125,7 @@ class VaeObjective(Objective):
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """Reconstruction of held-out pictures from the means of their latents."""
-        rng, quality = random.Random(20260420), []
+        rng, quality = random.Random(EVALUATION_SEED), []
         for _ in range(max(1, self.options.evaluate_pictures // self.options.pictures.count)):
             images = self.batches.draw(rng, split="heldout")[0].to(self.processes.torch_device)
             quality.append(psnr(self.vae.decode(self.vae.encode(images).latent_dist.mean).sample.float() - images))

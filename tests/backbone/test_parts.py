@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llada_uni.backbone import KeyValueCache
-from llada_uni.backbone.masks import block_causal, block_causal_square, two_stream, with_padding
+from llada_uni.backbone.masks import block_causal, block_causal_square, two_stream
 from llada_uni.backbone.norm import rms_norm, rms_norm_plain
 from llada_uni.backbone.rope import apply_rotary, rotary_tables
 from tests.backbone.helpers import small_config
@@ -58,13 +58,6 @@ def test_blocks_keep_their_borders_below_zero():
     for i, q in enumerate(range(-5, 4)):
         for j, k in enumerate(range(-5, 4)):
             assert mask[i, j] == (math.floor(k / 4) <= math.floor(q / 4))
-
-
-def test_padding_is_seen_by_no_one_and_every_row_has_a_key():
-    valid = torch.tensor([[False, False, True, True, True]])
-    mask = with_padding(block_causal_square(5, 2)[0], valid)
-    assert not mask[0, 2:, :2].any()
-    assert mask.any(-1).all()
 
 
 def test_two_streams_by_definition():
