@@ -12,7 +12,7 @@ from llada_uni.world.concepts import CONCEPTS, STYLES
 
 ART_DIR = Path(__file__).parent / "art"
 SPRITE = 64
-COLUMNS = 8
+SPRITES_A_ROW = 16
 _INDEX = {name: i for i, name in enumerate(CONCEPTS)}
 
 
@@ -29,5 +29,5 @@ def sprite(concept: str, style: str) -> Image.Image:
     if style not in STYLES:
         raise UserError(f"unknown style {style!r}; known: {', '.join(STYLES)}")
     i = _INDEX[concept]
-    x, y = (i % COLUMNS) * SPRITE, (i // COLUMNS) * SPRITE
+    x, y = (i % SPRITES_A_ROW) * SPRITE, (i // SPRITES_A_ROW) * SPRITE
     return _sheet(style).crop((x, y, x + SPRITE, y + SPRITE))

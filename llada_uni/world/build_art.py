@@ -4,7 +4,7 @@
 
 NODE_MODULES is the folder in which `npm install emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0
 @lobehub/fluent-emoji-3d@1.1.0` has put its packages. The sheets are committed, so only somebody who adds
-concepts needs this. A sheet is one RGBA picture a style: 8 sprites of 64 x 64 a row, in the order of CONCEPTS.
+concepts needs this. A sheet is one RGBA picture a style: 16 sprites of 64 x 64 a row, in the order of CONCEPTS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.world.art import ART_DIR, COLUMNS, SPRITE
+from llada_uni.world.art import ART_DIR, SPRITE, SPRITES_A_ROW
 from llada_uni.world.concepts import CONCEPTS, STYLES
 
 _SOURCES = {
@@ -28,9 +28,9 @@ _SOURCES = {
 def build(packages: Path, out: Path = ART_DIR) -> None:
     """Writes `STYLE.png` for every style into `out`. Raises UserError naming the first picture that is missing."""
     out.mkdir(parents=True, exist_ok=True)
-    rows = -(-len(CONCEPTS) // COLUMNS)
+    rows = -(-len(CONCEPTS) // SPRITES_A_ROW)
     for style in STYLES:
-        sheet = Image.new("RGBA", (COLUMNS * SPRITE, rows * SPRITE))
+        sheet = Image.new("RGBA", (SPRITES_A_ROW * SPRITE, rows * SPRITE))
         for index, concept in enumerate(CONCEPTS.values()):
             path = packages / _SOURCES[style].format(concept.codepoint)
             if not path.is_file():
@@ -39,7 +39,7 @@ def build(packages: Path, out: Path = ART_DIR) -> None:
             sprite = Image.open(path).convert("RGBA")
             box = sprite.getchannel("A").getbbox()
             sprite = _square(sprite.crop(box)).resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
-            sheet.paste(sprite, ((index % COLUMNS) * SPRITE, (index // COLUMNS) * SPRITE))
+            sheet.paste(sprite, ((index % SPRITES_A_ROW) * SPRITE, (index // SPRITES_A_ROW) * SPRITE))
         sheet.save(out / f"{style}.png", optimize=True)
 
 

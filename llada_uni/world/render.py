@@ -1,6 +1,6 @@
-"""Scenes to pixels. A cell is a square half the picture wide with its sprite in the middle.
+"""Scenes to pixels. A cell is a square a third of the picture wide with its sprite in the middle.
 
-`cell_pixels` is cached, so a picture is four array copies; training renders thousands a second.
+`cell_pixels` is cached, so a picture is nine array copies; training renders thousands a second.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.world.art import sprite
-from llada_uni.world.concepts import COLORS
+from llada_uni.world.concepts import COLORS, SIDE
 from llada_uni.world.scene import Scene, Thing
 
-_FILL = 0.82  # side of the sprite over side of the cell
+PIXELS = 192
+"""Side of the pictures that the model draws."""
+
+_FILL = 0.84  # side of the sprite over side of the cell
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16384)
 def cell_pixels(thing: Thing | None, color: str, side: int) -> np.ndarray:
     """One cell: uint8 [side, side, 3] (do not write into it: it is cached)."""
     cell = Image.new("RGB", (side, side), COLORS[color])
@@ -33,18 +36,18 @@ def cell_pixels(thing: Thing | None, color: str, side: int) -> np.ndarray:
     return pixels
 
 
-def render_array(scene: Scene, size: int = 128) -> np.ndarray:
-    """The scene as uint8 [size, size, 3]. `size` must be even and at least 16 (UserError)."""
-    if size < 16 or size % 2:
-        raise UserError(f"a picture's side must be even and at least 16, asked for {size}")
-    half = size // 2
+def render_array(scene: Scene, size: int = PIXELS) -> np.ndarray:
+    """The scene as uint8 [size, size, 3]. `size` must be a multiple of 3 and at least 24 (UserError)."""
+    if size < 8 * SIDE or size % SIDE:
+        raise UserError(f"a picture's side must be a multiple of {SIDE} and at least {8 * SIDE}, asked for {size}")
+    cell = size // SIDE
     out = np.empty((size, size, 3), np.uint8)
     for i, thing in enumerate(scene.cells):
-        y, x = (i // 2) * half, (i % 2) * half
-        out[y : y + half, x : x + half] = cell_pixels(thing, scene.color_of(i), half)
+        y, x = (i // SIDE) * cell, (i % SIDE) * cell
+        out[y : y + cell, x : x + cell] = cell_pixels(thing, scene.background, cell)
     return out
 
 
-def render(scene: Scene, size: int = 128) -> Image.Image:
+def render(scene: Scene, size: int = PIXELS) -> Image.Image:
     """The scene as an RGB picture of size x size."""
     return Image.fromarray(render_array(scene, size))

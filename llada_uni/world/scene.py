@@ -1,4 +1,4 @@
-"""A scene: what stands in each of the four cells, on which background. Sampling with seed and split.
+"""A scene: what stands in each of the nine cells, on which background. Sampling with seed and split.
 
 Scenes are plain values (frozen dataclasses), so that they can be compared, hashed and written as JSON.
 """
@@ -9,11 +9,12 @@ import random
 from dataclasses import dataclass, replace
 
 from llada_uni.errors import UserError
-from llada_uni.world.concepts import COLORS, CONCEPTS, POSITIONS, STYLES
+from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, DIGITS, SIDE, STYLES, THINGS
 
-_NAMES = tuple(CONCEPTS)
 _COLOR_NAMES = tuple(COLORS)
-_COUNT_WEIGHTS = (0.30, 0.34, 0.20, 0.16)
+_COUNT_WEIGHTS = (0.18, 0.26, 0.22, 0.16, 0.10, 0.08)
+MOST_DIFFERENT = 6
+"""Things of different kinds that a scene holds at most; of one kind there may be nine."""
 
 
 @dataclass(frozen=True)
@@ -26,92 +27,118 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """cells: one Thing or None for each of POSITIONS; background: one colour name, or two (left/right or top/bottom).
+    """cells: one Thing or None for each of POSITIONS; background: name of a colour.
 
-    axis: None for a plain background, "columns" (left, right) or "rows" (top, bottom) for two tones.
     Raises UserError when names or sizes are not those of the world.
     """
 
     cells: tuple[Thing | None, ...]
-    background: tuple[str, ...] = ("white",)
-    axis: str | None = None
+    background: str = "white"
 
     def __post_init__(self) -> None:
-        if len(self.cells) != len(POSITIONS):
-            raise UserError(f"a scene has {len(POSITIONS)} cells, found {len(self.cells)}")
+        if len(self.cells) != len(CELLS):
+            raise UserError(f"a scene has {len(CELLS)} cells, found {len(self.cells)}")
         for thing in self.cells:
             if thing is not None and (thing.concept not in CONCEPTS or thing.style not in STYLES):
                 raise UserError(f"unknown thing {thing.style} {thing.concept}")
-        tones = {None: 1, "columns": 2, "rows": 2}.get(self.axis)
-        if tones != len(self.background) or any(c not in COLORS for c in self.background):
-            raise UserError(f"bad background {self.background} with axis {self.axis}")
+        if self.background not in COLORS:
+            raise UserError(f"unknown background {self.background!r}; known: {', '.join(COLORS)}")
 
     def things(self) -> list[tuple[int, Thing]]:
         """The things with their cell numbers, in order of POSITIONS."""
         return [(i, t) for i, t in enumerate(self.cells) if t is not None]
 
-    def color_of(self, cell: int) -> str:
-        """Name of the background colour of cell 0..3."""
-        if self.axis is None:
-            return self.background[0]
-        return self.background[cell % 2 if self.axis == "columns" else cell // 2]
+    def names(self) -> list[str]:
+        """The concepts of the things, in order of POSITIONS."""
+        return [t.concept for t in self.cells if t is not None]
+
+    def empty(self) -> list[int]:
+        """The cells in which nothing stands."""
+        return [i for i in CELLS if self.cells[i] is None]
+
+    def number(self) -> str | None:
+        """The digits of the scene read as a number, None without any. A number stands in one row, from its left end on."""
+        digits = [(i, t.concept) for i, t in self.things() if t.concept in DIGITS]
+        if not digits:
+            return None
+        cells = [i for i, _ in digits]
+        start = cells[0] // SIDE * SIDE
+        return "".join(d for _, d in digits) if cells == list(range(start, start + len(cells))) else None
 
     def replace_cell(self, cell: int, thing: Thing | None) -> Scene:
         """The same scene with another thing (or nothing) in one cell."""
-        return replace(self, cells=(*self.cells[:cell], thing, *self.cells[cell + 1:]))
+        return replace(self, cells=(*self.cells[:cell], thing, *self.cells[cell + 1 :]))
 
     def with_background(self, color: str) -> Scene:
-        """The same things on a plain background."""
-        return replace(self, background=(color,), axis=None)
+        """The same things on another background."""
+        return replace(self, background=color)
 
     def to_json(self) -> dict:
         """A JSON-ready dict, read back by `from_json`."""
-        cells = [None if t is None else [t.concept, t.style] for t in self.cells]
-        return {"cells": cells, "background": list(self.background), "axis": self.axis}
+        return {"cells": [None if t is None else [t.concept, t.style] for t in self.cells], "background": self.background}
 
     @staticmethod
     def from_json(data: dict) -> Scene:
         """Inverse of `to_json`."""
-        cells = tuple(None if c is None else Thing(*c) for c in data["cells"])
-        return Scene(cells, tuple(data["background"]), data["axis"])
+        return Scene(tuple(None if c is None else Thing(*c) for c in data["cells"]), data["background"])
 
 
-def _draw(rng: random.Random, things: int | None, two_tone: float, mixed_styles: float) -> Scene:
-    count = things if things is not None else rng.choices((1, 2, 3, 4), _COUNT_WEIGHTS)[0]
-    places = rng.sample(range(len(POSITIONS)), count)
-    style = rng.choice(STYLES)
-    mixed = count > 1 and rng.random() < mixed_styles
-    same = count > 1 and rng.random() < 0.25  # several of one kind, for counting
-    names = [rng.choice(_NAMES)] * count if same else rng.sample(_NAMES, count)
-    if not same and count > 2 and rng.random() < 0.3:
-        names[1] = names[0]
-    cells: list[Thing | None] = [None] * len(POSITIONS)
-    for place, name in zip(places, names, strict=True):
-        cells[place] = Thing(name, rng.choice(STYLES) if mixed else style)
-    if rng.random() < two_tone:
-        return Scene(tuple(cells), tuple(rng.sample(_COLOR_NAMES, 2)), rng.choice(("columns", "rows")))
-    return Scene(tuple(cells), (rng.choice(_COLOR_NAMES),))
+def placed(things: dict[int, Thing], background: str) -> Scene:
+    """The scene with these things, by cell number, and nothing else."""
+    return Scene(tuple(things.get(i) for i in CELLS), background)
+
+
+def _draw(rng: random.Random, things: int | None, mixed_styles: float) -> Scene:
+    count = things if things is not None else rng.choices(range(1, MOST_DIFFERENT + 1), _COUNT_WEIGHTS)[0]
+    kind = rng.random()
+    if count > 1 and (kind < 0.15 or count > MOST_DIFFERENT):  # several of one kind, for counting
+        names = [rng.choice(THINGS)] * count
+    else:
+        names = rng.sample(THINGS, count)
+        if count > 2 and kind < 0.4:
+            names[1] = names[0]
+    style, mixed = rng.choice(STYLES), rng.random() < mixed_styles
+    places = rng.sample(CELLS, count)
+    chosen = {p: Thing(n, rng.choice(STYLES) if mixed else style) for p, n in zip(places, names, strict=True)}
+    return placed(chosen, rng.choice(_COLOR_NAMES))
+
+
+def number_scene(rng: random.Random, digits: str, row: int, others: int = 0, style: str | None = None) -> Scene:
+    """A number in a row, from its left end on, and `others` things in the other rows."""
+    style = style or rng.choice(STYLES)
+    cells = {SIDE * row + column: Thing(digit, style) for column, digit in enumerate(digits)}
+    free = [i for i in CELLS if i // SIDE != row]
+    cells |= {i: Thing(n, style) for i, n in zip(rng.sample(free, others), rng.sample(THINGS, others), strict=True)}
+    return placed(cells, rng.choice(_COLOR_NAMES))
+
+
+def any_number(rng: random.Random) -> str:
+    """One to three digits, without a zero in front (a lone zero may be)."""
+    length = rng.choices((1, 2, 3), (0.2, 0.4, 0.4))[0]
+    return str(rng.randrange(0 if length == 1 else 10 ** (length - 1), 10**length))
 
 
 def sample_scene(
     rng: random.Random,
     split: str = "train",
     things: int | None = None,
-    two_tone: float = 0.0,
     mixed_styles: float = 0.3,
+    numbers: float = 0.0,
 ) -> Scene:
-    """Draws a scene of 1 to 4 things.
+    """Draws a scene of 1 to 9 things.
 
     split: "train" or "seen" never holds a held-out combination (see split.py), "heldout" holds at least one,
-    "any" is not filtered. two_tone, mixed_styles: probabilities. UserError for another split or count.
+    "any" is not filtered. mixed_styles, numbers: probabilities (of several styles; of a scene with a number).
+    UserError for another split or count.
     """
-    from llada_uni.world.split import is_held_out
+    from llada_uni.world.split import in_split
 
-    if split not in ("train", "seen", "heldout", "any"):
-        raise UserError(f"unknown split {split!r}; known: train, seen, heldout, any")
-    if things is not None and not 1 <= things <= len(POSITIONS):
-        raise UserError(f"a scene holds 1 to {len(POSITIONS)} things, asked for {things}")
+    if things is not None and not 1 <= things <= len(CELLS):
+        raise UserError(f"a scene holds 1 to {len(CELLS)} things, asked for {things}")
     while True:
-        scene = _draw(rng, things, two_tone, mixed_styles)
-        if split == "any" or is_held_out(scene) == (split == "heldout"):
+        if rng.random() < numbers:
+            scene = number_scene(rng, any_number(rng), rng.randrange(SIDE), rng.choice((0, 1, 2)))
+        else:
+            scene = _draw(rng, things, mixed_styles)
+        if in_split(scene, split):
             return scene
