@@ -18,6 +18,7 @@ from llada_uni.errors import UserError
 from llada_uni.world.art import ART_DIR, SPRITE, SPRITES_A_ROW
 from llada_uni.world.concepts import CONCEPTS, STYLES
 
+_KEY_RIM = 0.2
 _SOURCES = {
     "cartoon": "emoji-datasource-google/img/google/64/{}.png",
     "flat": "emoji-datasource-twitter/img/twitter/64/{}.png",
@@ -38,9 +39,17 @@ def build(packages: Path, out: Path = ART_DIR) -> None:
             # Palette and grey pictures occur in the packages, hence the conversion first.
             sprite = Image.open(path).convert("RGBA")
             box = sprite.getchannel("A").getbbox()
+            if concept.category == "digit":  # of the key only the middle, so that digits differ as much as things do
+                box = _middle(box)
             sprite = _square(sprite.crop(box)).resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
             sheet.paste(sprite, ((index % SPRITES_A_ROW) * SPRITE, (index // SPRITES_A_ROW) * SPRITE))
         sheet.save(out / f"{style}.png", optimize=True)
+
+
+def _middle(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = box
+    across, down = round((right - left) * _KEY_RIM), round((bottom - top) * _KEY_RIM)
+    return left + across, top + down, right - across, bottom - down
 
 
 def _square(sprite: Image.Image) -> Image.Image:

@@ -1,15 +1,15 @@
 """Reads a picture back into a scene by matching sprites: no learned part, so scores can rest on it.
 
-picture -> 64 x 64 colours -> four cells, each in nine windows shifted by a pixel -> squared distance to every
+picture -> 96 x 96 colours -> nine cells, each in nine windows shifted by a pixel -> squared distance to every
 candidate (concept x style x background colour, and the empty cell of every colour) by one matrix product ->
-the background that explains all four cells best -> the nearest thing in each cell, or `unknown` where
+the background that explains all cells best -> the nearest thing in each cell, or `unknown` where
 nothing fits.
 
     python -m llada_uni.world.checker --n 500
 
 states the error rates on rendered, noisy, blurred and shifted pictures, and how often a picture that shows
 no thing of the world (two sprites blended, blotches) is taken for one.
-Legend: Q queries (4 cells x 9 windows), K candidates (726), P values of a cell (32 x 32 x 3), C colours.
+Legend: Q queries (9 cells x 9 windows), K candidates (2648), P values of a cell (32 x 32 x 3), C colours, T things.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from llada_uni.errors import UserError
-from llada_uni.world.concepts import COLORS, CONCEPTS, POSITIONS, STYLES
+from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, SIDE, STYLES
 from llada_uni.world.intervals import wilson
-from llada_uni.world.render import cell_pixels, render_array
+from llada_uni.world.render import PIXELS, cell_pixels, render_array
 from llada_uni.world.scene import Scene, Thing, sample_scene
 
 _CELL = 32  # side at which cells are compared
@@ -37,9 +37,6 @@ _FITS = (
 _COLOR_NAMES = tuple(COLORS)
 _THINGS: tuple[Thing | None, ...] = (None, *(Thing(c, s) for c in CONCEPTS for s in STYLES))
 _CONCEPT_OF = np.array([0] + [1 + i // len(STYLES) for i in range(len(_THINGS) - 1)])
-_TWO_TONES = tuple(
-    (axis, (a, b)) for axis in ("columns", "rows") for a in _COLOR_NAMES for b in _COLOR_NAMES if a != b
-)
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,15 @@ class Reading:
     """
 
     scene: Scene
-    confidence: tuple[float, float, float, float]
-    unknown: tuple[bool, bool, bool, bool]
-    error: tuple[float, float, float, float]
+    confidence: tuple[float, ...]
+    unknown: tuple[bool, ...]
+    error: tuple[float, ...]
+
+    @classmethod
+    def of(cls, scene: Scene) -> Reading:
+        """What a perfect picture of `scene` is read as."""
+        cells = len(CELLS)
+        return cls(scene, (1.0,) * cells, (False,) * cells, (0.0,) * cells)
 
 
 class Checker:
@@ -69,14 +72,14 @@ class Checker:
 
     def __init__(
         self,
-        size: int = 128,
+        size: int = PIXELS,
         max_error: float = 0.02,
         max_empty_error: float = 0.008,
         min_confidence: float = 0.25,
     ) -> None:
-        if size < 2 * _CELL or size % 2:
+        if size < SIDE * _CELL or size % SIDE:
             raise UserError(
-                f"the checker reads pictures of an even side of at least {2 * _CELL}, asked for {size}"
+                f"the checker reads pictures whose side is a multiple of {SIDE} and at least {SIDE * _CELL}, asked for {size}"
             )
         self.size, self.min_confidence = size, min_confidence
         self.max_error, self.max_empty_error = max_error, max_empty_error
@@ -85,7 +88,7 @@ class Checker:
     def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """[P, C * T] float32 values of every colour's cells with every thing, and [C * T] squared norms."""
         cells = [
-            _shrink(cell_pixels(thing, color, self.size // 2), _CELL).ravel()
+            _shrink(cell_pixels(thing, color, self.size // SIDE), _CELL).ravel()
             for color in _COLOR_NAMES
             for thing in _THINGS
         ]
@@ -95,22 +98,21 @@ class Checker:
     def distances(
         self, image: Image.Image | np.ndarray, shifts: tuple[tuple[int, int], ...] = _SHIFTS
     ) -> np.ndarray:
-        """Mean squared differences [4 cells, C colours, T things] of the best of the shifts (colours 0 to
-        1)."""
+        """Mean squared differences [9 cells, C, T] of the best of the shifts (colours from 0 to 1)."""
         array = _as_array(image, self.size)
-        small = np.pad(_shrink(array, 2 * _CELL), ((1, 1), (1, 1), (0, 0)), mode="edge")
+        small = np.pad(_shrink(array, SIDE * _CELL), ((1, 1), (1, 1), (0, 0)), mode="edge")
         queries = np.stack(
             [
                 small[y + 1 + dy : y + 1 + dy + _CELL, x + 1 + dx : x + 1 + dx + _CELL].ravel()
-                for y in (0, _CELL)
-                for x in (0, _CELL)
+                for y in range(0, SIDE * _CELL, _CELL)
+                for x in range(0, SIDE * _CELL, _CELL)
                 for dy, dx in shifts
             ]
         )
         table, norms = self._candidates
         squared = norms - 2 * (queries @ table) + (queries * queries).sum(1)[:, None]
-        best = squared.reshape(len(POSITIONS), len(shifts), -1).min(1) / table.shape[0]
-        return np.maximum(best, 0.0).reshape(len(POSITIONS), len(_COLOR_NAMES), len(_THINGS))
+        best = squared.reshape(len(CELLS), len(shifts), -1).min(1) / table.shape[0]
+        return np.maximum(best, 0.0).reshape(len(CELLS), len(_COLOR_NAMES), len(_THINGS))
 
     def read(self, image: Image.Image | np.ndarray) -> Reading:
         """The scene in a picture (PIL, or uint8 [H, W, 3]). Never fails on a picture; see Reading.unknown.
@@ -128,13 +130,10 @@ class Checker:
         return self._decide(self.distances(image))
 
     def _decide(self, distances: np.ndarray) -> Reading:
-        """The reading of distances [4, C, T]: background first, then the nearest thing of every cell."""
-        per_color = distances.min(2)  # [4, C]
-        background, axis = _background(per_color)
-        scene = Scene((None,) * len(POSITIONS), background, axis)
+        """The reading of distances [9, C, T]: background first, then the nearest thing of every cell."""
+        color = int(distances.min(2).sum(0).argmin())
         cells, confidence, unknown, error = [], [], [], []
-        for i in range(len(POSITIONS)):
-            row = distances[i, _COLOR_NAMES.index(scene.color_of(i))]
+        for row in distances[:, color]:
             first = int(row.argmin())
             other = float(row[_CONCEPT_OF != _CONCEPT_OF[first]].min())
             sure = 1.0 - float(row[first]) / max(other, 1e-9)
@@ -144,7 +143,7 @@ class Checker:
             confidence.append(sure)
             unknown.append(lost)
             error.append(float(row[first]))
-        return Reading(Scene(tuple(cells), background, axis), tuple(confidence), tuple(unknown), tuple(error))
+        return Reading(Scene(tuple(cells), _COLOR_NAMES[color]), tuple(confidence), tuple(unknown), tuple(error))
 
 
 def _as_array(image: Image.Image | np.ndarray, size: int) -> np.ndarray:
@@ -164,21 +163,6 @@ def _shrink(array: np.ndarray, side: int) -> np.ndarray:
     else:
         means = np.asarray(Image.fromarray(array).resize((side, side), Image.Resampling.BOX), np.float32)
     return means / np.float32(255)
-
-
-def _background(per_color: np.ndarray) -> tuple[tuple[str, ...], str | None]:
-    """The plain or two-tone background with the least summed distance [4, C]; two tones must be clearly
-    better."""
-    plain = per_color.sum(0)
-    best, found = float(plain.min()), ((_COLOR_NAMES[int(plain.argmin())],), None)
-    limit = 0.8 * best  # two tones always fit at least as well: they must pay
-    for axis, (a, b) in _TWO_TONES:
-        i, j = _COLOR_NAMES.index(a), _COLOR_NAMES.index(b)
-        ones, twos = ((0, 2), (1, 3)) if axis == "columns" else ((0, 1), (2, 3))
-        total = float(per_color[ones, i].sum() + per_color[twos, j].sum())
-        if total < limit:
-            limit, found = total, ((a, b), axis)
-    return found
 
 
 def disturb(
@@ -205,7 +189,7 @@ def error_rate(
     shift: int = 0,
     checker: Checker | None = None,
 ) -> dict:
-    """Reads n random rendered scenes (a fifth with two tones) after `disturb`.
+    """Reads n random rendered scenes (a fifth with a number) after `disturb`.
 
     Returns {"cells", "cells_interval", "scenes", "scenes_interval", "unknown", "n"}: shares of cells read
     wrong (another thing, or nothing, or unknown), of scenes with anything wrong (background too), of cells
@@ -215,7 +199,7 @@ def error_rate(
     rng, numbers = random.Random(seed), np.random.default_rng(seed)
     wrong_cells = wrong_scenes = unknown = 0
     for _ in range(n):
-        scene = sample_scene(rng, "any", two_tone=0.2)
+        scene = sample_scene(rng, "any", numbers=0.2)
         reading = checker.read(disturb(render_array(scene, checker.size), numbers, noise, blur, shift))
         bad = sum(
             a != b or u for a, b, u in zip(reading.scene.cells, scene.cells, reading.unknown, strict=True)
@@ -223,7 +207,7 @@ def error_rate(
         wrong_cells += bad
         unknown += sum(reading.unknown)
         wrong_scenes += bad > 0 or reading.scene != scene
-    cells = n * len(POSITIONS)
+    cells = n * len(CELLS)
     return {
         "cells": wrong_cells / cells,
         "cells_interval": wilson(wrong_cells, cells),
@@ -235,7 +219,7 @@ def error_rate(
 
 
 def false_alarms(n: int, seed: int = 0, checker: Checker | None = None) -> dict:
-    """Reads n pictures whose four cells show no thing of the world; the share of cells taken for a thing.
+    """Reads n pictures whose cells show no thing of the world; the share of cells taken for a thing.
 
     Half the pictures blend two random sprites 1 : 1 in every cell, half hold blotches of random colours.
     """
@@ -250,7 +234,7 @@ def false_alarms(n: int, seed: int = 0, checker: Checker | None = None) -> dict:
         coarse = numbers.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         blotches = Image.fromarray(coarse).resize((checker.size,) * 2, Image.Resampling.BICUBIC)
         taken["blotches"] += sum(t is not None for t in checker.read(blotches).scene.cells)
-    cells = half * len(POSITIONS)
+    cells = half * len(CELLS)
     return {k: v / cells for k, v in taken.items()} | {
         "n": n,
         "interval": wilson(sum(taken.values()), 2 * cells),
@@ -258,8 +242,8 @@ def false_alarms(n: int, seed: int = 0, checker: Checker | None = None) -> dict:
 
 
 def _full(rng: random.Random) -> Scene:
-    cells = tuple(Thing(rng.choice(tuple(CONCEPTS)), rng.choice(STYLES)) for _ in POSITIONS)
-    return Scene(cells, ("white",))
+    cells = tuple(Thing(rng.choice(tuple(CONCEPTS)), rng.choice(STYLES)) for _ in CELLS)
+    return Scene(cells, "white")
 
 
 CONDITIONS: dict[str, dict[str, float]] = {
