@@ -38,7 +38,7 @@ from llada_uni.training.vision import (
 from llada_uni.world import concepts
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, STYLES
 from llada_uni.world.render import render_array
-from llada_uni.world.scene import Scene, Thing, placed, sample_scene
+from llada_uni.world.scene import Scene, crowded_scene, sample_scene
 
 SIDE = 96
 """Pixels of a picture: 6 x 6 patches of 16 px, two by two in a cell of the world."""
@@ -51,7 +51,6 @@ ANSWERS = (len(CELLS), len(CONCEPTS) + 1, len(COLORS), len(STYLES) + 1)
 """Answers to the four questions: places, concepts and nothing, colours, styles and none."""
 MEANINGS = sum(ANSWERS)
 _FIRST = torch.tensor([0, *ANSWERS]).cumsum(0)[:-1]  # number of each question's first answer among all answers
-_CROWD = 0.6  # share of cells with a thing in training pictures
 _MEAN_DECAY = 0.98  # of the mean vector of every answer, before there are codes
 
 
@@ -88,13 +87,6 @@ def answers_of(scene: Scene) -> np.ndarray:
         out[y + 1, x] = _COLOR[scene.background]
         out[y + 1, x + 1] = 0 if thing is None else _STYLE[thing.style]
     return out.ravel()
-
-
-def crowded_scene(rng: random.Random) -> Scene:
-    """More things than in an ordinary scene, anything anywhere: every drawing is seen more often."""
-    cells = [cell for cell in CELLS if rng.random() < _CROWD]
-    names, styles = tuple(CONCEPTS), STYLES
-    return placed({cell: Thing(rng.choice(names), rng.choice(styles)) for cell in cells}, rng.choice(tuple(COLORS)))
 
 
 def batch_of(rng: random.Random, scenes: list[Scene]) -> tuple[Tensor, Tensor]:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from llada_uni.world.concepts import CONCEPTS, POSITIONS
+from llada_uni.world.concepts import CONCEPTS, DIGITS, POSITIONS, ROWS, SIDE
 from llada_uni.world.scene import Scene, Thing
-from llada_uni.world.wordings import NUMBERS, article, joined
+from llada_uni.world.wordings import NUMBERS, article
+
+CROWD = 4
+"""From so many equal things on, a caption gives their number in place of their places."""
 
 
 def caption(scene: Scene) -> str:
-    """The canonical caption. Long for up to two things, compact for more, so that it never passes 18 words.
+    """The canonical caption: things in the order of their cells, a number and a crowd of equal things as one.
 
-    "a cartoon cat at the top left and a flat dog at the bottom right on blue",
-    "cartoon cat top left, flat dog top right, 3d fox bottom right on blue", "nothing on blue".
+    "cartoon cat top left, flat dog middle right on blue", "five 3d apples on pink",
+    "flat number 42 in the top row, flat owl bottom left on white", "nothing on blue".
     """
-    things = scene.things()
-    ground = "on " + " and ".join(scene.background)
-    if not things:
-        return f"nothing {ground}"
-    if len(things) <= 2:
-        said = " and ".join(f"{article(f'{t.style} {t.concept}')} at the {POSITIONS[i]}" for i, t in things)
-    else:
-        said = compact(things, styles=True)
-    return f"{said} {ground}"
+    things, said, told = scene.things(), [], set()
+    for cell, thing in things:
+        if thing in told:
+            continue
+        alike = sum(other == thing for _, other in things)
+        if thing.concept in DIGITS and scene.number() is not None:
+            said.append(f"{thing.style} number {scene.number()} in the {ROWS[cell // SIDE]} row")
+            told |= {t for _, t in things if t.concept in DIGITS}
+        elif alike >= CROWD:
+            said.append(quantity(thing.concept, alike, thing.style))
+            told.add(thing)
+        else:
+            said.append(placed_name(cell, thing))
+    return f"{', '.join(said) or 'nothing'} on {scene.background}"
 
 
-def compact(things: list[tuple[int, Thing]], styles: bool) -> str:
-    """Things with their places in few words: "cartoon cat top left, flat dog top right"."""
-    return ", ".join(f"{t.style + ' ' if styles else ''}{t.concept} {POSITIONS[i]}" for i, t in things)
+def placed_name(cell: int, thing: Thing, style: bool = True) -> str:
+    """A thing with its place in few words: "cartoon cat top left"."""
+    return f"{thing.style + ' ' if style else ''}{thing.concept} {POSITIONS[cell]}"
 
 
 def quantity(concept: str, count: int, style: str | None = None) -> str:
@@ -35,10 +43,3 @@ def quantity(concept: str, count: int, style: str | None = None) -> str:
     if count == 1:
         return article(prefix + concept)
     return f"{NUMBERS[count]} {prefix}{CONCEPTS[concept].plural}"
-
-
-def listing(scene: Scene) -> str:
-    """The things by name and number, first seen first: "two cats and a dog"; "nothing" for none."""
-    names = [t.concept for _, t in scene.things()]
-    counts = {name: names.count(name) for name in names}
-    return joined([quantity(name, n) for name, n in counts.items()]) or "nothing"

@@ -1,132 +1,222 @@
-"""Questions about one picture, with the one canonical answer each.
+"""Questions about one picture or two, with the one canonical answer each.
 
-Kinds: what (what is at a place), where, count, total, background, style, presence, relation, caption, list.
-"What is at" and counting are asked most: naming and counting are what everything else stands on.
+Where an answer must be worked out, it says how ("three: top two, middle zero, bottom one"; "yes: cat top left, dog bottom right"):
+the model fills the places it is sure of first, and the word that decides, which is `key`, follows from them.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
-from llada_uni.world.captions import caption, listing
-from llada_uni.world.concepts import CONCEPTS, POSITIONS
-from llada_uni.world.samples import CELLS, NAMES, Sample, Turn, arrange, until
-from llada_uni.world.scene import Scene, Thing, sample_scene
-from llada_uni.world.wordings import NUMBERS, article, pick
+from llada_uni.world.arrangement import RELATIONS
+from llada_uni.world.captions import caption, placed_name
+from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, DIGITS, POSITIONS, ROWS, SIDE, STYLES, THINGS
+from llada_uni.world.samples import Sample, Turn, until
+from llada_uni.world.scene import Scene, Thing, any_number, number_scene, placed, sample_scene
+from llada_uni.world.split import in_split
+from llada_uni.world.wordings import NUMBERS, Speaker, article
 
 UNDERSTAND_KINDS = {
-    "what": 0.26,
-    "where": 0.09,
-    "count": 0.14,
-    "total": 0.06,
-    "background": 0.07,
+    "caption": 0.13,
+    "what-is-where": 0.28,
+    "counting": 0.16,
+    "colour": 0.05,
     "style": 0.09,
     "presence": 0.08,
-    "relation": 0.06,
-    "caption": 0.10,
-    "list": 0.05,
+    "relation": 0.08,
+    "number reading": 0.06,
+    "two pictures": 0.07,
 }
-_RELATIONS = {
-    "left of": lambda i, j: i % 2 < j % 2,
-    "right of": lambda i, j: i % 2 > j % 2,
-    "above": lambda i, j: i // 2 < j // 2,
-    "below": lambda i, j: i // 2 > j // 2,
-}
+_STATEMENTS = ("tell", "find", "count", "describe", "read")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, its whole answer, and the words of the answer that decide (None: all of it)."""
+
+    question: str
+    answer: str
+    key: str | None = None
+
+    def expect(self) -> dict:
+        """For a Sample."""
+        return {"answer": self.answer, "key": self.key}
 
 
 def unique(scene: Scene) -> list[tuple[int, Thing]]:
-    """The things whose concept stands once in the scene: those that a bare name points at."""
-    things = scene.things()
-    names = [t.concept for _, t in things]
-    return [(i, t) for i, t in things if names.count(t.concept) == 1]
+    """The things whose concept stands once in the scene, digits aside: those that a bare name points at."""
+    names = scene.names()
+    return [(i, t) for i, t in scene.things() if names.count(t.concept) == 1 and t.concept not in DIGITS]
 
 
 def absent(rng: random.Random, scene: Scene) -> str:
     """A concept that is not in the scene."""
-    names = {t.concept for _, t in scene.things()}
-    while (name := rng.choice(NAMES)) in names:
+    names = set(scene.names())
+    while (name := rng.choice(THINGS)) in names:
         pass
     return name
 
 
-def ask(rng: random.Random, scene: Scene, kind: str, wordings: str) -> tuple[str, str] | None:
-    """(question, answer) of the kind about `scene`; None where the scene does not allow that kind."""
-    asked = _ask(rng, scene, kind, wordings)
-    if asked is None:
-        return None
-    question, answer = asked
-    is_question = question.split()[0] not in ("tell", "find", "count", "describe", "name")
-    mark = "?" if is_question and rng.random() < 0.7 else ""
-    return question + mark, answer
+def ask(rng: random.Random, scene: Scene, kind: str, say: Speaker) -> Asked | None:
+    """A question of the kind about one scene; None where the scene does not allow that kind."""
+    asked = _KINDS[kind](rng, scene, say)
+    return asked and marked(say, asked)
 
 
-def _ask(rng: random.Random, scene: Scene, kind: str, wordings: str) -> tuple[str, str] | None:
-    template = pick(rng, "count" if kind == "total" else kind, wordings)
-    things, single = scene.things(), unique(scene)
-    if kind == "what":
-        empty = [i for i in CELLS if scene.cells[i] is None]
-        if empty and (not things or rng.random() < 0.2):
-            return template.format(p=POSITIONS[rng.choice(empty)]), "nothing"
-        cell, thing = rng.choice(things)
-        return template.format(p=POSITIONS[cell]), thing.concept
-    if kind == "where":
-        if not single:
-            return None
+def marked(say: Speaker, asked: Asked) -> Asked:
+    """With a question mark, mostly."""
+    is_question = asked.question.split()[0] not in _STATEMENTS
+    return Asked(asked.question + "?", asked.answer, asked.key) if is_question and say.chance(0.7) else asked
+
+
+def _what_is_where(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    single = unique(scene)
+    if single and rng.random() < 0.35:
         cell, thing = rng.choice(single)
-        return template.format(x=thing.concept), POSITIONS[cell]
-    if kind == "count":
-        name = absent(rng, scene) if not things or rng.random() < 0.12 else rng.choice(things)[1].concept
-        count = sum(t.concept == name for _, t in things)
-        return template.format(xs=CONCEPTS[name].plural), NUMBERS[count]
-    if kind == "total":
-        return template.format(xs="things"), NUMBERS[len(things)]
-    if kind == "background":
-        return template, " and ".join(scene.background)
-    if kind == "style":
-        if not single:
-            return None
-        thing = rng.choice(single)[1]
-        return template.format(x=thing.concept), thing.style
-    if kind == "presence":
-        yes = bool(things) and rng.random() < 0.5
-        name = rng.choice(things)[1].concept if yes else absent(rng, scene)
-        return template.format(a=article(name)), "yes" if yes else "no"
-    if kind == "relation":
-        if len(single) < 2:
-            return None
-        (i, one), (j, other) = rng.sample(single, 2)
-        yes = rng.random() < 0.5
-        fitting = [name for name, holds in _RELATIONS.items() if holds(i, j) == yes]
-        return template.format(x=one.concept, y=other.concept, r=rng.choice(fitting)), "yes" if yes else "no"
-    if kind == "caption":
-        return template, caption(scene)
-    return template, listing(scene)
+        return Asked(say.pick("where").format(x=thing.concept), POSITIONS[cell])
+    empty, things = scene.empty(), scene.things()
+    template = say.pick("what")
+    if empty and (not things or rng.random() < 0.15):
+        return Asked(template.format(p=POSITIONS[rng.choice(empty)]), "nothing")
+    cell, thing = rng.choice(things)
+    return Asked(template.format(p=POSITIONS[cell]), thing.concept)
+
+
+def by_rows(cells: list[int]) -> str:
+    """How many of the cells lie in each row: "top two, middle zero, bottom one"."""
+    return ", ".join(f"{name} {NUMBERS[sum(cell // SIDE == row for cell in cells)]}" for row, name in enumerate(ROWS))
+
+
+def _counting(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    things = scene.things()
+    if rng.random() < 0.2:
+        plural, cells = "things", [i for i, _ in things]
+    else:
+        names = [n for n in scene.names() if n not in DIGITS]
+        name = absent(rng, scene) if not names or rng.random() < 0.1 else rng.choice(names)
+        plural, cells = CONCEPTS[name].plural, [i for i, t in things if t.concept == name]
+    count = NUMBERS[len(cells)]
+    return Asked(say.pick("counting").format(xs=plural), f"{count}: {by_rows(cells)}", count)
+
+
+def _colour(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    return Asked(say.pick("colour"), scene.background)
+
+
+def _style(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    single = unique(scene)
+    if not single:
+        return None
+    thing = rng.choice(single)[1]
+    return Asked(say.pick("style").format(x=thing.concept), thing.style)
+
+
+def _presence(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    single = unique(scene)
+    template = say.pick("presence")
+    if single and rng.random() < 0.5:
+        cell, thing = rng.choice(single)
+        return Asked(template.format(a=article(thing.concept)), f"yes: {POSITIONS[cell]}", "yes")
+    return Asked(template.format(a=article(absent(rng, scene))), "no")
+
+
+def _relation(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    single = unique(scene)
+    if len(single) < 2:
+        return None
+    (i, one), (j, other) = rng.sample(single, 2)
+    key = rng.choice(("yes", "no"))
+    fitting = [name for name, holds in RELATIONS.items() if holds(i, j) == (key == "yes")]
+    question = say.pick("relation").format(x=one.concept, y=other.concept, r=rng.choice(fitting))
+    places = ", ".join(placed_name(cell, thing, style=False) for cell, thing in ((i, one), (j, other)))
+    return Asked(question, f"{key}: {places}", key)
+
+
+def _number_reading(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    number = scene.number()
+    return Asked(say.pick("read"), number) if number is not None else None
+
+
+def _caption(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    return Asked(say.pick("caption"), caption(scene))
+
+
+_KINDS = {
+    "caption": _caption,
+    "what-is-where": _what_is_where,
+    "counting": _counting,
+    "colour": _colour,
+    "style": _style,
+    "presence": _presence,
+    "relation": _relation,
+    "number reading": _number_reading,
+}
+
+
+def compare(rng: random.Random, first: Scene, second: Scene, say: Speaker) -> Asked | None:
+    """A question about two pictures: which one has a thing, what both have, whether their backgrounds are the same."""
+    ones, twos = ({t.concept for _, t in unique(scene)} for scene in (first, second))
+    how = rng.choice(("has", "has", "both", "same ground"))
+    if how == "same ground":
+        key = "yes" if first.background == second.background else "no"
+        return marked(say, Asked(say.pick(how), f"{key}: {first.background} and {second.background}", key))
+    shared = sorted(ones & twos)
+    if how == "both":
+        return marked(say, Asked(say.pick(how), shared[0])) if len(shared) == 1 else None
+    name = rng.choice(sorted(ones ^ twos) or sorted(ones | twos) or [absent(rng, first)])
+    which = {(1, 0): "the first", (0, 1): "the second", (1, 1): "both", (0, 0): "neither"}[name in ones, name in twos]
+    return marked(say, Asked(say.pick(how).format(a=article(name)), which))
 
 
 def question_scene(rng: random.Random, kind: str, split: str) -> Scene:
-    """A scene that suits the kind: counting needs equal things, relations two different ones."""
-    if kind == "count":
-        count = rng.choice((1, 1, 2, 2, 3, 3, 4))
-        others = rng.randint(0, min(2, 4 - count))
-        return arrange(rng, split, [count] + [1] * others, mixed=others > 0 and rng.random() < 0.2)
+    """A scene that suits the kind: counting needs equal things, relations two different ones, reading a number."""
+    if kind == "number reading":
+        return until(lambda: _number_scene(rng, split))
+    if kind == "counting":
+        return until(lambda: _counting_scene(rng, split))
     if kind == "relation":
-        return sample_scene(rng, split, things=rng.choice((2, 2, 3)))
-    if kind == "caption":
-        return sample_scene(rng, split, things=rng.choices((1, 2, 3, 4), (3, 5, 2, 1))[0])
-    if kind in ("total", "background", "list"):
-        return sample_scene(rng, split)
-    return sample_scene(rng, split, things=rng.choices((1, 2, 3, 4), (2, 4, 3, 3))[0])
+        return sample_scene(rng, split, things=rng.choice((2, 2, 3, 4)))
+    return sample_scene(rng, split, numbers=0.08 if kind in ("caption", "colour") else 0.0)
+
+
+def _number_scene(rng: random.Random, split: str) -> Scene | None:
+    scene = number_scene(rng, any_number(rng), rng.randrange(SIDE), rng.choice((0, 0, 1, 2)))
+    return scene if in_split(scene, split) else None
+
+
+def _counting_scene(rng: random.Random, split: str) -> Scene | None:
+    """One to nine things of a kind anywhere, sometimes some others."""
+    count = rng.randint(1, len(CELLS))
+    names = [rng.choice(THINGS)] * count
+    names += rng.sample(THINGS, min(rng.choice((0, 0, 1, 2)), len(CELLS) - count))
+    style, color = rng.choice(STYLES), rng.choice(tuple(COLORS))
+    scene = placed({cell: Thing(n, style) for cell, n in zip(rng.sample(CELLS, len(names)), names, strict=True)}, color)
+    return scene if in_split(scene, split) else None
+
+
+def _two_scenes(rng: random.Random, split: str) -> tuple[Scene, Scene] | None:
+    """Two pictures that may share one thing and the background; one of them holds what is held out, where that is asked."""
+    first, second = sample_scene(rng, split, rng.choice((1, 2, 3))), sample_scene(rng, split, rng.choice((1, 2, 3)))
+    if rng.random() < 0.5:
+        second = second.replace_cell(*rng.choice(first.things()))
+    if rng.random() < 0.4:
+        second = second.with_background(first.background)
+    return (first, second) if in_split(second, split) else None
 
 
 def sample_understand(rng: random.Random, kind: str, split: str, wordings: str) -> Sample:
-    """A picture, a question of the kind and its answer."""
+    """A picture or two, a question of the kind and its answer."""
+    say = Speaker(rng, wordings)
 
-    def make() -> Sample | None:
-        scene = question_scene(rng, kind, split)
-        asked = ask(rng, scene, kind, wordings)
-        if asked is None:
-            return None
-        question, answer = asked
-        return Sample("understand", kind, [Turn("user", [scene, question])], [answer], {"answer": answer})
+    def make() -> tuple[list[Scene], Asked] | None:
+        if kind == "two pictures":
+            scenes = list(until(lambda: _two_scenes(rng, split)))
+            asked = compare(rng, *scenes, say)
+        else:
+            scenes = [question_scene(rng, kind, split)]
+            asked = ask(rng, scenes[0], kind, say)
+        return asked and (scenes, asked)
 
-    return until(make)
+    scenes, asked = until(make)
+    return Sample("understand", kind, [Turn("user", [*scenes, asked.question])], [asked.answer], asked.expect())

@@ -8,16 +8,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from llada_uni.errors import UserError
-from llada_uni.world.concepts import COLORS, CONCEPTS, POSITIONS, STYLES
-from llada_uni.world.scene import Scene, Thing
-from llada_uni.world.split import held_out_pairs, held_out_positions, held_out_styles, is_held_out
+from llada_uni.world.concepts import COLORS, STYLES
+from llada_uni.world.scene import Scene
+from llada_uni.world.split import held_out_numbers, held_out_pairs, held_out_positions, held_out_styles
 
 Part = str | Scene
-NAMES = tuple(CONCEPTS)
+Made = TypeVar("Made")
 COLOR_NAMES = tuple(COLORS)
-CELLS = tuple(range(len(POSITIONS)))
+DEFAULT_STYLE, DEFAULT_COLOR = "cartoon", "white"
+_DEFAULT_SHARE = 0.5  # of what a prompt leaves open is the default; the rest is anything
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,20 @@ class Turn:
 class Sample:
     """One sample.
 
-    task: t2i | think | understand | edit | inpaint | story | dialogue; kind: the sort within the task;
-    turns: all turns up to and including the last one of the user; answer: the wanted parts of the next turn;
-    expect: what a checker judges. By task:
-      t2i, think   "objects": list of {concept, style or None, position (cell 0..3) or None}, "background":
-                   name or None. Only what the prompt fixes stands there; any other object in the picture is
-                   wrong.
-      inpaint      the same, and "source": Scene, "cells": the cells to refill, "scene": the wanted Scene.
-      understand   "answer": str.
+    task: one of tasks.TASKS; kind: the sort within the task; turns: all turns up to and including the last
+    one of the user; answer: the wanted parts of the next turn; expect: what a checker judges. By task:
+      t2i, think   "objects": list of {concept, style or None, position (cell) or None}, "background": name or
+                   None, "relations": list of (object, relation, object), "number": digits or None, "row": row
+                   of the number or None. Only what the prompt fixes stands there; any other object in the
+                   picture is wrong. think: also "thought".
+      understand   "answer": the canonical answer; "key": the part of it that decides (its first word), or None
+                   where all of it does.
       edit         "source": Scene, "scene": the whole wanted Scene, "cells": the cells that change.
-      story        "characters": list of {concept, style or None}, "background": name or None (the place asked
-                   for), "scenes": the Scenes of the sample's own frames.
-      dialogue     as understand (kind "questions") or as edit (kind "edit").
+      inpaint      the same; the cells are those to refill.
+      story        "characters": list of concepts, "style": name or None, "background": name or None (the place
+                   asked for), "frames": how many.
+      reasoning    "scenes": the Scenes of the steps, "final": the last words.
+      dialogue     "turns": for every answer, what its own task would expect (of t2i, understand or edit).
     """
 
     task: str
@@ -64,22 +67,19 @@ def wanted(concept: str, style: str | None = None, position: int | None = None) 
     return {"concept": concept, "style": style, "position": position}
 
 
-def pinned(objects: list[dict]) -> bool:
+def pinned(objects: list[dict], number: str | None = None) -> bool:
     """True when what is asked (not only what happened to be drawn) holds a held-out combination."""
     styles, positions, pairs = held_out_styles(), held_out_positions(), held_out_pairs()
     for o in objects:
         if (o["concept"], o["style"]) in styles or (o["concept"], o["position"]) in positions:
             return True
     names = sorted({o["concept"] for o in objects})
-    return any(frozenset((a, b)) in pairs for i, a in enumerate(names) for b in names[i + 1 :])
+    return number in held_out_numbers() or any(
+        frozenset((a, b)) in pairs for i, a in enumerate(names) for b in names[i + 1 :]
+    )
 
 
-def fits(scene: Scene, split: str) -> bool:
-    """Whether `scene` belongs to the split: "heldout" has a held-out combination, others none."""
-    return split == "any" or is_held_out(scene) == (split == "heldout")
-
-
-def until(make: Callable[[], object | None]) -> object:
+def until(make: Callable[[], Made | None]) -> Made:
     """Calls `make` until it gives something else than None: rejection sampling in one line."""
     while True:
         made = make()
@@ -87,22 +87,11 @@ def until(make: Callable[[], object | None]) -> object:
             return made
 
 
-def arrange(rng: random.Random, split: str, counts: list[int], mixed: bool = False) -> Scene:
-    """A scene with len(counts) different concepts, counts[i] things of the i-th, in random cells.
+def open_style(rng: random.Random, said: bool) -> str:
+    """A style: any where the prompt says it, mostly the default where it does not."""
+    return DEFAULT_STYLE if not said and rng.random() < _DEFAULT_SHARE else rng.choice(STYLES)
 
-    mixed: a style for each concept, not all the same; otherwise one style for the whole picture.
-    """
-    if sum(counts) > len(CELLS):
-        raise UserError(f"a scene holds at most {len(CELLS)} things, asked for {sum(counts)}")
-    while True:
-        names = rng.sample(NAMES, len(counts))
-        styles = [rng.choice(STYLES) for _ in names] if mixed else [rng.choice(STYLES)] * len(names)
-        if mixed and len(set(styles)) == 1 and len(styles) > 1:
-            continue
-        things = [Thing(n, s) for n, s, c in zip(names, styles, counts, strict=True) for _ in range(c)]
-        cells: list[Thing | None] = [None] * len(CELLS)
-        for place, thing in zip(rng.sample(CELLS, len(things)), things, strict=True):
-            cells[place] = thing
-        scene = Scene(tuple(cells), (rng.choice(COLOR_NAMES),))
-        if fits(scene, split):
-            return scene
+
+def open_color(rng: random.Random, said: bool) -> str:
+    """A background colour, likewise."""
+    return DEFAULT_COLOR if not said and rng.random() < _DEFAULT_SHARE else rng.choice(COLOR_NAMES)

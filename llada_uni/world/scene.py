@@ -13,6 +13,7 @@ from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, DIGITS, SIDE, STYL
 
 _COLOR_NAMES = tuple(COLORS)
 _COUNT_WEIGHTS = (0.18, 0.26, 0.22, 0.16, 0.10, 0.08)
+_CROWD = 0.6
 MOST_DIFFERENT = 6
 """Things of different kinds that a scene holds at most; of one kind there may be nine."""
 
@@ -101,6 +102,13 @@ def _draw(rng: random.Random, things: int | None, mixed_styles: float) -> Scene:
     places = rng.sample(CELLS, count)
     chosen = {p: Thing(n, rng.choice(STYLES) if mixed else style) for p, n in zip(places, names, strict=True)}
     return placed(chosen, rng.choice(_COLOR_NAMES))
+
+
+def crowded_scene(rng: random.Random) -> Scene:
+    """Anything anywhere, digits too, three cells in five: for learning what things look like. Of no split."""
+    cells = [cell for cell in CELLS if rng.random() < _CROWD]
+    names = tuple(CONCEPTS)
+    return placed({cell: Thing(rng.choice(names), rng.choice(STYLES)) for cell in cells}, rng.choice(_COLOR_NAMES))
 
 
 def number_scene(rng: random.Random, digits: str, row: int, others: int = 0, style: str | None = None) -> Scene:
