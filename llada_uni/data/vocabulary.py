@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from llada_uni.data.records import BadRecords
 from llada_uni.data.sources import RecordSource, conversations
 from llada_uni.text import TextTokenizer, train_tokenizer
-from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
+from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES, THINGS
+from llada_uni.world.wordings import NUMBERS
 
 
 def world_words() -> list[str]:
-    """The names of the small world's things, styles and colours: each should be one token."""
-    return [*CONCEPTS, *(concept.plural for concept in CONCEPTS.values()), *STYLES, *COLORS]
+    """The names of the small world's things, styles, colours and numbers: each should be one token."""
+    return [*CONCEPTS, *(CONCEPTS[name].plural for name in THINGS), *STYLES, *COLORS, *NUMBERS]
 
 
 def tokenizer_of_records(

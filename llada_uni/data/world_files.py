@@ -97,4 +97,6 @@ def _record(record: Conversation, names: dict[ScenePicture, str]) -> dict[str, A
         return {"type": "text", "text": value} if isinstance(value, str) else {"type": "image", "image": names[value]}
 
     messages = [{"role": m.role, "content": [part(value) for value in m.parts]} for m in record.messages]
-    return {"id": record.id, "task": record.task, "messages": messages}
+    learn = {"learn": "all"} if record.learn_all else {}
+    mix = {"mix": record.mix} if record.mix != record.task else {}
+    return {"id": record.id, "task": record.task, **learn, **mix, "messages": messages}

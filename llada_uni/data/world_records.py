@@ -19,35 +19,39 @@ from llada_uni.data.records import Conversation, Message, Picture
 from llada_uni.data.templates import TEMPLATES
 from llada_uni.errors import UserError
 from llada_uni.world.render import render
+from llada_uni.world.rewording import mistyped
 from llada_uni.world.samples import Sample
 from llada_uni.world.scene import Scene
 from llada_uni.world.tasks import KINDS, sample_task
 
 BLOCK = 100
 SPLITS = ("train", "heldout")
+TYPING_MISTAKES = 0.06
+"""Share of records whose last words of the user hold a typing mistake."""
+_TEMPLATE_OF = {"reasoning": "story"}  # where the world's task has another name than the template it uses
 Weights = Mapping[tuple[str, str | None], float]
 """(task, kind or None for a draw by the world's own weights) -> how often."""
 
 MIXTURES: dict[str, Weights] = {
     "default": {
-        ("t2i", None): 0.30,
+        ("t2i", None): 0.29,
         ("understand", None): 0.27,
-        ("edit", None): 0.20,
-        ("story", None): 0.12,
-        ("think", None): 0.05,
-        ("dialogue", None): 0.06,
+        ("edit", None): 0.18,
+        ("story", None): 0.09,
+        ("reasoning", None): 0.06,
+        ("think", None): 0.06,
+        ("dialogue", None): 0.05,
     },
     # What needs a place in the picture to be read: the answers are short, so they are learnt last.
     "reading": {
-        ("understand", "what"): 0.22,
+        ("understand", "what-is-where"): 0.28,
         ("understand", "caption"): 0.20,
-        ("understand", "list"): 0.08,
-        ("understand", "where"): 0.10,
-        ("understand", "count"): 0.08,
+        ("understand", "counting"): 0.14,
+        ("understand", "relation"): 0.08,
         ("understand", "presence"): 0.05,
-        ("understand", "relation"): 0.03,
-        ("edit", "remove"): 0.06,
-        ("edit", "replace"): 0.08,
+        ("understand", "two pictures"): 0.05,
+        ("edit", "remove"): 0.05,
+        ("edit", "replace"): 0.05,
         ("edit", "style"): 0.05,
         ("edit", "move"): 0.05,
     },
@@ -80,7 +84,7 @@ class WorldRecords:
     count: int
     seed: int
     weights: Weights
-    side: int = 64
+    side: int = 96
     split: str = "train"
 
     def __post_init__(self) -> None:
@@ -111,6 +115,8 @@ class WorldRecords:
             for number in range(block * BLOCK, (block + 1) * BLOCK):
                 task, kind = rng.choices(choices, shares)[0]
                 sample = sample_task(rng, task, self.split, kind=kind)
+                if rng.random() < TYPING_MISTAKES:
+                    sample.turns[-1].parts[-1] = mistyped(rng, sample.turns[-1].parts[-1])
                 if start <= number < start + count:
                     yield sample
 
@@ -121,14 +127,15 @@ class WorldRecords:
 
 
 def conversation_of(sample: Sample, name: str, side: int) -> Conversation:
-    """A sample as a record: its turns, then the answer."""
+    """A sample as a record: its turns, then the answer. Of a dialogue every answer is learnt."""
 
     def parts(items: list[str | Scene]) -> tuple[str | Picture, ...]:
         return tuple(part if isinstance(part, str) else ScenePicture(part, side) for part in items)
 
     messages = [Message(turn.role, parts(turn.parts)) for turn in sample.turns]
     messages.append(Message("assistant", parts(sample.answer)))
-    return Conversation(name, sample.task, tuple(messages), False, sample.task, name)
+    template = _TEMPLATE_OF.get(sample.task, sample.task)
+    return Conversation(name, template, tuple(messages), sample.task == "dialogue", sample.task, name)
 
 
 def mixture(name: str) -> Weights:

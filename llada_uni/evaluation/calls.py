@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from llada_uni.errors import UserError
+from llada_uni.world.concepts import SIDE
 
 
 def text_of(result: Any) -> str:
@@ -22,12 +23,18 @@ def text_of(result: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def picture_of(result: Any) -> Image.Image:
-    """The picture of a result; UserError when it carries none."""
+def drawn_in(result: Any) -> Image.Image | None:
+    """The (first) picture of a result, if it carries one."""
     if isinstance(result, Image.Image):
         return result
     found = getattr(result, "image", None) or next(iter(getattr(result, "images", ())), None)
-    if not isinstance(found, Image.Image):
+    return found if isinstance(found, Image.Image) else None
+
+
+def picture_of(result: Any) -> Image.Image:
+    """The picture of a result; UserError when it carries none."""
+    found = drawn_in(result)
+    if found is None:
         raise UserError("the model gave no picture")
     return found
 
@@ -61,8 +68,8 @@ def frames_of(parts: Iterable[Any]) -> list[tuple[str, Image.Image | None]]:
 def cell_mask(cells: Iterable[int], size: int) -> Image.Image:
     """Mask for refilling, mode "L": 255 where the picture is to be drawn anew, 0 where it stays."""
     mask = Image.new("L", (size, size), 0)
-    half = size // 2
+    side = size // SIDE
     for cell in cells:
-        y, x = (cell // 2) * half, (cell % 2) * half
-        ImageDraw.Draw(mask).rectangle((x, y, x + half - 1, y + half - 1), fill=255)
+        y, x = (cell // SIDE) * side, (cell % SIDE) * side
+        ImageDraw.Draw(mask).rectangle((x, y, x + side - 1, y + side - 1), fill=255)
     return mask

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llada_uni.evaluation.report import parts_of
+
 
 def _score(part: dict[str, Any] | None, key: str = "overall") -> str:
     """`0.91 [0.87, 0.94]`, or a dash where a suite was not run."""
@@ -22,39 +24,44 @@ def _score(part: dict[str, Any] | None, key: str = "overall") -> str:
     return f"{part[key]:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def _head(first: str, names: Sequence[str]) -> str:
+    return f"| {first} | " + " | ".join(names) + " |\n|---|" + "---|" * len(names)
+
+
+def _keys(parts: Sequence[dict[str, Any]], field: str) -> list[str]:
+    """The keys of a field of several reports, in order of appearance."""
+    return list(dict.fromkeys(key for part in parts for key in part.get(field, {})))
+
+
+def _section(name: str, suites: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """Classes and means of one suite, or of one part of it, with a column a report."""
+    lines = ["", f"### {name}", "", _head("class", names)]
+    for key in _keys(suites, "classes"):
+        lines.append(f"| {key} | " + " | ".join(_score(s.get("classes", {}).get(key), "score") for s in suites) + " |")
+    for metric in _keys(suites, "metrics"):
+        values = [s.get("metrics", {}).get(metric) for s in suites]
+        lines.append(f"| *{metric}* (mean) | " + " | ".join("-" if v is None else f"{v:.3f}" for v in values) + " |")
+    return lines
+
+
 def tables(reports: Sequence[dict[str, Any]]) -> str:
-    """One table of suites with a column a report, then a table of classes a suite, and the settings."""
+    """One table of suites and their parts with a column a report, then a table of classes for each, and the settings."""
     names = [f"{r['settings']['split']} (seed {r['settings']['seed']})" for r in reports]
-    head = "| | " + " | ".join(names) + " |\n|---|" + "---|" * len(names)
-    suites: list[str] = []
-    for report in reports:
-        suites += [s for s in report["suites"] if s not in suites]
-    lines = ["## Suites, with 95 % intervals", "", head.replace("| |", "| suite |", 1)]
-    for suite in suites:
-        cells = [_score(r["suites"].get(suite)) for r in reports]
-        counts = {str(r["suites"][suite].get("n", 0)) for r in reports if suite in r["suites"]}
-        lines.append(f"| {suite} (n {'/'.join(sorted(counts))}) | " + " | ".join(cells) + " |")
-    for suite in suites:
-        parts = [r["suites"].get(suite, {}) for r in reports]
-        lines += ["", f"### {suite}", ""]
-        meaning = next((p["meaning"] for p in parts if p.get("meaning")), "")
-        if meaning:
-            lines += [meaning if isinstance(meaning, str) else json.dumps(meaning), ""]
-        lines.append(head.replace("| |", "| class |", 1))
-        keys: list[str] = []
+    rows, sections = [], []
+    for suite in dict.fromkeys(s for r in reports for s in r["suites"]):
+        found = [r["suites"].get(suite, {}) for r in reports]
+        counts = sorted({str(one["n"]) for one in found if "n" in one})
+        rows.append(f"| {suite} (n {'/'.join(counts) or 0}) | " + " | ".join(_score(one) for one in found) + " |")
+        parts = list(dict.fromkeys(part for one in found for part in parts_of(one)))
         for part in parts:
-            keys += [k for k in part.get("classes", {}) if k not in keys]
-        for key in keys:
-            cells = [_score(p.get("classes", {}).get(key), "score") for p in parts]
-            lines.append(f"| {key} | " + " | ".join(cells) + " |")
-        metrics: list[str] = []
-        for part in parts:
-            metrics += [m for m in part.get("metrics", {}) if m not in metrics]
-        for metric in metrics:
-            cells = [f"{p['metrics'][metric]:.3f}" if metric in p.get("metrics", {}) else "-" for p in parts]
-            lines.append(f"| *{metric}* (mean) | " + " | ".join(cells) + " |")
-    lines += ["", "## Settings", "", "```json", json.dumps(reports[0]["settings"], indent=1), "```"]
-    return "\n".join(lines) + "\n"
+            here = [one.get(part, {}) for one in found]
+            rows.append(f"| {suite}: {part} | " + " | ".join(_score(one) for one in here) + " |")
+            sections += _section(f"{suite}: {part}", here, names)
+        if not parts:
+            sections += _section(suite, found, names)
+    settings = json.dumps(reports[0]["settings"], indent=1)
+    lines = ["## Suites, with 95 % intervals", "", _head("suite", names), *rows, *sections]
+    return "\n".join([*lines, "", "## Settings", "", "```json", settings, "```"]) + "\n"
 
 
 def main() -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
-from llada_uni.evaluation.suites import SUITES, draw_samples
-from llada_uni.world.render import render
-from llada_uni.world.samples import Sample
+from llada_uni.evaluation.suites import SUITES, cases
+from llada_uni.world.render import PIXELS, render
+from llada_uni.world.samples import Part, Turn
 from llada_uni.world.scene import Scene, sample_scene
 
 
@@ -25,69 +26,64 @@ class Result:
     thinking: str | None = None
 
 
-def _said(turns: list[tuple[str, list]]) -> tuple:
-    """A dialogue as a key: pictures by their pixels, whether given as scenes or drawn."""
-    pictured = [
-        (
-            role,
-            [
-                render(p).tobytes() if isinstance(p, Scene) else getattr(p, "tobytes", lambda p=p: p)()
-                for p in parts
-            ],
-        )
-        for role, parts in turns
-    ]
-    return tuple((role, *parts) for role, parts in pictured)
+def _mark(part: Part | Image.Image) -> str | bytes:
+    """A part as a key: pictures by their pixels, whether given as scenes or drawn."""
+    return part if isinstance(part, str) else (render(part) if isinstance(part, Scene) else part).tobytes()
+
+
+def _said(parts: list[Part]) -> tuple:
+    return tuple(_mark(part) for part in parts)
+
+
+def _result(part: Part) -> Result:
+    return Result(text=part) if isinstance(part, str) else Result(render(part))
 
 
 class Oracle:
     """Answers every sample right: it is told the samples, and finds them by what is asked."""
 
     def __init__(self, limit: int, seed: int, split: str) -> None:
-        self.by_key: dict[object, Sample] = {}
-        self.dialogues: dict[tuple, Sample] = {}
-        for sample in draw_samples("dialogue", limit, seed, split):
-            self.dialogues[_said([(t.role, t.parts) for t in sample.turns])] = sample
-        for suite in SUITES:
-            if suite in ("decoder", "dialogue"):
-                continue
-            for i, sample in enumerate(draw_samples(suite, limit, seed, split)):
-                # Requests for pictures carry the seed; questions and edits carry their picture.
-                parts = sample.turns[-1].parts
-                pictured = isinstance(parts[0], Scene)
-                mark = render(parts[0]).tobytes() if pictured else seed + i
-                self.by_key[(sample.task, parts[-1], mark)] = sample
+        self.answers: dict[tuple, list[Part]] = {}
+        for suite in (name for name, kinds in SUITES.items() if kinds):
+            for case in cases(suite, limit, seed, split):
+                sample = case.sample
+                turns = [*sample.turns, Turn("assistant", sample.answer)]
+                for i in range(1, len(turns), 2):  # of a dialogue, every answer
+                    asked = tuple(_said(turn.parts) for turn in turns[:i])
+                    self.answers[asked] = turns[i].parts
+                if sample.task == "inpaint":
+                    self.answers[(_said([sample.expect["source"], *sample.turns[-1].parts]),)] = sample.answer
+
+    def _find(self, *parts: Any) -> list[Part]:
+        return self.answers[(_said(parts),)]
 
     def generate_image(self, prompt, height, width, seed, thinking, **settings):
-        assert (height, width) == (128, 128)
-        answer = self.by_key[("think" if thinking else "t2i", prompt, seed)].answer
+        assert (height, width) == (PIXELS, PIXELS)
+        answer = self._find(prompt)
         return Result(render(answer[-1]), thinking=answer[0] if thinking else None)
 
-    def understand(self, images, question):
-        answer = self.by_key[("understand", question, images[0].tobytes())].answer[0]
-        return Result(text=f" {answer.capitalize()}. ")  # form does not matter, words do
+    def understand(self, images, question, seed):
+        return Result(text=f" {self._find(*images, question)[0].capitalize()}. ")  # form does not matter, words do
 
     def edit_image(self, images, instruction, seed, **settings):
-        return Result(render(self.by_key[("edit", instruction, images[0].tobytes())].answer[0]))
+        return _result(self._find(*images, instruction)[0])
 
     def inpaint(self, image, mask, prompt, seed, **settings):
-        sample = self.by_key[("inpaint", prompt, seed)]
         after = image.copy()
-        after.paste(render(sample.answer[0]), (0, 0), mask)
+        after.paste(render(self._find(image, prompt)[0]), (0, 0), mask)
         return Result(after)
 
-    def interleave(self, prompt, seed, **settings):
-        for part in self.by_key[("story", prompt, seed)].answer:
-            yield Result(text=part) if isinstance(part, str) else Result(render(part))
+    def interleave(self, messages, seed, **settings):
+        for part in self._find(*messages[0]["content"]):
+            yield _result(part)
 
     def chat(self, messages, seed, **settings):
-        answer = self.dialogues[_said([(m["role"], m["content"]) for m in messages])].answer[0]
-        return Result(text=answer) if isinstance(answer, str) else Result(render(answer))
+        return _result(self.answers[tuple(_said(m["content"]) for m in messages)][0])
 
     def encode_image(self, image):
         return image
 
-    def decode_codes(self, codes, decoder, seed):
+    def decode_codes(self, codes, decoder, steps, seed):
         return codes
 
 
@@ -100,7 +96,7 @@ class Wrong:
     def generate_image(self, prompt, height, width, seed, thinking, **settings):
         return Result(self._scene(seed), thinking="seven")
 
-    def understand(self, images, question):
+    def understand(self, images, question, seed):
         return Result(text="a zebra")
 
     def edit_image(self, images, instruction, seed, **settings):
@@ -109,7 +105,7 @@ class Wrong:
     def inpaint(self, image, mask, prompt, seed, **settings):
         return Result(image)
 
-    def interleave(self, prompt, seed, **settings):
+    def interleave(self, messages, seed, **settings):
         for i in range(3):
             yield Result(text="the zebra sings")
             yield Result(self._scene(seed * 3 + i))
@@ -120,5 +116,5 @@ class Wrong:
     def encode_image(self, image):
         return image
 
-    def decode_codes(self, codes, decoder, seed):
+    def decode_codes(self, codes, decoder, steps, seed):
         return self._scene(seed)

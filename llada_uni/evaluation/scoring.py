@@ -7,15 +7,18 @@ for: it counts against the picture, never for it.
 from __future__ import annotations
 
 import re
-from itertools import pairwise, permutations
 
+from llada_uni.world.arrangement import RELATIONS
 from llada_uni.world.checker import Reading
-from llada_uni.world.samples import CELLS
+from llada_uni.world.concepts import CELLS, DIGITS, SIDE
 from llada_uni.world.scene import Scene, Thing
-from llada_uni.world.stories import read_sentence
+from llada_uni.world.stories import follows, opens, read_frame
+
+Found = tuple[int, Thing]
 
 
-def _is(asked: dict, cell: int, thing: Thing) -> bool:
+def _is(asked: dict, found: Found) -> bool:
+    cell, thing = found
     return (
         asked["concept"] == thing.concept
         and asked["style"] in (None, thing.style)
@@ -23,120 +26,146 @@ def _is(asked: dict, cell: int, thing: Thing) -> bool:
     )
 
 
-def score_objects(expect: dict, reading: Reading) -> dict[str, float]:
+def matched(asked: list[dict], found: list[Found]) -> int:
+    """How many asked objects can be given a found one each, in the best way (augmenting paths)."""
+    owner: dict[int, int] = {}
+
+    def take(want: int, tried: set[int]) -> bool:
+        for i, one in enumerate(found):
+            if i not in tried and _is(asked[want], one):
+                tried.add(i)
+                if i not in owner or take(owner[i], tried):
+                    owner[i] = want
+                    return True
+        return False
+
+    return sum(take(want, set()) for want in range(len(asked)))
+
+
+def score_drawing(expect: dict, reading: Reading) -> dict[str, float]:
     """Text to image and thinking.
 
-    objects: asked objects that stand there (concept, and style and position where asked), over the larger of
-    the number asked and the number found, so that extra objects cost. exact: all of them, nothing else, and
-    the background if asked. background: only where asked.
+    right: every asked object stands there (concept, and style and place where asked), nothing else does, and relations,
+    number and background are as asked. objects: asked objects that stand there, over the larger of the number asked and
+    the number found. background, relation, number: only where asked.
     """
-    asked, found = expect["objects"], reading.scene.things()
-    places = found + [(-1, None)] * len(asked)  # an object may also be missing
-    matched = max(
-        sum(
-            thing is not None and _is(want, cell, thing)
-            for want, (cell, thing) in zip(asked, chosen, strict=True)
-        )
-        for chosen in permutations(places, len(asked))
-    )
+    scene = reading.scene
+    numbered = expect["number"] is not None
+    found = [(i, t) for i, t in scene.things() if not (numbered and t.concept in DIGITS)]
+    asked = expect["objects"]
     most = max(len(asked), len(found) + sum(reading.unknown))
-    scores = {"objects": matched / most}
-    right = matched == most
+    scores = {"objects": matched(asked, found) / most if most else 1.0}
     if expect["background"] is not None:
-        scores["background"] = float(reading.scene.background == (expect["background"],))
-        right = right and scores["background"] == 1.0
-    return scores | {"exact": float(right)}
+        scores["background"] = float(scene.background == expect["background"])
+    if expect["relations"]:
+        scores["relation"] = float(all(_holds(found, asked, relation) for relation in expect["relations"]))
+    if numbered:
+        first = next((i for i, t in scene.things() if t.concept in DIGITS), None)
+        in_row = expect["row"] is None or first is not None and first // SIDE == expect["row"]
+        scores["number"] = float(scene.number() == expect["number"] and in_row)
+    return {"right": float(all(value == 1.0 for value in scores.values())), **scores}
+
+
+def _holds(found: list[Found], asked: list[dict], relation: tuple[int, str, int]) -> bool:
+    one, name, other = relation
+    cells = [next((i for i, t in found if t.concept == asked[k]["concept"]), None) for k in (one, other)]
+    return None not in cells and RELATIONS[name](*cells)
 
 
 def _same(reading: Reading, wanted: Scene, cells: list[int]) -> bool:
     return all(not reading.unknown[i] and reading.scene.cells[i] == wanted.cells[i] for i in cells)
 
 
+def is_scene(reading: Reading, wanted: Scene) -> bool:
+    """Whether the picture shows just this scene."""
+    return _same(reading, wanted, list(CELLS)) and reading.scene.background == wanted.background
+
+
 def score_edit(expect: dict, reading: Reading) -> dict[str, float]:
     """asked: the change is there. kept: every other cell, and the background unless it was to change, is as
-    it was. exact: both."""
+    it was. right: both. Also for refilling, where the cells are the open ones."""
     wanted, source = expect["scene"], expect["source"]
     ground = reading.scene.background == wanted.background
     recolor = wanted.background != source.background
     asked = _same(reading, wanted, expect["cells"]) and (ground or not recolor)
     kept = _same(reading, wanted, [i for i in CELLS if i not in expect["cells"]]) and (ground or recolor)
-    return {"asked": float(asked), "kept": float(kept), "exact": float(asked and kept)}
-
-
-def score_inpaint(expect: dict, reading: Reading) -> dict[str, float]:
-    """refilled: the open cells hold what the prompt says. kept: the other cells and the background are as
-    they were."""
-    wanted = expect["scene"]
-    refilled = _same(reading, wanted, expect["cells"])
-    kept = _same(reading, wanted, [i for i in CELLS if i not in expect["cells"]])
-    kept = kept and reading.scene.background == wanted.background
-    return {"refilled": float(refilled), "kept": float(kept), "exact": float(refilled and kept)}
+    return {"right": float(asked and kept), "asked": float(asked), "kept": float(kept)}
 
 
 def normal(text: str) -> str:
     """Lower case, single spaces, no space before a comma, no full stop at the end."""
     text = re.sub(r"\s+", " ", text.lower()).strip()
-    return re.sub(r"\s+,", ",", text).rstrip(". ")
+    return re.sub(r"\s+([,:])", r"\1", text).rstrip(". ")
 
 
 def score_answer(expect: dict, answer: str) -> dict[str, float]:
-    """exact: the canonical answer, up to case, spaces and a full stop."""
-    return {"exact": float(normal(answer) == normal(expect["answer"]))}
+    """right: the words that decide are the canonical ones, up to case, spaces and a full stop. whole: all words are."""
+    said, wanted, key = normal(answer), normal(expect["answer"]), expect["key"]
+    whole = said == wanted
+    right = said.split(":")[0] == key if key is not None else whole
+    return {"right": float(right), "whole": float(whole)}
 
 
-def _frame_agrees(text: str, reading: Reading) -> bool:
-    """Whether a picture shows what its sentence names: these things and no others, its place, its
-    position."""
-    told, scene = read_sentence(text), reading.scene
-    if any(reading.unknown) or sorted(told["things"]) != sorted(t.concept for _, t in scene.things()):
-        return False
-    if told["place"] is not None and scene.background != (told["place"],):
-        return False
-    if told["at"] is None:
-        return True
-    name, cell = told["at"]
-    thing = scene.cells[cell]
-    return thing is not None and thing.concept == name
+def object_f1(answer: str, wanted: str) -> float:
+    """F1 of the things a caption names ("cartoon cat top left"), whatever it says about the background."""
+    said, right = (normal(text).rpartition(" on ")[0].split(", ") for text in (answer, wanted))
+    both = sum(min(said.count(part), right.count(part)) for part in set(said))
+    return 2 * both / (len(said) + len(right))
 
 
 def score_story(expect: dict, frames: list[tuple[str, Reading | None]]) -> dict[str, float]:
-    """frames: (sentence, reading), reading None where the picture is missing.
+    """frames: (text, reading), reading None where the picture is missing.
 
-    characters: 1 if every asked character (in its style, if asked) stands in every one of at least two
-    pictures. agreement: share of frames whose picture shows just what the sentence names. styles: 1 if no
-    character changes its style. events: share of steps in which the scene changes. place: the place asked
-    for is that of frame one.
+    right: share of frames, of the larger of the number asked and told, in which all holds: every character stands there, in
+    the style asked for or that of the first frame (characters); what is told happens to the frame before, or the story
+    starts where it says (told); the picture is what its text says (agreement). whole: all frames are right.
     """
-    readings = [r for _, r in frames if r is not None]
-    steps = list(pairwise(readings))
-    scores = {"characters": 0.0, "styles": 0.0}
-    if len(readings) >= 2:
-        scores["characters"] = float(
-            all(
-                any(
-                    t.concept == who["concept"] and who["style"] in (None, t.style)
-                    for _, t in r.scene.things()
-                )
-                for who in expect["characters"]
-                for r in readings
-            )
+    read = [(read_frame(text), reading) for text, reading in frames]
+    style = expect["style"]
+    if style is None and read and read[0][1] is not None:
+        style = next((t.style for _, t in read[0][1].scene.things()), None)
+    scores = {"characters": 0, "told": 0, "agreement": 0, "right": 0}
+    for i, (frame, reading) in enumerate(read):
+        there = reading is not None and _cast_is_there(expect["characters"], style, reading)
+        before = read[i - 1][0] if i else None
+        told = frame is not None and (
+            follows(before.state, frame.event, frame.state) if before else i == 0 and _starts(frame, expect)
         )
-        names = {who["concept"] for who in expect["characters"]}
-        drawn = {(t.concept, t.style) for r in readings for _, t in r.scene.things() if t.concept in names}
-        scores["styles"] = float({name for name, _ in drawn} == names and len(drawn) == len(names))
-    agrees = [r is not None and _frame_agrees(text, r) for text, r in frames]
-    scores["agreement"] = sum(agrees) / max(len(agrees), 1)
-    scores["events"] = sum(a.scene != b.scene for a, b in steps) / max(len(steps), 1)
-    if expect["background"] is not None:
-        first = readings[0].scene.background if readings else None
-        scores["place"] = float(first == (expect["background"],))
-    return scores
+        agrees = frame is not None and reading is not None and is_scene(reading, frame.state.scene())
+        for name, value in (("characters", there), ("told", told), ("agreement", agrees), ("right", there and told and agrees)):
+            scores[name] += value
+    most = max(len(read), expect["frames"])
+    shares = {name: value / most for name, value in scores.items()}
+    return shares | {"whole": float(shares["right"] == 1.0)}
+
+
+def _starts(frame, expect: dict) -> bool:
+    """Whether the first frame stands where it says, and where the request wants it."""
+    return opens(frame.event, frame.state) and expect["background"] in (None, frame.state.background)
+
+
+def _cast_is_there(characters: list[str], style: str | None, reading: Reading) -> bool:
+    names = reading.scene.names()
+    alone = all(names.count(name) == 1 for name in characters)
+    return alone and all(t.style == style for _, t in reading.scene.things() if t.concept in characters)
+
+
+def score_reasoning(expect: dict, frames: list[tuple[str, Reading | None]]) -> dict[str, float]:
+    """right: the last picture is the wanted one and the last words are the result. steps: share of the wanted pictures that
+    stand at their step (of the larger of the numbers wanted and shown). words: the last words alone."""
+    readings = [reading for _, reading in frames if reading is not None]
+    scenes = expect["scenes"]
+    words = bool(frames) and frames[-1][1] is None and normal(frames[-1][0]) == normal(expect["final"])
+    solved = bool(readings) and is_scene(readings[-1], scenes[-1])
+    steps = sum(is_scene(reading, scene) for reading, scene in zip(readings, scenes, strict=False))
+    share = steps / max(len(readings), len(scenes))
+    return {"right": float(words and solved), "steps": share, "words": float(words)}
 
 
 def score_decoded(scene: Scene, reading: Reading) -> dict[str, float]:
-    """Reading back a decoded picture. objects: share of the scene's things read in their cells; exact:
+    """Reading back a decoded picture. right: share of the scene's things read in their cells; whole:
     everything."""
     things = scene.things()
     right = sum(not reading.unknown[i] and reading.scene.cells[i] == t for i, t in things)
     share = right / len(things) if things else 1.0
-    return {"objects": share, "exact": float(reading.scene == scene and not any(reading.unknown))}
+    return {"right": share, "whole": float(is_scene(reading, scene))}

@@ -1,6 +1,7 @@
 """Text to image and refilling: prompts that fix some or all of a scene, and exactly what they fix.
 
-Kinds of "t2i": the six classes of GenEval (single, two, counting, colours, position, binding), number (digits in a
+Kinds of "t2i": the six classes of GenEval (single, two objects, counting, colours, position, attribute
+binding), number (digits in a
 row) and full (every thing with style and place). What flows through: a kind -> a `Plan` (what stands where, and how
 much of it will be said) -> words in train or held-out wordings.
 """
@@ -20,15 +21,15 @@ from llada_uni.world.wordings import Speaker, article, joined
 
 T2I_KINDS = {
     "single": 0.09,
-    "two": 0.11,
+    "two objects": 0.11,
     "counting": 0.17,
     "colours": 0.09,
     "position": 0.20,
-    "binding": 0.11,
+    "attribute binding": 0.11,
     "number": 0.10,
     "full": 0.13,
 }
-GENEVAL = ("single", "two", "counting", "colours", "position", "binding")
+GENEVAL = ("single", "two objects", "counting", "colours", "position", "attribute binding")
 INPAINT_KINDS = {"refill": 1.0}
 
 
@@ -151,7 +152,7 @@ def _plan(rng: random.Random, kind: str) -> Plan:
     style, ground = open_style(rng, said), rng.random() < 0.5 or kind in ("colours", "full")
     color = open_color(rng, ground)
     manner = rng.choice(("each", "once")) if said else "none"
-    if kind == "binding":
+    if kind == "attribute binding":
         styles = rng.sample(STYLES, 2)
         if rng.random() < 0.5:
             return Plan(_placed_groups(rng, styles), color, "each", True, ground)
@@ -161,7 +162,7 @@ def _plan(rng: random.Random, kind: str) -> Plan:
         return Plan(_open_groups(rng, counts, [style] * len(counts)), color, manner, False, ground)
     if kind in ("position", "full"):
         return _position_plan(rng, kind, style, manner, color, ground)
-    counts = [1] if kind == "single" else [1, 1] if kind == "two" else [1] * rng.choice((1, 1, 2))
+    counts = [1] if kind == "single" else [1, 1] if kind == "two objects" else [1] * rng.choice((1, 1, 2))
     return Plan(_open_groups(rng, counts, [style] * len(counts)), color, manner, False, ground)
 
 

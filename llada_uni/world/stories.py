@@ -1,25 +1,30 @@
-"""Illustrated stories: sentences and scenes in turn; characters persist and something happens each time.
+"""Illustrated stories: sentences and scenes in turn; named characters persist and something happens each time.
 
-The sentences follow a small grammar, so that `read_sentence` can say what a frame must show: every thing in
-it is named; a place names the background colour; a position is named when something comes or moves. What
-nobody mentions stays where it was. The kind is the number of frames.
+A frame's text is what happens and, behind a colon, how things stand then: "mia the cat finds a key: flat cat middle left, flat
+key top right on green". The drawing copies the second half, which follows from the one before and from what happens. All of it
+is a small grammar, so `read_frame` can say what a frame must show, and `follows` whether one frame comes from the other as told.
+What nobody mentions stays where it was. The kind is the number of frames, which the request names.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from llada_uni.world.concepts import CONCEPTS, POSITIONS, STYLES
-from llada_uni.world.samples import CELLS, COLOR_NAMES, NAMES, Sample, Turn, fits, pinned, until, wanted
-from llada_uni.world.scene import Scene, Thing
-from llada_uni.world.wordings import article, joined, pick
+from llada_uni.world.arrangement import PIPS
+from llada_uni.world.captions import placed_name
+from llada_uni.world.concepts import CELLS, COLUMNS, CONCEPTS, POSITIONS, ROWS, STYLES, THINGS
+from llada_uni.world.samples import COLOR_NAMES, Sample, Turn, open_style, pinned, until, wanted
+from llada_uni.world.scene import Scene, Thing, placed
+from llada_uni.world.split import in_split
+from llada_uni.world.wordings import NUMBERS, Speaker, article, joined
 
-STORY_KINDS = {"two": 0.3, "three": 0.4, "four": 0.3}
-_FRAMES = {"two": 2, "three": 3, "four": 4}
-CHARACTERS = (*(n for n, c in CONCEPTS.items() if c.category == "animal"), "robot", "ghost")
-OBJECTS = tuple(n for n in NAMES if n not in CHARACTERS)
+STORY_KINDS = {"two": 0.28, "three": 0.32, "four": 0.24, "five": 0.10, "six": 0.06}
+FRAMES = {kind: NUMBERS.index(kind) for kind in STORY_KINDS}
+PEOPLE = ("mia", "tom", "leo", "zoe", "max", "lily", "sam", "emma")
+CHARACTERS = (*(n for n, c in CONCEPTS.items() if c.category == "animal"), "robot", "ghost", "snowman")
+OBJECTS = tuple(n for n in THINGS if n not in CHARACTERS)
 PLACES = {
     "green": "in the park",
     "blue": "by the sea",
@@ -27,156 +32,186 @@ PLACES = {
     "white": "in the snow",
     "pink": "at the party",
     "gray": "in the city",
+    "orange": "at the market",
+    "purple": "in the castle",
 }
-_PLACE_WORDS = {phrase.split()[-1]: color for color, phrase in PLACES.items()}
-_START = (("is", "are"), ("plays", "play"), ("walks", "walk"), ("waits", "wait"))
-_FIND = (("finds", "find"), ("sees", "see"), ("gets", "get"))
-_GO = (("goes", "go"), ("walks", "walk"), ("runs", "run"))
-_EATS = {"eats", "eat"}
+_COLOR_OF = {phrase.split()[-1]: color for color, phrase in PLACES.items()}
+_FINDS, _GOES, _EATS, _STARTS = ("finds", "sees", "gets"), ("goes", "walks", "runs"), ("eats",), ("is", "plays", "waits")
+_MANY = {"is": "are", "plays": "play", "waits": "wait", "goes": "go", "walks": "walk", "runs": "run"}
+_MOST_OBJECTS = 2
 
 
-def _the(names: list[str]) -> str:
-    return joined([f"the {n}" for n in names])
+@dataclass(frozen=True)
+class State:
+    """Things with their cells in the order in which they came, characters first, and the background."""
 
+    things: tuple[tuple[Thing, int], ...]
+    background: str
 
-@dataclass
-class _Story:
-    """The state between two frames: who is here, what was found, and the scene so far."""
+    def scene(self) -> Scene:
+        """The picture."""
+        return placed({cell: thing for thing, cell in self.things}, self.background)
 
-    people: list[str]
-    objects: list[str]
-    scene: Scene
-
-    def cell(self, name: str) -> int:
-        return next(i for i, t in self.scene.things() if t.concept == name)
+    def words(self) -> str:
+        """How things stand."""
+        return ", ".join(placed_name(cell, thing) for thing, cell in self.things) + f" on {self.background}"
 
     def empty(self) -> list[int]:
-        return [i for i in CELLS if self.scene.cells[i] is None]
+        return [i for i in CELLS if i not in {cell for _, cell in self.things}]
+
+    def added(self, thing: Thing, cell: int) -> State:
+        return replace(self, things=(*self.things, (thing, cell)))
+
+    def removed(self, concept: str) -> State:
+        return replace(self, things=tuple((t, c) for t, c in self.things if t.concept != concept))
+
+    def moved(self, concept: str, goal: int) -> State:
+        return replace(self, things=tuple((t, goal if t.concept == concept else c) for t, c in self.things))
 
 
-def _verb(rng: random.Random, forms: tuple[tuple[str, str], ...], many: bool) -> str:
-    return rng.choice(forms)[many]
+@dataclass(frozen=True)
+class Cast:
+    """Names of the characters by their concepts."""
+
+    names: tuple[tuple[str, str], ...]
+
+    def called(self, concept: str) -> str:
+        return f"{dict(self.names)[concept]} the {concept}"
+
+    def all(self) -> str:
+        return joined([self.called(concept) for concept, _ in self.names])
 
 
-def _find(rng: random.Random, s: _Story) -> tuple[str, _Story] | None:
-    if not s.empty() or len(s.objects) == 2:
+def _find(rng: random.Random, cast: Cast, s: State) -> tuple[str, State] | None:
+    if not s.empty() or len(s.things) == len(cast.names) + _MOST_OBJECTS:
         return None
-    style = next(t.style for _, t in s.scene.things())
-    name, cell = rng.choice([n for n in OBJECTS if n not in s.objects]), rng.choice(s.empty())
-    with_objects = f" with {_the(s.objects)}" if s.objects else ""
-    where = f" at the {POSITIONS[cell]}" if rng.random() < 0.6 else ""
-    many = len(s.people) > 1
-    text = f"{_the(s.people)}{with_objects} {_verb(rng, _FIND, many)} {article(name)}{where}"
-    return text, _Story(s.people, [*s.objects, name], s.scene.replace_cell(cell, Thing(name, style)))
+    there = {t.concept for t, _ in s.things}
+    thing = Thing(rng.choice([n for n in OBJECTS if n not in there]), s.things[0][0].style)
+    who, cell = rng.choice(cast.names)[0], rng.choice(s.empty())
+    return f"{cast.called(who)} {rng.choice(_FINDS)} {article(thing.concept)} at the {POSITIONS[cell]}", s.added(thing, cell)
 
 
-def _move(rng: random.Random, s: _Story) -> tuple[str, _Story] | None:
+def _move(rng: random.Random, cast: Cast, s: State) -> tuple[str, State] | None:
     if not s.empty():
         return None
-    who, goal = rng.choice(s.people), rng.choice(s.empty())
-    others = [p for p in s.people if p != who]
-    went = f"{_verb(rng, _GO, False)} to the {POSITIONS[goal]}"
-    if others:
-        carried = f" with {_the(s.objects)}" if s.objects else ""
-        text = f"the {who} {went} and {_the(others)} waits{carried}"
-    else:
-        text = f"the {who} leaves {_the(s.objects)} and {went}" if s.objects else f"the {who} {went}"
-    old = s.cell(who)
-    scene = s.scene.replace_cell(goal, s.scene.cells[old]).replace_cell(old, None)
-    return text, _Story(s.people, s.objects, scene)
+    who, goal = rng.choice(cast.names)[0], rng.choice(s.empty())
+    return f"{cast.called(who)} {rng.choice(_GOES)} to the {POSITIONS[goal]}", s.moved(who, goal)
 
 
-def _go(rng: random.Random, s: _Story) -> tuple[str, _Story] | None:
-    color = rng.choice([c for c in COLOR_NAMES if (c,) != s.scene.background])
-    carried = f" with {_the(s.objects)}" if s.objects else ""
-    verb = _verb(rng, _GO, len(s.people) > 1)
-    text = f"{_the(s.people)} {verb} to the {PLACES[color].split()[-1]}{carried}"
-    return text, _Story(s.people, s.objects, s.scene.with_background(color))
+def _go(rng: random.Random, cast: Cast, s: State) -> tuple[str, State] | None:
+    color = rng.choice([c for c in COLOR_NAMES if c != s.background])
+    verb = rng.choice(_GOES)
+    verb = _MANY[verb] if len(cast.names) > 1 else verb
+    return f"{cast.all()} {verb} to the {PLACES[color].split()[-1]}", replace(s, background=color)
 
 
-def _eat(rng: random.Random, s: _Story) -> tuple[str, _Story] | None:
-    food = [n for n in s.objects if CONCEPTS[n].category == "food"]
+def _eat(rng: random.Random, cast: Cast, s: State) -> tuple[str, State] | None:
+    food = [t.concept for t, _ in s.things if CONCEPTS[t.concept].category == "food"]
     if not food:
         return None
     name = rng.choice(food)
-    rest = [n for n in s.objects if n != name]
-    verb, keep = ("eat", "keep") if len(s.people) > 1 else ("eats", "keeps")
-    text = f"{_the(s.people)} {verb} the {name}" + (f" and {keep} {_the(rest)}" if rest else "")
-    return text, _Story(s.people, rest, s.scene.replace_cell(s.cell(name), None))
+    return f"{cast.called(rng.choice(cast.names)[0])} {rng.choice(_EATS)} the {name}", s.removed(name)
 
 
-_EVENTS = ((_find, 4), (_move, 3), (_go, 3), (_eat, 3))
+_EVENTS = ((_find, 4), (_move, 3), (_go, 3), (_eat, 4))
 
 
-def _next(rng: random.Random, s: _Story, split: str) -> tuple[str, _Story]:
+def _next(rng: random.Random, cast: Cast, s: State, split: str) -> tuple[str, State]:
     """The next frame; in the train split only frames without held-out combinations come about."""
-    while True:
+
+    def make() -> tuple[str, State] | None:
         event = rng.choices([e for e, _ in _EVENTS], [w for _, w in _EVENTS])[0]
-        made = event(rng, s)
-        if made is not None and (split in ("heldout", "any") or fits(made[1].scene, split)):
-            return made
-
-
-def sample_story(rng: random.Random, kind: str, split: str, wordings: str) -> Sample:
-    """A request for a story about one or two characters, and the story.
-
-    In the held-out split the request itself holds a held-out combination (two characters, or one in a style).
-    """
-
-    def make() -> Sample | None:
-        people = rng.sample(CHARACTERS, 1 if rng.random() < 0.35 else 2)
-        style = rng.choice(STYLES)
-        styled = rng.random() < 0.7
-        asked = [wanted(p, style if styled else None) for p in people]
-        if split == "heldout" and not pinned(asked):
-            return None
-        cells: list[Thing | None] = [None] * len(CELLS)
-        for place, name in zip(rng.sample(CELLS, len(people)), people, strict=True):
-            cells[place] = Thing(name, style)
-        scene = Scene(tuple(cells), (rng.choice(COLOR_NAMES),))
-        if not fits(scene, split):
-            return None
-        color = scene.background[0]
-        placed = rng.random() < 0.3
-        said = " and ".join(article(p) for p in people)
-        ask = said + (f" {PLACES[color]}" if placed else "") + (f" in {style} style" if styled else "")
-        request = pick(rng, "story", wordings).format(d=ask)
-        first = f"{said} {_verb(rng, _START, len(people) > 1)} {PLACES[color]}"
-        state = _Story(people, [], scene)
-        answer: list[str | Scene] = [first, scene]
-        for _ in range(_FRAMES[kind] - 1):
-            text, state = _next(rng, state, split)
-            answer += [text, state.scene]
-        expect = {
-            "characters": [{"concept": o["concept"], "style": o["style"]} for o in asked],
-            "background": color if placed else None,
-            "scenes": answer[1::2],
-        }
-        return Sample("story", kind, [Turn("user", [request])], answer, expect)
+        made = event(rng, cast, s)
+        return made if made and (split in ("heldout", "any") or in_split(made[1].scene(), split)) else None
 
     return until(make)
 
 
-def read_sentence(sentence: str) -> dict:
-    """What the frame under `sentence` must show.
+def _opening(rng: random.Random, split: str) -> tuple[Cast, State, bool] | None:
+    """Who, where, and whether the request says the style."""
+    concepts = rng.sample(CHARACTERS, 1 if rng.random() < 0.4 else 2)
+    said = rng.random() < 0.7
+    style = open_style(rng, said)
+    cells = PIPS[len(concepts)]
+    state = State(tuple((Thing(n, style), c) for n, c in zip(concepts, cells, strict=True)), rng.choice(COLOR_NAMES))
+    if split == "heldout" and not pinned([wanted(n, style if said else None) for n in concepts]):
+        return None
+    cast = Cast(tuple(zip(concepts, rng.sample(PEOPLE, len(concepts)), strict=True)))
+    return (cast, state, said) if in_split(state.scene(), split) else None
 
-    Returns {"things": names in order, "place": background colour or None, "at": (name, cell) or None}; "at"
-    is the thing that came or moved to a named position. A sentence outside the grammar gives what it names.
+
+def sample_story(rng: random.Random, kind: str, split: str, wordings: str) -> Sample:
+    """A request for a story about one or two named characters, and the story.
+
+    In the held-out split the request itself holds a held-out combination (two characters, or one in a style).
     """
-    words = re.findall(r"[a-z0-9]+", sentence.lower())
-    things: list[str] = []
-    place, at, eaten = None, None, None
-    for i, word in enumerate(words):
-        if word in CONCEPTS and word != eaten:
-            after = words[i - 2] if i >= 2 else ""
-            if after in _EATS:
-                eaten = word
-            elif word not in things:
-                things.append(word)
-        elif word in _PLACE_WORDS:
-            place = _PLACE_WORDS[word]
-        position = " ".join(words[i : i + 2])
-        if position in POSITIONS and things:
-            came = words[max(i - 2, 0)] == "at"  # "find a key at the top left"; otherwise somebody goes there
-            at = (things[-1] if came else things[0], POSITIONS.index(position))
-    return {"things": things, "place": place, "at": at}
+    (cast, state, styled), say = until(lambda: _opening(rng, split)), Speaker(rng, wordings)
+    style, color, there = state.things[0][0].style, state.background, rng.random() < 0.4
+    asked = f"{cast.all()}{' ' + PLACES[color] if there else ''}{f' in {style} style' if styled else ''} in {kind} pictures"
+    start = rng.choice(_STARTS)
+    text = f"{cast.all()} {_MANY[start] if len(cast.names) > 1 else start} {PLACES[color]}"
+    answer: list[str | Scene] = [f"{text}: {state.words()}", state.scene()]
+    for _ in range(FRAMES[kind] - 1):
+        text, state = _next(rng, cast, state, split)
+        answer += [f"{text}: {state.words()}", state.scene()]
+    expect = {
+        "characters": [concept for concept, _ in cast.names],
+        "style": style if styled else None,
+        "background": color if there else None,
+        "frames": FRAMES[kind],
+    }
+    return Sample("story", kind, [Turn("user", [say.pick("story").format(d=asked)])], answer, expect)
+
+
+# ---
+# Reading a story back
+
+_THING = re.compile(rf"({'|'.join(STYLES)}) ({'|'.join(CONCEPTS)}) ({'|'.join(ROWS)}) ({'|'.join(COLUMNS)})")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a frame's text says: what happens, and how things stand then."""
+
+    event: str
+    state: State
+
+
+def read_frame(text: str) -> Frame | None:
+    """The two halves of a frame's text; None where it is outside the grammar."""
+    event, colon, standing = " ".join(text.lower().split()).rstrip(". ").partition(": ")
+    listed, _, color = standing.rpartition(" on ")
+    found = [_THING.fullmatch(part) for part in listed.split(", ")]
+    if not colon or color not in COLOR_NAMES or not all(found):
+        return None
+    things = tuple((Thing(m[2], m[1]), POSITIONS.index(f"{m[3]} {m[4]}")) for m in found)
+    return Frame(event, State(things, color)) if len({cell for _, cell in things}) == len(things) else None
+
+
+def follows(before: State, event: str, after: State) -> bool:
+    """Whether `after` is what the told event makes of `before`. An event outside the grammar makes nothing."""
+    words = event.split()
+    verb = next((i for i, word in enumerate(words) if word in {*_FINDS, *_GOES, *_EATS, *_MANY.values()}), None)
+    if verb is None or verb == 0:
+        return False
+    who, rest = words[verb - 1], " ".join(words[verb + 1 :])
+    then = _after(before, who, words[verb], rest)
+    return then is not None and set(then.things) == set(after.things) and then.background == after.background
+
+
+def _after(before: State, who: str, verb: str, rest: str) -> State | None:
+    place = next((p for p in POSITIONS if rest.endswith(f"the {p}")), None)
+    if verb in _EATS:
+        return before.removed(rest.removeprefix("the "))
+    if verb in _FINDS:
+        found = re.fullmatch(rf"an? ({'|'.join(OBJECTS)}) at the {place}", rest)
+        return before.added(Thing(found[1], before.things[0][0].style), POSITIONS.index(place)) if found and before.things else None
+    if place is not None:
+        return before.moved(who, POSITIONS.index(place))
+    color = _COLOR_OF.get(rest.removeprefix("to the "))
+    return replace(before, background=color) if color else None
+
+
+def opens(event: str, state: State) -> bool:
+    """Whether the first frame's place is the one told."""
+    return PLACES[state.background] == next((p for p in PLACES.values() if event.endswith(p)), None)

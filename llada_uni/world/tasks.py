@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from llada_uni.errors import UserError
-from llada_uni.world import dialogue, drawing, edits, questions, stories, thinking
+from llada_uni.world import dialogue, drawing, edits, questions, reasoning, stories, thinking
 from llada_uni.world.samples import Sample, Turn
 
 KINDS: dict[str, dict[str, float]] = {
@@ -20,6 +20,7 @@ KINDS: dict[str, dict[str, float]] = {
     "edit": edits.EDIT_KINDS,
     "inpaint": drawing.INPAINT_KINDS,
     "story": stories.STORY_KINDS,
+    "reasoning": reasoning.REASONING_KINDS,
     "dialogue": dialogue.DIALOGUE_KINDS,
 }
 """Kinds of every task and how often each is drawn."""
@@ -33,6 +34,7 @@ _MAKERS: dict[str, Callable[[random.Random, str, str, str], Sample]] = {
     "edit": edits.sample_edit,
     "inpaint": drawing.sample_inpaint,
     "story": stories.sample_story,
+    "reasoning": reasoning.sample_reasoning,
     "dialogue": dialogue.sample_dialogue,
 }
 
@@ -50,8 +52,6 @@ def sample_task(
         raise UserError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
     if split not in ("train", "seen", "heldout"):
         raise UserError(f"unknown split {split!r}; known: train, seen, heldout")
-    if wordings not in ("train", "heldout"):
-        raise UserError(f"unknown wordings {wordings!r}; known: train, heldout")
     kinds = KINDS[task]
     if kind is None:
         kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
