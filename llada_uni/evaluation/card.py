@@ -1,8 +1,8 @@
 """Evaluation reports as Markdown tables, for the model card: numbers are copied by a program, never by hand.
 
-    llada-uni eval --split heldout --json out/heldout.json
-    llada-uni eval --split seen --json out/seen.json
-    python -m llada_uni.evaluation.card out/heldout.json out/seen.json > docs/results.md
+llada-uni eval --split heldout --json out/heldout.json
+llada-uni eval --split seen --json out/seen.json
+python -m llada_uni.evaluation.card out/heldout.json out/seen.json > docs/results.md
 """
 
 from __future__ import annotations

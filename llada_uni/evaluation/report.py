@@ -123,8 +123,7 @@ def _data(image: Image.Image) -> str:
 
 def _card(record: Record) -> str:
     figures = "".join(
-        f'<figure><img src="{_data(p)}" alt=""><figcaption>{html.escape(c)}</figcaption></figure>'
-        for c, p in record.pictures
+        f'<figure><img src="{_data(p)}" alt=""><figcaption>{html.escape(c)}</figcaption></figure>' for c, p in record.pictures
     )
     where = html.escape(f"{record.part} {record.key}".strip())
     title = f"<b>{html.escape(record.prompt)}</b> <i>{where}</i> {record.score:.2f}"
@@ -144,9 +143,7 @@ def write_html(report: dict, records: list[Record], folder: Path) -> Path:
             ("right", [r for r in mine if r.score == 1.0]),
             ("wrong", [r for r in mine if r.score < 1.0]),
         ):
-            body.append(
-                f"<h2>{suite}: {title} ({len(chosen)} of {len(mine)}, {min(len(chosen), _SHOWN)} shown)</h2>"
-            )
+            body.append(f"<h2>{suite}: {title} ({len(chosen)} of {len(mine)}, {min(len(chosen), _SHOWN)} shown)</h2>")
             body.append("<section>" + "".join(_card(r) for r in chosen[:_SHOWN]) + "</section>")
     style = (
         "body{font:15px system-ui;margin:2em}section{display:flex;flex-wrap:wrap;gap:1em}"
@@ -154,9 +151,7 @@ def write_html(report: dict, records: list[Record], folder: Path) -> Path:
         "figure{display:inline-block;margin:.2em;width:128px;vertical-align:top}img{width:128px}"
         "figcaption{font-size:12px}pre{background:#f5f5f5;padding:1em;overflow:auto}"
     )
-    page = f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{style}</style>' + "".join(
-        body
-    )
+    page = f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{style}</style>' + "".join(body)
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
     return path

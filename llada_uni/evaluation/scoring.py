@@ -6,24 +6,19 @@ for: it counts against the picture, never for it.
 
 from __future__ import annotations
 
-import re
-
 from llada_uni.world.arrangement import RELATIONS
 from llada_uni.world.checker import Reading
 from llada_uni.world.concepts import CELLS, DIGITS, SIDE
 from llada_uni.world.scene import Scene, Thing
 from llada_uni.world.stories import follows, opens, read_frame
+from llada_uni.world.wordings import normal
 
 Found = tuple[int, Thing]
 
 
 def _is(asked: dict, found: Found) -> bool:
     cell, thing = found
-    return (
-        asked["concept"] == thing.concept
-        and asked["style"] in (None, thing.style)
-        and asked["position"] in (None, cell)
-    )
+    return asked["concept"] == thing.concept and asked["style"] in (None, thing.style) and asked["position"] in (None, cell)
 
 
 def matched(asked: list[dict], found: list[Found]) -> int:
@@ -61,7 +56,7 @@ def score_drawing(expect: dict, reading: Reading) -> dict[str, float]:
         scores["relation"] = float(all(_holds(found, asked, relation) for relation in expect["relations"]))
     if numbered:
         first = next((i for i, t in scene.things() if t.concept in DIGITS), None)
-        in_row = expect["row"] is None or first is not None and first // SIDE == expect["row"]
+        in_row = expect["row"] is None or (first is not None and first // SIDE == expect["row"])
         scores["number"] = float(scene.number() == expect["number"] and in_row)
     return {"right": float(all(value == 1.0 for value in scores.values())), **scores}
 
@@ -90,12 +85,6 @@ def score_edit(expect: dict, reading: Reading) -> dict[str, float]:
     asked = _same(reading, wanted, expect["cells"]) and (ground or not recolor)
     kept = _same(reading, wanted, [i for i in CELLS if i not in expect["cells"]]) and (ground or recolor)
     return {"right": float(asked and kept), "asked": float(asked), "kept": float(kept)}
-
-
-def normal(text: str) -> str:
-    """Lower case, single spaces, no space before a comma, no full stop at the end."""
-    text = re.sub(r"\s+", " ", text.lower()).strip()
-    return re.sub(r"\s+([,:])", r"\1", text).rstrip(". ")
 
 
 def score_answer(expect: dict, answer: str) -> dict[str, float]:

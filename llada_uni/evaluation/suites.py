@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -88,17 +89,19 @@ class Case:
 
 def draw_samples(suite: str, limit: int, seed: int, split: str, wordings: str = "train") -> list[Sample]:
     """The `limit` samples that a suite asks: the same for the same arguments, whatever the model; in other wordings, the same
-    things are asked. UserError for an unknown split."""
-    kinds = SUITES[suite]
-    samples = []
-    for i in range(limit):
-        task, kind = kinds[i % len(kinds)]
-        samples.append(sample_task(random.Random(f"{suite}/{split}/{seed}/{i}"), task, split, wordings, kind))
-    return samples
+    things are asked. None for the decoder. UserError for an unknown split."""
+    numbered = zip(range(limit), cycle(SUITES[suite]), strict=False)
+    return [sample_task(_rng(suite, split, seed, i), task, split, wordings, kind) for i, (task, kind) in numbered]
+
+
+def _rng(suite: str, split: str, seed: int, i: int) -> random.Random:
+    """What sample i of a suite is drawn with."""
+    return random.Random(f"{suite}/{split}/{seed}/{i}")
 
 
 def cases(suite: str, limit: int, seed: int, split: str) -> Iterator[Case]:
     """What a suite asks, one after another."""
+    reworded = iter(_reworded(suite, limit, seed, split)) if suite == "robust" else None
     for i, sample in enumerate(draw_samples(suite, limit, seed, split)):
         key, ask = ("inpainting" if sample.task == "inpaint" else sample.kind), ASK[sample.task]
         if suite == "wise":
@@ -106,26 +109,25 @@ def cases(suite: str, limit: int, seed: int, split: str) -> Iterator[Case]:
             yield Case("with", key, sample, seed + i, ask)
         elif suite == "robust":
             yield Case("plain", f"{sample.task}: {key}", sample, seed + i, ask)
-            yield Case("reworded", f"{sample.task}: {key}", _reworded(suite, i, seed, split), seed + i, ask)
+            yield Case("reworded", f"{sample.task}: {key}", next(reworded), seed + i, ask)
         else:
             yield Case(_PART_OF.get(sample.task, "") if suite == "intergen" else "", key, sample, seed + i, ask)
 
 
-def _reworded(suite: str, i: int, seed: int, split: str) -> Sample:
-    """Sample i of a suite in held-out wordings (another order of clauses among them), some mistyped."""
-    rng = random.Random(f"{suite}/{split}/{seed}/{i}")
-    task, kind = SUITES[suite][i % len(SUITES[suite])]
-    sample = sample_task(rng, task, split, "heldout", kind)
-    if rng.random() < _MISTYPED:
-        sample.turns[-1].parts[-1] = mistyped(rng, words_of(sample))
-    return sample
+def _reworded(suite: str, limit: int, seed: int, split: str) -> Iterator[Sample]:
+    """The samples of a suite in held-out wordings (another order of clauses among them), some mistyped."""
+    rng = random.Random(f"{suite}/{split}/{seed}/mistyped")
+    for sample in draw_samples(suite, limit, seed, split, "heldout"):
+        if rng.random() < _MISTYPED:
+            sample.turns[-1].parts[-1] = mistyped(rng, words_of(sample))
+        yield sample
 
 
 def _answers(context: Context, suite: str, limit: int, seed: int, split: str) -> Iterator[Record]:
     """The judged answers of a suite."""
     if suite == "decoder":
         for i in range(limit):
-            scene = sample_scene(random.Random(f"decoder/{split}/{seed}/{i}"), split, numbers=0.1)
+            scene = sample_scene(_rng(suite, split, seed, i), split, numbers=0.1)
             for part, (decoder, steps) in DECODERS.items():
                 record = ask_decoder(context, scene, seed + i, decoder, steps)
                 record.part = record.key = part

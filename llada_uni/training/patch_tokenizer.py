@@ -67,7 +67,9 @@ class PatchTokenizerOptions:
     def build(self, processes: Processes, seed: int) -> PatchTokenizerObjective:
         """The objective with fresh weights from `seed`. UserError for fewer codes than answers."""
         if self.book.num_embeddings < MEANINGS:
-            raise UserError(f"book.num_embeddings is {self.book.num_embeddings}; there are {MEANINGS} answers, each needs a code")
+            raise UserError(
+                f"book.num_embeddings is {self.book.num_embeddings}; there are {MEANINGS} answers, each needs a code"
+            )
         torch.manual_seed(seed)
         return PatchTokenizerObjective(self, processes).to(processes.torch_device)
 

@@ -31,9 +31,7 @@ from llada_uni.world.scene import Scene, Thing, sample_scene
 
 _CELL = 32  # side at which cells are compared
 _SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-_FITS = (
-    0.002  # squared difference under which no shift can matter: unlike things are 0.004 apart, mostly 0.02
-)
+_FITS = 0.002  # squared difference under which no shift can matter: unlike things are 0.004 apart, mostly 0.02
 _COLOR_NAMES = tuple(COLORS)
 _THINGS: tuple[Thing | None, ...] = (None, *(Thing(c, s) for c in CONCEPTS for s in STYLES))
 _CONCEPT_OF = np.array([0] + [1 + i // len(STYLES) for i in range(len(_THINGS) - 1)])
@@ -88,16 +86,12 @@ class Checker:
     def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """[P, C * T] float32 values of every colour's cells with every thing, and [C * T] squared norms."""
         cells = [
-            _shrink(cell_pixels(thing, color, self.size // SIDE), _CELL).ravel()
-            for color in _COLOR_NAMES
-            for thing in _THINGS
+            _shrink(cell_pixels(thing, color, self.size // SIDE), _CELL).ravel() for color in _COLOR_NAMES for thing in _THINGS
         ]
         table = np.ascontiguousarray(np.stack(cells).T)
         return table, (table * table).sum(0)
 
-    def distances(
-        self, image: Image.Image | np.ndarray, shifts: tuple[tuple[int, int], ...] = _SHIFTS
-    ) -> np.ndarray:
+    def distances(self, image: Image.Image | np.ndarray, shifts: tuple[tuple[int, int], ...] = _SHIFTS) -> np.ndarray:
         """Mean squared differences [9 cells, C, T] of the best of the shifts (colours from 0 to 1)."""
         array = _as_array(image, self.size)
         small = np.pad(_shrink(array, SIDE * _CELL), ((1, 1), (1, 1), (0, 0)), mode="edge")
@@ -165,9 +159,7 @@ def _shrink(array: np.ndarray, side: int) -> np.ndarray:
     return means / np.float32(255)
 
 
-def disturb(
-    array: np.ndarray, rng: np.random.Generator, noise: float = 0.0, blur: float = 0.0, shift: int = 0
-) -> np.ndarray:
+def disturb(array: np.ndarray, rng: np.random.Generator, noise: float = 0.0, blur: float = 0.0, shift: int = 0) -> np.ndarray:
     """A picture made worse: Gaussian noise of sigma `noise` (of 255), Gaussian blur of radius `blur`,
     moved."""
     if shift:
@@ -201,9 +193,7 @@ def error_rate(
     for _ in range(n):
         scene = sample_scene(rng, "any", numbers=0.2)
         reading = checker.read(disturb(render_array(scene, checker.size), numbers, noise, blur, shift))
-        bad = sum(
-            a != b or u for a, b, u in zip(reading.scene.cells, scene.cells, reading.unknown, strict=True)
-        )
+        bad = sum(a != b or u for a, b, u in zip(reading.scene.cells, scene.cells, reading.unknown, strict=True))
         wrong_cells += bad
         unknown += sum(reading.unknown)
         wrong_scenes += bad > 0 or reading.scene != scene
@@ -261,9 +251,7 @@ CONDITIONS: dict[str, dict[str, float]] = {
 
 def main(argv: list[str] | None = None) -> None:
     """Command line: prints a row per condition, or JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llada_uni.world.checker", description="the checker's own errors"
-    )
+    parser = argparse.ArgumentParser(prog="python -m llada_uni.world.checker", description="the checker's own errors")
     parser.add_argument("--n", type=int, default=500, help="pictures a condition")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -278,9 +266,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     print(f"{'condition':36} {'cells wrong':>24} {'scenes wrong':>24} {'unknown':>8}   (95 % intervals)")
     for name, r in report.items():
-        cells, scenes = (
-            "{:6.2%} [{:5.2%}, {:6.2%}]".format(r[k], *r[f"{k}_interval"]) for k in ("cells", "scenes")
-        )
+        cells, scenes = ("{:6.2%} [{:5.2%}, {:6.2%}]".format(r[k], *r[f"{k}_interval"]) for k in ("cells", "scenes"))
         print(f"{name:36} {cells:>24} {scenes:>24} {r['unknown']:8.2%}")
     low, high = alarms["interval"]
     print(

@@ -99,7 +99,7 @@ class Plan:
 
     def _things(self, say: Speaker) -> str:
         each = self.style == "each"
-        if self.places_said and (len(self.groups) > 2 or say.wordings == "train" and say.chance(0.2)):
+        if self.places_said and (len(self.groups) > 2 or (say.wordings == "train" and say.chance(0.2))):
             return ", ".join(placed_name(g.cells[0], Thing(g.concept, g.style), each) for g in self.groups)
         if self.places_said:
             at = say.pick("at")

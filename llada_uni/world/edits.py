@@ -98,7 +98,7 @@ def _style(rng: random.Random, scene: Scene, say: Speaker) -> Edited | None:
 def _number(rng: random.Random, scene: Scene, say: Speaker) -> Edited | None:
     if scene.number() is None:
         return None
-    number = until(lambda: (n := any_number(rng)) != scene.number() and n or None)
+    number = until(lambda: ((n := any_number(rng)) != scene.number() and n) or None)
     start = min(i for i, t in scene.things() if t.concept in DIGITS)
     style, target = scene.cells[start].style, scene
     for column in range(SIDE):

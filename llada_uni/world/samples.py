@@ -74,9 +74,7 @@ def pinned(objects: list[dict], number: str | None = None) -> bool:
         if (o["concept"], o["style"]) in styles or (o["concept"], o["position"]) in positions:
             return True
     names = sorted({o["concept"] for o in objects})
-    return number in held_out_numbers() or any(
-        frozenset((a, b)) in pairs for i, a in enumerate(names) for b in names[i + 1 :]
-    )
+    return number in held_out_numbers() or any(frozenset((a, b)) in pairs for i, a in enumerate(names) for b in names[i + 1 :])
 
 
 def until(make: Callable[[], Made | None]) -> Made:

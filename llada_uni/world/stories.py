@@ -18,7 +18,7 @@ from llada_uni.world.concepts import CELLS, COLUMNS, CONCEPTS, POSITIONS, ROWS, 
 from llada_uni.world.samples import COLOR_NAMES, Sample, Turn, open_style, pinned, until, wanted
 from llada_uni.world.scene import Scene, Thing, placed
 from llada_uni.world.split import in_split
-from llada_uni.world.wordings import NUMBERS, Speaker, article, joined
+from llada_uni.world.wordings import NUMBERS, Speaker, article, joined, normal
 
 STORY_KINDS = {"two": 0.28, "three": 0.32, "four": 0.24, "five": 0.10, "six": 0.06}
 FRAMES = {kind: NUMBERS.index(kind) for kind in STORY_KINDS}
@@ -179,7 +179,7 @@ class Frame:
 
 def read_frame(text: str) -> Frame | None:
     """The two halves of a frame's text; None where it is outside the grammar."""
-    event, colon, standing = " ".join(text.lower().split()).rstrip(". ").partition(": ")
+    event, colon, standing = normal(text).partition(": ")
     listed, _, color = standing.rpartition(" on ")
     found = [_THING.fullmatch(part) for part in listed.split(", ")]
     if not colon or color not in COLOR_NAMES or not all(found):
@@ -205,7 +205,11 @@ def _after(before: State, who: str, verb: str, rest: str) -> State | None:
         return before.removed(rest.removeprefix("the "))
     if verb in _FINDS:
         found = re.fullmatch(rf"an? ({'|'.join(OBJECTS)}) at the {place}", rest)
-        return before.added(Thing(found[1], before.things[0][0].style), POSITIONS.index(place)) if found and before.things else None
+        return (
+            before.added(Thing(found[1], before.things[0][0].style), POSITIONS.index(place))
+            if found and before.things
+            else None
+        )
     if place is not None:
         return before.moved(who, POSITIONS.index(place))
     color = _COLOR_OF.get(rest.removeprefix("to the "))

@@ -126,7 +126,10 @@ def _problem(rng: random.Random, kind: str) -> Problem:
         name, cell = rng.choice(THINGS), rng.choice([c for c in CELLS if c != len(CELLS) // 2])
         across = POSITIONS[len(CELLS) - 1 - cell]
         return Problem(
-            f"{article(name)} at the opposite of the {across}", f"the opposite of {across} is {POSITIONS[cell]}", ((name, 1),), cell
+            f"{article(name)} at the opposite of the {across}",
+            f"the opposite of {across} is {POSITIONS[cell]}",
+            ((name, 1),),
+            cell,
         )
     if kind == "sequence":
         step, start = rng.choice((1, 2, 5)), rng.randint(1, 20)
@@ -142,7 +145,9 @@ def _plan(rng: random.Random, problem: Problem) -> Plan:
     said = rng.random() < 0.6
     ground = problem.color is not None or rng.random() < 0.4
     style, color = open_style(rng, said), problem.color or open_color(rng, ground)
-    cells = [(problem.cell,)] if problem.cell is not None else cells_of([n for _, n in problem.things]) if problem.things else []
+    cells = (
+        [(problem.cell,)] if problem.cell is not None else cells_of([n for _, n in problem.things]) if problem.things else []
+    )
     groups = tuple(Group(name, style, c) for (name, _), c in zip(problem.things, cells, strict=True))
     manner = "once" if said else "none"
     plan = Plan(groups, color, manner, problem.cell is not None, ground, digit_style=style)

@@ -8,6 +8,7 @@ colour, {ac} a colour with article, {s} a style, {r} a relation, {n} a number, {
 from __future__ import annotations
 
 import random
+import re
 from typing import NamedTuple
 
 from llada_uni.errors import UserError
@@ -147,7 +148,10 @@ TEMPLATES: dict[str, Wordings] = {
         ("please keep the {x} only", "please extract the {x}"),
     ),
     "bring over": Wordings(
-        ("put the {x} of the first picture at the {p} of the second", "add the {x} of the first picture at the {p} of the second"),
+        (
+            "put the {x} of the first picture at the {p} of the second",
+            "add the {x} of the first picture at the {p} of the second",
+        ),
         ("bring the {x} of the first picture to the {p} of the second",),
     ),
     "borrow ground": Wordings(
@@ -174,9 +178,15 @@ TEMPLATES: dict[str, Wordings] = {
 }
 
 
+def normal(text: str) -> str:
+    """Lower case, single spaces, no space before a comma or colon, no full stop at the end."""
+    text = re.sub(r"\s+", " ", text.lower()).strip()
+    return re.sub(r"\s+([,:])", r"\1", text).rstrip(". ")
+
+
 def article(phrase: str) -> str:
     """`phrase` with "a" or "an" before it."""
-    vowel = phrase[0] in "aeio" or phrase[0] in "u" and not phrase.startswith("uni")
+    vowel = phrase[0] in "aeio" or (phrase[0] in "u" and not phrase.startswith("uni"))
     return f"an {phrase}" if vowel else f"a {phrase}"
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.evaluation.calls import cell_mask, frames_of, picture_of, text_of, thinking_of
+from llada_uni.evaluation.calls import cell_mask, drawn_in, frames_of, picture_of, text_of, thinking_of
 from llada_uni.evaluation.references import Result
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -18,6 +18,7 @@ def test_results_may_be_plain_or_objects() -> None:
     assert thinking_of(PICTURE) == ""
     with pytest.raises(UserError, match="no picture"):
         picture_of(Result(text="sorry"))
+    assert drawn_in(Result(text="sorry")) is None and drawn_in(Result(PICTURE)) is PICTURE
 
 
 def test_frames_pair_words_with_the_picture_after_them() -> None:
@@ -40,6 +41,7 @@ def test_frames_pair_words_with_the_picture_after_them() -> None:
 
 
 def test_the_mask_covers_just_its_cells() -> None:
-    mask = np.asarray(cell_mask([0, 3], 8))
-    assert (mask[:4, :4] == 255).all() and (mask[4:, 4:] == 255).all()
-    assert (mask[:4, 4:] == 0).all() and (mask[4:, :4] == 0).all()
+    mask = np.asarray(cell_mask([0, 5], 12))
+    wanted = np.zeros((12, 12))
+    wanted[:4, :4] = wanted[4:8, 8:] = 255
+    assert (mask == wanted).all()

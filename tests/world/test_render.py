@@ -7,7 +7,7 @@ from llada_uni.errors import UserError
 from llada_uni.world.art import ART_DIR, sprite
 from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
 from llada_uni.world.render import cell_pixels, render, render_array
-from llada_uni.world.scene import Scene, Thing
+from llada_uni.world.scene import Scene, Thing, placed
 
 CAT = Thing("cat", "cartoon")
 
@@ -29,33 +29,32 @@ def test_art_is_attributed() -> None:
         assert word.lower() in text.lower(), word
 
 
-@pytest.mark.parametrize("size", [16, 64, 128])
+@pytest.mark.parametrize("size", [24, 96, 192])
 def test_things_stand_in_their_cells_on_their_color(size: int) -> None:
-    scene = Scene((None, CAT, None, None), ("green", "pink"), "rows")
-    pixels, half = render_array(scene, size), size // 2
+    scene = placed({1: CAT}, "green")
+    pixels, side = render_array(scene, size), size // 3
     assert pixels.shape == (size, size, 3) and pixels.dtype == np.uint8
-    assert (pixels[:half, :half] == COLORS["green"]).all()
-    assert (pixels[half:] == COLORS["pink"]).all()
-    assert (pixels[:half, half:] == cell_pixels(CAT, "green", half)).all()
-    assert (pixels[:half, half:] != COLORS["green"]).any()
-    if size >= 64:  # nothing reaches the border, where there are pixels enough for one
-        assert (pixels[0, half:] == COLORS["green"]).all()
+    assert (pixels[:side, side : 2 * side] == cell_pixels(CAT, "green", side)).all()
+    assert (pixels[:side, side : 2 * side] != COLORS["green"]).any()
+    assert (pixels[side:] == COLORS["green"]).all() and (pixels[:, :side] == COLORS["green"]).all()
+    if size >= 96:  # nothing reaches the border, where there are pixels enough for one
+        assert (pixels[0] == COLORS["green"]).all()
 
 
 def test_render_is_a_picture_and_repeats() -> None:
-    scene = Scene((CAT,) * 4, ("white",))
-    picture = render(scene, 128)
-    assert (picture.mode, picture.size) == ("RGB", (128, 128))
-    assert picture.tobytes() == render(scene, 128).tobytes()
-    pixels = render_array(scene, 128)
+    scene = Scene((CAT,) * 9, "white")
+    picture = render(scene, 192)
+    assert (picture.mode, picture.size) == ("RGB", (192, 192))
+    assert picture.tobytes() == render(scene, 192).tobytes()
+    pixels = render_array(scene, 192)
     pixels[:] = 0  # the caller's own copy: the cache stays as it was
-    assert (render_array(scene, 128) != 0).any()
+    assert (render_array(scene, 192) != 0).any()
 
 
-@pytest.mark.parametrize("size", [0, 15, 14, 33])
+@pytest.mark.parametrize("size", [0, 21, 25, 64])
 def test_bad_sizes(size: int) -> None:
-    with pytest.raises(UserError, match="even"):
-        render_array(Scene((None,) * 4), size)
+    with pytest.raises(UserError, match="multiple of 3"):
+        render_array(placed({}, "white"), size)
 
 
 def test_unknown_sprites() -> None:
