@@ -11,7 +11,6 @@ as `NAME=FOLDER` with the folder that holds their config.json.
 
 from __future__ import annotations
 
-import random
 import statistics
 import time
 from dataclasses import dataclass
@@ -25,14 +24,14 @@ from benchmarks.common import Row, arguments, progress, run, start
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import load_transformer
 from llada_uni.evaluation.scoring import score_decoded
+from llada_uni.evaluation.suites import decoder_scene
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.tasks.parts import find_model
 from llada_uni.world.checker import Checker
 from llada_uni.world.render import render
-from llada_uni.world.scene import Scene, sample_scene
+from llada_uni.world.scene import Scene
 
-SIZE = 128
 TURBO_STEPS = (8, 4, 2, 1)
 
 
@@ -60,9 +59,8 @@ class Scenes:
     @classmethod
     def draw(cls, model: Path, limit: int, seed: int = 0) -> Scenes:
         """The first `limit` scenes of the decoder suite on the held-out split."""
-        rng = random.Random(f"decoder/heldout/{seed}")
-        scenes = [sample_scene(rng, "heldout") for _ in range(limit)]
-        pictures = [render(scene, SIZE) for scene in scenes]
+        scenes = [decoder_scene("heldout", seed, i) for i in range(limit)]
+        pictures = [render(scene) for scene in scenes]
         return cls(scenes, pictures, ImageTokenizer.from_pretrained(model / "image_tokenizer").encode_many(pictures))
 
     def judge(self, decoder: ImageDecoder, variant: str, steps: int, checker: Checker) -> Quality:
@@ -72,7 +70,7 @@ class Scenes:
             began = time.perf_counter()
             found = decoder.decode(codes, variant, steps, torch.Generator().manual_seed(i))
             seconds.append(time.perf_counter() - began)
-            scores.append(score_decoded(scene, checker.read(found))["objects"])
+            scores.append(score_decoded(scene, checker.read(found))["right"])
             error = np.square(_array(found) - _array(wanted)).mean()
             psnrs.append(10 * np.log10(255**2 / error))
             details.append(_gradient(found) / _gradient(wanted))
@@ -89,7 +87,7 @@ def _gradient(picture: Image.Image) -> float:
 
 def compare(model: Path, turbos: dict[str, Path | None], limit: int, quick: bool) -> list[Row]:
     """Rows of score and of seconds: every turbo decoder at every number of steps against base at 50 (quick: 10)."""
-    scenes, checker = Scenes.draw(model, limit), Checker(size=SIZE)
+    scenes, checker = Scenes.draw(model, limit), Checker()
     many = 10 if quick else 50
     progress(f"base, {many} steps, {limit} pictures")
     base = scenes.judge(ImageDecoder(model), "base", many, checker)

@@ -1,6 +1,6 @@
 """Speed against score on the shipped model: acceptance rules, thresholds, steps and SPRINT's pruning.
 
-    python -m benchmarks.sprint_frontier [--quick] [--limit 50] [--suites t2i,think,understand,edit] [--json FILE]
+    python -m benchmarks.sprint_frontier [--quick] [--limit 50] [--suites geneval,wise,understand,edit] [--json FILE]
         [--plot FILE.svg] [--threads N]
 
 Every point answers the same samples of the evaluation suites with its own settings, for codes and words alike. Score: the
@@ -161,7 +161,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = common.arguments(
         __doc__,
         limit={"type": int, "default": 50, "help": "samples a suite (default 50)"},
-        suites={"default": "t2i,think,understand,edit", "help": "names with commas"},
+        suites={"default": "geneval,wise,understand,edit", "help": "names with commas"},
         plot={"type": Path, "help": "also draw the points as an SVG file"},
     )
     options = common.start(parser, given)

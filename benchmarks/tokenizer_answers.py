@@ -26,7 +26,7 @@ from llada_uni.training.quantizer import QuantizerObjective, QuantizerOptions
 from llada_uni.training.reader import CAPTION_QUESTION
 from llada_uni.training.recipe import FILE, read_recipe
 from llada_uni.world.intervals import wilson
-from llada_uni.world.questions import UNDERSTAND_KINDS
+from llada_uni.world.questions import TEMPLATES_OF, UNDERSTAND_KINDS
 from llada_uni.world.wordings import TEMPLATES
 
 BATCH = 50
@@ -35,8 +35,8 @@ SPLITS = ("train", "heldout")
 
 @lru_cache(maxsize=1)
 def _wordings() -> list[tuple[re.Pattern[str], str]]:
-    kinds = [kind for kind in TEMPLATES if kind in UNDERSTAND_KINDS]
-    texts = [(text, kind) for kind in kinds for text in (*TEMPLATES[kind].train, *TEMPLATES[kind].heldout)]
+    named = [(kind, TEMPLATES[name]) for kind in UNDERSTAND_KINDS for name in TEMPLATES_OF.get(kind, (kind,))]
+    texts = [(text, kind) for kind, wordings in named for text in (*wordings.train, *wordings.heldout)]
     return [(re.compile(re.sub(r"\\\{\w+\\\}", ".+", re.escape(text)) + r"\??"), kind) for text, kind in texts]
 
 

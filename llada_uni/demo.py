@@ -16,32 +16,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from llada_uni.checkpoint.files import atomic_file, write_json
 from llada_uni.demo_page import render_page
+from llada_uni.evaluation.calls import cell_mask
 from llada_uni.model import UniModel
 from llada_uni.results import EndEvent, ImageResult, OnProgress, TextEvent, save_image
 
-WORLD_SIZE = (128, 128)  # pixels of a picture of the small world
 PROMPTS = (
     "a cartoon cat at the top left and a cartoon dog at the bottom right on green",
-    "three 3d apples on blue",
-    "a flat owl and a flat rocket on yellow",
-    "cartoon fox top left, flat cactus top right, 3d lion bottom left on pink",
+    "seven 3d strawberries on blue",
+    "a flat fox and a flat rocket on purple",
+    "cartoon lion top left, flat unicorn top right, 3d dragon middle center, flat whale bottom left on pink",
+    "the number 407 above three 3d balloons",
 )
-UNSEEN = {PROMPTS[2]: "Never seen: no training picture had an owl and a rocket together."}
+UNSEEN = {PROMPTS[2]: "Never seen: no training picture had a fox and a rocket together."}
 THINKING = (
-    "two plus one flat lemons",
+    "two plus three flat lemons",
     "the animal that says quack in 3d style",
-    "two bears and one less duck than bears in cartoon style",
+    "two bears and one more duck than bears in cartoon style",
     "a car at the opposite of the top left on blue",
+    "the number after 2, 4, 6",
 )
 QUESTIONS = (
     "what is at the top left?",
     "where is the dog?",
     "which color is the background?",
     "how many things are there?",
+    "is the cat above the dog?",
     "describe the picture",
 )
 TALK = ("what is at the bottom right?", "which style is it?")
@@ -50,9 +53,10 @@ EDITS = (
     "make the background pink",
     "add a lemon at the top right",
     "remove the dog",
+    "make everything 3d",
 )
-REFILL = (2, "cartoon cat top left, cartoon apple bottom left, cartoon dog bottom right on green")
-STORIES = ("tell a story about a bear and a penguin by the sea in cartoon style",)
+REFILL = (6, "cartoon cat top left, cartoon apple bottom left, cartoon dog bottom right on green")
+STORIES = ("tell a story about mia the bear and leo the penguin by the sea in cartoon style in four pictures",)
 
 
 def run_demo(
@@ -129,8 +133,9 @@ class _Show:
         """The checker's caption, or None for a picture that is not of the small world's size."""
         from llada_uni.world.captions import caption
         from llada_uni.world.checker import Checker
+        from llada_uni.world.render import PIXELS
 
-        if image.size != WORLD_SIZE:
+        if image.size != (PIXELS, PIXELS):
             return None
         if self.checker is None:
             self.checker = Checker(size=image.width)
@@ -145,9 +150,7 @@ class _Show:
         items = self.section("draw", "Drawing from words", "Text to codes to pixels, by one model.")
         drawn = []
         for number, prompt in enumerate(PROMPTS):
-            drawn.append(
-                self.model.generate_image(prompt, seed=self.seed + number, on_progress=self.on_progress)
-            )
+            drawn.append(self.model.generate_image(prompt, seed=self.seed + number, on_progress=self.on_progress))
             item = self.result(drawn[-1], f"draw-{number + 1}")
             items.append({**item, "unseen": UNSEEN.get(prompt)})
         return drawn[0]
@@ -156,22 +159,16 @@ class _Show:
         note = "The prompt does not say what to draw; the model works it out in words first."
         items = self.section("think", "Drawing after thinking", note)
         for number, prompt in enumerate(THINKING):
-            result = self.model.generate_image(
-                prompt, seed=self.seed + number, thinking=True, on_progress=self.on_progress
-            )
+            result = self.model.generate_image(prompt, seed=self.seed + number, thinking=True, on_progress=self.on_progress)
             items.append(self.result(result, f"think-{number + 1}"))
 
     def questions(self, drawn: ImageResult) -> None:
-        note = (
-            "The first picture, read back through the image tokenizer as any picture from outside would be."
-        )
+        note = "The first picture, read back through the image tokenizer as any picture from outside would be."
         items = self.section("understand", "Answering questions about it", note)
         picture = {"file": "draw-1.png", "reads": self.read(drawn.image)}
         exchange = []
         for question in QUESTIONS:
-            answer = self.model.understand(
-                drawn.image, question, seed=self.seed, on_progress=self.on_progress
-            )
+            answer = self.model.understand(drawn.image, question, seed=self.seed, on_progress=self.on_progress)
             exchange.append({"question": question, "answer": answer.text, **answer.to_json()})
             self.say(f"  {question} {answer.text}")
         items.append({**picture, "kind": "questions", "exchange": exchange})
@@ -189,16 +186,14 @@ class _Show:
         note = "One instruction each, all on the first picture; what is not named should stay."
         items = self.section("edit", "Editing it", note)
         for number, instruction in enumerate(EDITS):
-            result = self.model.edit_image(
-                drawn.image, instruction, seed=self.seed, on_progress=self.on_progress
-            )
+            result = self.model.edit_image(drawn.image, instruction, seed=self.seed, on_progress=self.on_progress)
             items.append({**self.result(result, f"edit-{number + 1}"), "before": "draw-1.png"})
 
     def refill(self, drawn: ImageResult) -> None:
         note = "The white part of the mask is drawn anew; all other codes are kept as they are."
         items = self.section("inpaint", "Filling a part of it", note)
         cell, prompt = REFILL
-        mask = cell_mask(drawn.image.size, cell)
+        mask = cell_mask([cell], drawn.image.width)
         save_image(mask, self.out / "mask.png")
         result = self.model.inpaint(drawn.image, mask, prompt, seed=self.seed, on_progress=self.on_progress)
         items.append({**self.result(result, "inpaint-1"), "before": "draw-1.png", "mask": "mask.png"})
@@ -223,12 +218,3 @@ class _Show:
             if words:
                 frames.append({"text": words})
             items.append({"prompt": prompt, "frames": frames, **(end or {})})
-
-
-def cell_mask(size: tuple[int, int], cell: int) -> Image.Image:
-    """A mask, white in one quarter of a picture (cell 0 to 3, row by row). size: (width, height), pixels."""
-    width, height = size
-    left, top = cell % 2 * width // 2, cell // 2 * height // 2
-    mask = Image.new("L", size, 0)
-    ImageDraw.Draw(mask).rectangle((left, top, left + width // 2 - 1, top + height // 2 - 1), fill=255)
-    return mask

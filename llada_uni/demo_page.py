@@ -63,7 +63,7 @@ GO_ON = """
 llada-uni generate "a flat panda at the top right and a flat guitar at the bottom left" -o panda.png
 llada-uni understand panda.png -q "what is at the bottom left?"
 llada-uni edit panda.png -i "replace the guitar with a cake" -o cake.png
-llada-uni story "a story about a lion and a bee in 3d style" -o story
+llada-uni story "a story about zoe the lion and max the bee in 3d style in three pictures" -o story
 llada-uni chat --image panda.png
 llada-uni --help
 """.strip()
@@ -94,8 +94,8 @@ initial-scale=1"> <title>LLaDA2.0-Uni: one model that reads and draws</title><st
 this machine by one small block-diffusion model: it drew the pictures, answered the questions, made the edits
 and told the story. Nothing was picked by hand; mistakes are shown as they came.</p> <ul
 class="facts">{"".join(f"<li>{_text(fact)}</li>" for fact in facts)}</ul></header> <main>{sections} <h2>Go
-on</h2><p class="note">The small world has 40 things in three styles (cartoon, flat, 3d) on six plain
-backgrounds.</p> <pre>{_text(GO_ON)}</pre><pre>{_text(PYTHON)}</pre></main> <footer>&ldquo;Read back&rdquo; is
+on</h2><p class="note">The small world has 100 things and the ten digits, in three styles (cartoon, flat,
+3d), on eight backgrounds.</p> <pre>{_text(GO_ON)}</pre><pre>{_text(PYTHON)}</pre></main> <footer>&ldquo;Read back&rdquo; is
 what a program without any learned part sees in the picture, by matching every known drawing. Numbers behind
 this page: <a href="results.json">results.json</a>. Model of this page: {_text(results["model"])}; torch
 {_text(machine["torch"])}, Python {_text(machine["python"])}.</footer></body></html>
@@ -119,7 +119,7 @@ class _Page:
 
     def image(self, name: str, words: str) -> str:
         data = base64.b64encode((self.folder / name).read_bytes()).decode("ascii")
-        return f'<img src="data:image/png;base64,{data}" alt="{_text(words)}" width="128" height="128">'
+        return f'<img src="data:image/png;base64,{data}" alt="{_text(words)}" width="192" height="192">'
 
     def drawn(self, item: dict[str, Any]) -> str:
         return f'<article class="card">{self.image(item["file"], item["prompt"])}{_words(item)}</article>'

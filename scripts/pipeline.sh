@@ -29,7 +29,7 @@ say "train vae (in the background, log in $runs/vae.log)"
 "$uni" train "recipes/$size/vae.yaml" >"$runs/vae.log" 2>&1 &
 vae=$!
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-[ -f "$runs/tokenizer.json" ] || "$uni" data tokenizer "$words" "$runs/tokenizer.json" --vocab-size 640 --world-words
+[ -f "$runs/tokenizer.json" ] || "$uni" data tokenizer "$words" "$runs/tokenizer.json" --vocab-size 1280 --world-words
 train "${images[@]}"
 wait "$vae" || { tail -5 "$runs/vae.log"; exit 1; }
 
@@ -40,8 +40,8 @@ decoder=$!
 if [ "$size" = smoke ]; then
   extract world:3000:11 tokens
 else
-  extract world:160000:11 tokens
-  extract world:70000:12:reading tokens-reading
+  extract world:240000:11 tokens
+  extract world:80000:12:reading tokens-reading
 fi
 train s0 s1 s2
 wait "$decoder" || { tail -5 "$runs/decoder.log"; exit 1; }

@@ -22,5 +22,5 @@ task chat "what is at the top left?" "and at the bottom right?" --image "$out/dr
 task story "a story about a cat" --seed 1 -o "$out/story" --max-frames 2
 task encode "$out/drawn.png" -o "$out/drawn.json"
 task decode "$out/drawn.json" -o "$out/decoded.png" --decoder base --seed 1
-task eval --suite t2i,understand,edit,decoder --limit 4
+task eval --suite geneval,understand,edit,decoder --limit 4
 echo "every stage and every task ran in $((SECONDS - began)) s; the model is in $model"

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from llada_uni.demo import EDITS, PROMPTS, QUESTIONS, STORIES, THINKING, UNSEEN, cell_mask, run_demo
+from llada_uni.demo import EDITS, PROMPTS, QUESTIONS, STORIES, THINKING, UNSEEN, run_demo
 from llada_uni.demo_page import render_page
 from llada_uni.model import UniModel
 from llada_uni.world.concepts import CONCEPTS
@@ -21,9 +21,7 @@ from tests.tiny_model import make_tiny_model
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, golden):
-    return UniModel.from_pretrained(
-        make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", golden), "cpu"
-    )
+    return UniModel.from_pretrained(make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", golden), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +109,3 @@ def test_what_is_called_unseen_is_held_out_and_nothing_else_is():
     for prompt in PROMPTS:
         words = {word.removesuffix("s") for word in prompt.replace(",", "").split()} & set(CONCEPTS)
         assert any(pair <= words for pair in pairs) == (prompt in UNSEEN)
-
-
-def test_the_mask_is_one_quarter():
-    mask = cell_mask((8, 6), 2)
-    white = [(x, y) for y in range(6) for x in range(8) if mask.getpixel((x, y)) == 255]
-    assert white == [(x, y) for y in range(3, 6) for x in range(4)]

@@ -106,7 +106,7 @@ def world(
     shares: Annotated[
         list[str] | None, typer.Option(help="task=weight or task/kind=weight, in place of a mixture; may be repeated.")
     ] = None,
-    side: Annotated[int, typer.Option(min=16, help="Pixels of a picture's side, an even number.")] = 128,
+    side: Annotated[int, typer.Option(min=16, help="Pixels of a picture's side.")] = 192,
     form: Annotated[str, typer.Option("--format", help="jsonl (pictures in files beside it) or webdataset (tar).")] = "jsonl",
 ) -> None:
     """Write samples of the small world as conversation records, as an example of the format and to train on.

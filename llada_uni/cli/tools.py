@@ -208,7 +208,7 @@ def evaluate(
 ) -> None:
     """Score the model on scenes of its world, by the checker.
 
-    Example: `llada-uni eval --suite t2i,edit --limit 50 --split heldout --json out/eval.json --html out/eval`
+    Example: `llada-uni eval --suite geneval,edit --limit 50 --split heldout --json out/eval.json --html out/eval`
     """
     uni = load(model, device, dtype)
     from llada_uni.evaluation.report import format_table

@@ -49,7 +49,8 @@ class PictureSource(Protocol):
 def open_pictures(source: str, side: int, split: str = "train", need: str | None = None) -> PictureSource:
     """Pictures of `side` pixels.
 
-    source: "world", "crowded" (the world with more things a picture and no words), or a file or folder of conversation records. split: "train" never shows what is held out (of the world:
+    source: "world", "crowded" (the world with more things a picture and no words), or a file or folder of conversation
+    records. split: "train" never shows what is held out (of the world:
     scenes with a held-out combination; of records: one picture in twenty, chosen by its name), "heldout" only that, "any"
     both. need: "caption" or "questions" leaves out the pictures of which the records have none.
     UserError for other names, or when no picture is left.

@@ -28,7 +28,7 @@ from llada_uni.world.questions import UNDERSTAND_KINDS
 from llada_uni.world.render import PIXELS
 from llada_uni.world.rewording import mistyped
 from llada_uni.world.samples import Sample
-from llada_uni.world.scene import sample_scene
+from llada_uni.world.scene import Scene, sample_scene
 from llada_uni.world.tasks import KINDS, sample_task
 
 DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {
@@ -94,6 +94,11 @@ def draw_samples(suite: str, limit: int, seed: int, split: str, wordings: str = 
     return [sample_task(_rng(suite, split, seed, i), task, split, wordings, kind) for i, (task, kind) in numbered]
 
 
+def decoder_scene(split: str, seed: int, i: int) -> Scene:
+    """What picture i of the suite `decoder` shows."""
+    return sample_scene(_rng("decoder", split, seed, i), split, numbers=0.1)
+
+
 def _rng(suite: str, split: str, seed: int, i: int) -> random.Random:
     """What sample i of a suite is drawn with."""
     return random.Random(f"{suite}/{split}/{seed}/{i}")
@@ -127,7 +132,7 @@ def _answers(context: Context, suite: str, limit: int, seed: int, split: str) ->
     """The judged answers of a suite."""
     if suite == "decoder":
         for i in range(limit):
-            scene = sample_scene(_rng(suite, split, seed, i), split, numbers=0.1)
+            scene = decoder_scene(split, seed, i)
             for part, (decoder, steps) in DECODERS.items():
                 record = ask_decoder(context, scene, seed + i, decoder, steps)
                 record.part = record.key = part

@@ -1,6 +1,6 @@
 """Questions about one picture or two, with the one canonical answer each.
 
-Where an answer must be worked out, it says how ("three: top two, middle zero, bottom one"; "yes: cat top left, dog bottom right"):
+Where an answer must be worked out, it says how ("three: top two, middle zero, bottom one"; "yes: cat top left, dog top right"):
 the model fills the places it is sure of first, and the word that decides, which is `key`, follows from them.
 """
 
@@ -28,6 +28,12 @@ UNDERSTAND_KINDS = {
     "number reading": 0.06,
     "two pictures": 0.07,
 }
+TEMPLATES_OF = {
+    "what-is-where": ("what", "where"),
+    "number reading": ("read",),
+    "two pictures": ("has", "both", "same ground"),
+}
+"""Names in wordings.TEMPLATES of the questions of a kind, where they are not the kind's own."""
 _STATEMENTS = ("tell", "find", "count", "describe", "read")
 
 

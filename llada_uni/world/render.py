@@ -37,9 +37,12 @@ def cell_pixels(thing: Thing | None, color: str, side: int) -> np.ndarray:
 
 
 def render_array(scene: Scene, size: int = PIXELS) -> np.ndarray:
-    """The scene as uint8 [size, size, 3]. `size` must be a multiple of 3 and at least 24 (UserError)."""
-    if size < 8 * SIDE or size % SIDE:
-        raise UserError(f"a picture's side must be a multiple of {SIDE} and at least {8 * SIDE}, asked for {size}")
+    """The scene as uint8 [size, size, 3]; a `size` that is no multiple of 3 is scaled to. At least 12 (UserError)."""
+    if size < 4 * SIDE:
+        raise UserError(f"a picture's side must be at least {4 * SIDE}, asked for {size}")
+    if size % SIDE:
+        larger = Image.fromarray(render_array(scene, size + SIDE - size % SIDE))
+        return np.array(larger.resize((size, size), Image.Resampling.BICUBIC))
     cell = size // SIDE
     out = np.empty((size, size, 3), np.uint8)
     for i, thing in enumerate(scene.cells):

@@ -16,7 +16,7 @@ _SHORTEST = 4
 
 
 def mistyped(rng: random.Random, text: str) -> str:
-    """`text` with one letter doubled, left out, or swapped with the next in one word that is no name, if there is such a word."""
+    """`text` with one letter doubled, left out, or swapped with the next in one word that is no name, if there is one."""
     words = [match for match in re.finditer(r"[a-z]+", text) if len(match[0]) >= _SHORTEST and match[0] not in _NAMES]
     if not words:
         return text

@@ -2,7 +2,7 @@
 
 A frame's text is what happens and, behind a colon, how things stand then: "mia the cat finds a key: flat cat middle left, flat
 key top right on green". The drawing copies the second half, which follows from the one before and from what happens. All of it
-is a small grammar, so `read_frame` can say what a frame must show, and `follows` whether one frame comes from the other as told.
+is a small grammar: `read_frame` says what a frame must show, `follows` whether one frame comes from the other as told.
 What nobody mentions stays where it was. The kind is the number of frames, which the request names.
 """
 

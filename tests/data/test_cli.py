@@ -7,6 +7,7 @@ import json
 import pytest
 
 from llada_uni.cli import main
+from llada_uni.data.tokens import default_offset
 from llada_uni.text import TextTokenizer
 from tests.data.helpers import drawing, question, small_model, write_records
 
@@ -46,17 +47,17 @@ def test_check_of_nothing_is_no_success(call, tmp_path):
 
 def test_world_tokenizer_extract_in_a_row(call, tmp_path, golden):
     code, _, err = call(
-        "world", tmp_path / "w", "--count", 40, "--side", 32, "--shares", "t2i=1", "--shares", "understand/what=1"
+        "world", tmp_path / "w", "--count", 40, "--side", 32, "--shares", "t2i=1", "--shares", "understand/what-is-where=1"
     )
     assert code == 0 and "40 records (train), pictures of 32 px" in err
     code, out, _ = call("check", tmp_path / "w", "--json")
     assert code == 0 and set(json.loads(out)["tasks"]) == {"t2i", "understand"}
     (tmp_path / "words.txt").write_text("zeppelin\n")
     words = ("--keep-words", tmp_path / "words.txt", "--world-words")
-    code, _, err = call("tokenizer", tmp_path / "w", tmp_path / "t.json", "--vocab-size", 640, *words)
+    code, _, err = call("tokenizer", tmp_path / "w", tmp_path / "t.json", "--vocab-size", 1280, *words)
     assert code == 0 and "t.json  " in err
     text = TextTokenizer.from_file(tmp_path / "t.json")
-    assert len(text) <= 640
+    assert len(text) <= 1280
     for word in ("cat", " strawberries", "zeppelin"):
         assert len(text.encode(word)) == 1
     assert call("check", tmp_path / "w", "--tokenizer", tmp_path / "t.json")[1].count("text tokens") == 1
@@ -65,7 +66,7 @@ def test_world_tokenizer_extract_in_a_row(call, tmp_path, golden):
     code, out, _ = call(*arguments, "--json")
     assert code == 0
     assert {name: json.loads(out)[name] for name in ("records", "made", "image_token_offset")} == {
-        "records": 40, "made": 40, "image_token_offset": 640,
+        "records": 40, "made": 40, "image_token_offset": default_offset(text),
     }  # fmt: skip
     code, _, err = call(*arguments)
     assert code == 0 and "40 records in 1 shards; 0 made now" in err

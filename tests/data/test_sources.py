@@ -135,10 +135,10 @@ def test_splits_and_mixtures_are_kept():
     train = list(WorldRecords(400, 0, MIXTURES["default"]).samples(0, 400))
     assert not any(is_held_out(scene) for sample in train for scene in sample.scenes())
     assert {sample.task for sample in train} == {task for task, _ in MIXTURES["default"]}
-    heldout = WorldRecords(100, 0, parse_shares(["t2i=1", "understand/count=3"]), split="heldout").samples(0, 100)
+    heldout = WorldRecords(100, 0, parse_shares(["t2i=1", "understand/counting=3"]), split="heldout").samples(0, 100)
     kinds = [(sample.task, sample.kind if sample.task == "understand" else None) for sample in heldout]
-    assert set(kinds) == {("t2i", None), ("understand", "count")}
-    assert 60 <= kinds.count(("understand", "count")) <= 90
+    assert set(kinds) == {("t2i", None), ("understand", "counting")}
+    assert 60 <= kinds.count(("understand", "counting")) <= 90
     reading = WorldRecords(2000, 0, MIXTURES["reading"]).samples(0, 2000)
     drawn = [(sample.task, sample.kind) for sample in reading]
     assert all(abs(drawn.count(kind) / 2000 - share) < 0.04 for kind, share in MIXTURES["reading"].items())

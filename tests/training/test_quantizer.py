@@ -112,7 +112,7 @@ def test_training_lowers_the_loss_and_the_export_gives_the_same_codes(tmp_path):
         return out.total.item() / out.weight
 
     after = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
-    assert loss_of(before) > 1.5 * loss_of(after)
+    assert loss_of(before) > 1.3 * loss_of(after)
     assert 0 < result["numbers"]["usage"] <= 1 and result["numbers"]["perplexity"] >= 1
 
     objective.load_state_dict(after)

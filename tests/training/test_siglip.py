@@ -76,7 +76,7 @@ def test_a_slot_is_the_same_every_time_and_training_lowers_its_loss():
         (out.total / out.weight).backward()
         optimizer.step()
         values.append(out.total.item() / out.weight)
-    assert sum(values[-5:]) < 0.7 * sum(values[:5])
+    assert sum(values[-5:]) < 0.8 * sum(values[:5])
 
 
 def test_the_quantizer_starts_from_the_exported_transformer(tmp_path):
