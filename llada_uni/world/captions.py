@@ -32,6 +32,12 @@ def caption(scene: Scene) -> str:
     return f"{', '.join(said) or 'nothing'} on {scene.background}"
 
 
+def is_crowded(scene: Scene) -> bool:
+    """Whether the caption leaves out the places of some things, because there are many equal ones."""
+    things = [thing for _, thing in scene.things()]
+    return any(things.count(thing) >= CROWD for thing in things)
+
+
 def placed_name(cell: int, thing: Thing, style: bool = True) -> str:
     """A thing with its place in few words: "cartoon cat top left"."""
     return f"{thing.style + ' ' if style else ''}{thing.concept} {POSITIONS[cell]}"

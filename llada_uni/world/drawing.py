@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, field
 
 from llada_uni.world.arrangement import PIPS, RELATED, cells_of, in_row
-from llada_uni.world.captions import caption, placed_name, quantity
+from llada_uni.world.captions import caption, is_crowded, placed_name, quantity
 from llada_uni.world.concepts import CELLS, POSITIONS, ROWS, SIDE, STYLES, THINGS
 from llada_uni.world.samples import Sample, Turn, open_color, open_style, pinned, until, wanted
 from llada_uni.world.scene import MOST_DIFFERENT, Scene, Thing, any_number, placed, sample_scene
@@ -131,9 +131,11 @@ def _open_groups(rng: random.Random, counts: list[int], styles: list[str]) -> tu
     return tuple(Group(n, s, c) for n, s, c in zip(names, styles, cells, strict=True))
 
 
-def _placed_groups(rng: random.Random, styles: list[str]) -> tuple[Group, ...]:
-    """One thing a group, in cells drawn at random and said in any order."""
+def _placed_groups(rng: random.Random, styles: list[str], twins: float = 0.0) -> tuple[Group, ...]:
+    """One thing a group, in cells drawn at random and said in any order; `twins`: how often two of them are of one concept."""
     names, cells = _names(rng, len(styles)), rng.sample(CELLS, len(styles))
+    if len(names) > 1 and rng.random() < twins:
+        names[1] = names[0]
     return tuple(Group(n, s, (c,)) for n, s, c in zip(names, styles, cells, strict=True))
 
 
@@ -176,7 +178,8 @@ def _position_plan(rng: random.Random, kind: str, style: str, manner: str, color
     count = rng.choice((1, 2, 2, 3)) if kind == "position" else rng.randint(2, MOST_DIFFERENT)
     mixed = kind == "full" and rng.random() < 0.6
     styles = [rng.choice(STYLES) if mixed else style for _ in range(count)]
-    return Plan(_placed_groups(rng, styles), color, "each" if kind == "full" else manner, True, ground)
+    groups = _placed_groups(rng, styles, twins=0.25 if kind == "full" else 0.0)
+    return Plan(groups, color, "each" if kind == "full" else manner, True, ground)
 
 
 def _number_plan(rng: random.Random) -> Plan:
@@ -216,6 +219,8 @@ def sample_inpaint(rng: random.Random, kind: str, split: str, wordings: str) -> 
 
     def make() -> tuple[Scene, Scene, set[int]] | None:
         scene = sample_scene(rng, split)
+        if is_crowded(scene):
+            return None  # its caption does not say what stands where
         holes = {rng.choice([cell for cell, _ in scene.things()])}
         if rng.random() < 0.4:
             holes.add(rng.choice(CELLS))
