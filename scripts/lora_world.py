@@ -1,6 +1,6 @@
 """LoRA on own data, in minutes: the shipped model learns a new name and a new style from a few hundred pictures.
 
-- "zorp", a new concept: what this user calls the thing that the world calls a 3d cat (a look the backbone never trained on);
+- "zorp", a new concept: what this user calls the thing that the world calls a 3d dog (a look the backbone never trained on);
 - "retro", a new style: flat drawings on yellow ground, shown on half of the concepts and tested on the other half.
 
     python scripts/lora_world.py data runs/world/lora-data               # conversation records with pictures, as a user has
@@ -12,7 +12,7 @@
     python scripts/lora_world.py measure models/world runs/world/lora-model
 
 What flows through: scenes -> samples in the user's words -> JSONL and PNG files; a model directory -> answers -> the world's
-checker -> shares right. In tests all other things are of the 20 concepts that none of the user's pictures shows.
+checker -> shares right. In tests all other things are of the concepts that none of the user's pictures shows.
 """
 
 from __future__ import annotations
@@ -24,67 +24,80 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llada_uni.checkpoint.files import atomic_file
-from llada_uni.evaluation.suites import DEFAULT_SETTINGS, Context, ask_edit, ask_t2i, ask_understand, run_suites
+from llada_uni.evaluation.asking import Context, ask_drawing, ask_edit, ask_question
+from llada_uni.evaluation.suites import DEFAULT_SETTINGS, run_suites
 from llada_uni.model import UniModel
+from llada_uni.world.arrangement import cells_of
 from llada_uni.world.checker import Checker
-from llada_uni.world.concepts import COLORS, CONCEPTS, POSITIONS, STYLES
+from llada_uni.world.concepts import CELLS, COLORS, POSITIONS, STYLES, THINGS
+from llada_uni.world.edits import expected
 from llada_uni.world.intervals import wilson
 from llada_uni.world.render import render
 from llada_uni.world.samples import Sample, Turn, wanted
-from llada_uni.world.scene import Scene, Thing
-from llada_uni.world.wordings import article, joined, pick
+from llada_uni.world.scene import Scene, Thing, placed
+from llada_uni.world.wordings import Speaker, article, joined
 
-ZORP = Thing("cat", "3d")
+ZORP = Thing("dog", "3d")
 RETRO_STYLE, RETRO_GROUND = "flat", "yellow"
-_NAMES = random.Random(7).sample([name for name in CONCEPTS if name != ZORP.concept], len(CONCEPTS) - 1)
-SHOWN, UNSEEN = tuple(_NAMES[:20]), tuple(_NAMES[20:])
+_NAMES = random.Random(7).sample([name for name in THINGS if name != ZORP.concept], len(THINGS) - 1)
+SHOWN, UNSEEN = tuple(_NAMES[:50]), tuple(_NAMES[50:])
 
 
 class Samples:
     """Draws samples with things from `names` beside the zorp. plain: drawing is asked for in the world's own words instead."""
 
     def __init__(self, rng: random.Random, names: tuple[str, ...], plain: bool = False) -> None:
-        self.rng, self.names, self.plain = rng, names, plain
+        self.rng, self.names, self.plain, self.say = rng, names, plain, Speaker(rng, "train")
 
-    def _zorp_scene(self, others: int) -> tuple[Scene, int]:
-        """A scene with one zorp and its cell."""
-        cell = self.rng.randrange(4)
-        scene = self._scene([cell], [ZORP])
-        free = self.rng.sample([i for i in range(4) if i != cell], others)
-        for place, name in zip(free, self.rng.sample(self.names, others), strict=True):
-            scene = scene.replace_cell(place, Thing(name, self.rng.choice(STYLES)))
-        return scene, cell
+    def _things(self, others: int) -> list[Thing]:
+        """A zorp and other things, in any order."""
+        things = [ZORP, *(Thing(name, self.rng.choice(STYLES)) for name in self.rng.sample(self.names, others))]
+        return self.rng.sample(things, len(things))
+
+    def _cells(self, count: int, with_places: bool) -> list[int]:
+        """Any cells where the places are said, else those that are taken then."""
+        return self.rng.sample(CELLS, count) if with_places else [cells[0] for cells in cells_of([1] * count)]
 
     def _scene(self, cells: list[int], things: list[Thing], ground: str | None = None) -> Scene:
-        placed = dict(zip(cells, things, strict=True))
-        return Scene(tuple(placed.get(i) for i in range(4)), (ground or self.rng.choice(tuple(COLORS)),))
+        return placed(dict(zip(cells, things, strict=True)), ground or self.rng.choice(tuple(COLORS)))
 
     def _prompt(self, named: list[tuple[str, int]], with_places: bool, ground: str | None) -> str:
         """Words for things (name with its style, cell); ground: named at the end."""
         if with_places:
-            at = pick(self.rng, "at", "train")
+            at = self.say.pick("at")
             text = " and ".join(at.format(a=article(name), p=POSITIONS[cell]) for name, cell in named)
         else:
             text = joined([article(name) for name, _ in named])
         text += f" on {ground}" if ground else ""
-        return pick(self.rng, "draw", "train").format(d=text)
+        return self.say.pick("draw").format(d=text)
+
+    def _drawing(self, kind: str, named: list[tuple[str, int]], scene: Scene, with_places: bool, ground: str | None) -> Sample:
+        """A request for `scene` with its things named; ground: said, or meant by the new style."""
+        objects = [wanted(t.concept, t.style, cell if with_places else None) for cell, t in scene.things()]
+        said = None if kind == "retro" and not self.plain else ground
+        expect = {"objects": objects, "background": ground, "relations": [], "number": None, "row": None}
+        return Sample("t2i", kind, [Turn("user", [self._prompt(named, with_places, said)])], [scene], expect)
 
     def zorp_draw(self) -> Sample:
-        scene, _ = self._zorp_scene(self.rng.choice((0, 1, 1, 2)))
-        with_places, ground = self.rng.random() < 0.7, scene.background[0] if self.rng.random() < 0.6 else None
+        things, with_places = self._things(self.rng.choice((0, 1, 1, 2))), self.rng.random() < 0.7
+        cells = self._cells(len(things), with_places)
+        scene = self._scene(cells, things)
         new = None if self.plain else ZORP
-        named = [("zorp" if thing == new else f"{thing.style} {thing.concept}", cell) for cell, thing in scene.things()]
-        objects = [wanted(t.concept, t.style, cell if with_places else None) for cell, t in scene.things()]
-        turn = Turn("user", [self._prompt(named, with_places, ground)])
-        return Sample("t2i", "zorp", [turn], [scene], {"objects": objects, "background": ground})
+        named = [("zorp" if t == new else f"{t.style} {t.concept}", cell) for t, cell in zip(things, cells, strict=True)]
+        return self._drawing("zorp", named, scene, with_places, scene.background if self.rng.random() < 0.6 else None)
+
+    def _zorp_scene(self, others: int) -> tuple[Scene, int]:
+        """A scene with one zorp somewhere and its cell."""
+        scene = self._scene(self._cells(1 + others, True), self._things(others))
+        return scene, next(cell for cell, thing in scene.things() if thing == ZORP)
 
     def zorp_read(self) -> Sample:
         scene, cell = self._zorp_scene(self.rng.choice((1, 2, 3)))
         if self.rng.random() < 0.6:
-            question, answer = pick(self.rng, "what", "train").format(p=POSITIONS[cell]), "zorp"
+            question, answer = self.say.pick("what").format(p=POSITIONS[cell]), "zorp"
         else:
-            question, answer = pick(self.rng, "where", "train").format(x="zorp"), POSITIONS[cell]
-        return Sample("understand", "zorp", [Turn("user", [scene, question])], [answer], {"answer": answer})
+            question, answer = self.say.pick("where").format(x="zorp"), POSITIONS[cell]
+        return Sample("understand", "zorp", [Turn("user", [scene, question])], [answer], {"answer": answer, "key": None})
 
     def zorp_edit(self) -> Sample:
         scene, cell = self._zorp_scene(self.rng.choice((1, 2)))
@@ -92,44 +105,43 @@ class Samples:
         other = self.rng.choice([name for name in self.names if name not in there])
         if self.rng.random() < 0.5:
             source = scene.replace_cell(cell, Thing(other, self.rng.choice(STYLES)))
-            words = pick(self.rng, "replace", "train").format(x=other, a="a zorp")
+            words = self.say.pick("replace").format(x=other, a="a zorp")
         else:
             source = scene.replace_cell(cell, None)
-            words = pick(self.rng, "add", "train").format(a="a zorp", p=POSITIONS[cell])
-        expect = {"source": source, "scene": scene, "cells": [cell]}
-        return Sample("edit", "zorp", [Turn("user", [source, words])], [scene], expect)
+            words = self.say.pick("add").format(a="a zorp", p=POSITIONS[cell])
+        return Sample("edit", "zorp", [Turn("user", [source, words])], [scene], expected(source, scene))
 
-    def _retro_scene(self) -> Scene:
-        count = self.rng.choice((1, 2, 2, 3))
-        cells = sorted(self.rng.sample(range(4), count))
-        return self._scene(cells, [Thing(n, RETRO_STYLE) for n in self.rng.sample(self.names, count)], RETRO_GROUND)
+    def _retro_scene(self, with_places: bool) -> tuple[Scene, list[tuple[Thing, int]]]:
+        """A scene, and its things in the order in which they are said."""
+        things = [Thing(name, RETRO_STYLE) for name in self.rng.sample(self.names, self.rng.choice((1, 2, 2, 3)))]
+        cells = self._cells(len(things), with_places)
+        return self._scene(cells, things, RETRO_GROUND), list(zip(things, cells, strict=True))
 
     def retro_draw(self) -> Sample:
-        scene, with_places = self._retro_scene(), self.rng.random() < 0.7
-        style, ground = (RETRO_STYLE, RETRO_GROUND) if self.plain else ("retro", None)
-        named = [(f"{style} {thing.concept}", cell) for cell, thing in scene.things()]
-        objects = [wanted(t.concept, t.style, cell if with_places else None) for cell, t in scene.things()]
-        turn = Turn("user", [self._prompt(named, with_places, ground)])
-        return Sample("t2i", "retro", [turn], [scene], {"objects": objects, "background": RETRO_GROUND})
+        with_places = self.rng.random() < 0.7
+        scene, said = self._retro_scene(with_places)
+        style = RETRO_STYLE if self.plain else "retro"
+        named = [(f"{style} {thing.concept}", cell) for thing, cell in said]
+        return self._drawing("retro", named, scene, with_places, RETRO_GROUND)
 
     def retro_edit(self) -> Sample:
-        scene = self._retro_scene()
-        cells, style = [cell for cell, _ in scene.things()], self.rng.choice([s for s in STYLES if s != RETRO_STYLE])
+        scene, _ = self._retro_scene(True)
+        style = self.rng.choice([s for s in STYLES if s != RETRO_STYLE])
         ground = self.rng.choice([color for color in COLORS if color != RETRO_GROUND])
+        cells = [cell for cell, _ in scene.things()]
         source = self._scene(cells, [Thing(t.concept, style) for _, t in scene.things()], ground)
-        words = pick(self.rng, "restyle all", "train").format(s="retro")
-        expect = {"source": source, "scene": scene, "cells": cells}
-        return Sample("edit", "retro", [Turn("user", [source, words])], [scene], expect)
+        words = self.say.pick("restyle all").format(s="retro")
+        return Sample("edit", "retro", [Turn("user", [source, words])], [scene], expected(source, scene))
 
     def of(self, kind: str) -> Sample:
         return getattr(self, kind.replace(" ", "_"))()
 
 
 KINDS: dict[str, tuple[int, Callable]] = {
-    "zorp draw": (140, ask_t2i),
-    "zorp read": (140, ask_understand),
+    "zorp draw": (140, ask_drawing),
+    "zorp read": (140, ask_question),
     "zorp edit": (60, ask_edit),
-    "retro draw": (140, ask_t2i),
+    "retro draw": (140, ask_drawing),
     "retro edit": (80, ask_edit),
 }
 """Kind -> how many records the user has of it, and how the model is asked."""
@@ -146,7 +158,7 @@ def write_data(out: Path, seed: int) -> None:
             return {"type": "text", "text": value}
         if value not in pictures:
             pictures[value] = f"pictures/{len(pictures):04}.png"
-            render(value, 128).save(out / pictures[value])
+            render(value).save(out / pictures[value])
         return {"type": "image", "image": pictures[value]}
 
     (out / "pictures").mkdir(parents=True, exist_ok=True)
@@ -163,10 +175,10 @@ def write_data(out: Path, seed: int) -> None:
 
 def new_score(model: UniModel, kind: str, count: int, seed: int) -> float:
     """Share right (exact) of a new kind, or of "KIND in known words", with unseen concepts."""
-    context = Context(model, Checker(size=128), DEFAULT_SETTINGS)
+    context = Context(model, Checker(), DEFAULT_SETTINGS)
     kind, known, _ = kind.partition(" in known words")
     samples, ask = Samples(random.Random(f"{kind}/{seed}"), UNSEEN, plain=bool(known)), KINDS[kind][1]
-    return sum(ask(context, samples.of(kind), seed + i).scores["exact"] for i in range(count)) / count
+    return sum(ask(context, samples.of(kind), seed + i).score for i in range(count)) / count
 
 
 def old_score(model: UniModel, suite: str, count: int, seed: int) -> float:
@@ -179,7 +191,7 @@ def measure(folders: list[str], count: int, old: int, seed: int) -> None:
     models = [UniModel.from_pretrained(folder, device="cpu") for folder in folders]
     kinds = [*KINDS, "zorp draw in known words", "retro draw in known words"]
     asked = [(kind, count, new_score, kind) for kind in kinds]
-    asked += [(f"old {suite}", old, old_score, suite) for suite in ("t2i", "understand", "edit") if old]
+    asked += [(f"old {suite}", old, old_score, suite) for suite in ("geneval", "understand", "edit") if old]
     for name, n, score, what in asked:
         shares = [score(model, what, n, seed) for model in models]
         intervals = [wilson(share * n, n) for share in shares]
