@@ -1,11 +1,11 @@
 """Stage `patch_tokenizer`: the image tokenizer of the shipped small model, every patch trained on a question of its own.
 
 A cell of the world is 2 x 2 patches, and each of its patches has its question: top left "where is this?", top right "what is
-drawn here?", bottom left "on which colour?", bottom right "in which style?". The answer must be read from the patch's
-quantized vector by a linear map, so the codes become words for places, concepts, colours and styles, which the language model
-can combine anew. It is the shortcut of a known world; the stage `quantizer` learns codes for any pictures with questions.
-Straight-through gradients, a moving-average codebook (codebook.py) that starts at the mean vector of every answer, so each
-answer has one code; nothing is reconstructed.
+drawn here?", bottom left "on which colour?", bottom right "in which style?". Every answer has a code, which is the mean vector
+of its patches, and a patch's vector must lie nearest to the code of its answer: codes are words for places, concepts, colours
+and styles, which the language model can combine anew. It is the shortcut of a known world; the stage `quantizer` learns codes
+for any pictures with questions. First the answers are read from the vectors by linear maps; codes follow once the vectors mean
+something. Nothing is reconstructed.
 B pictures, N patches a picture (6 x 6), C width of the codebook, K codes, one for each answer.
 """
 
@@ -52,6 +52,7 @@ ANSWERS = (len(CELLS), len(CONCEPTS) + 1, len(COLORS), len(STYLES) + 1)
 MEANINGS = sum(ANSWERS)
 _FIRST = torch.tensor([0, *ANSWERS]).cumsum(0)[:-1]  # number of each question's first answer among all answers
 _MEAN_DECAY = 0.98  # of the mean vector of every answer, before there are codes
+_TEMPERATURE = 0.1  # of the cosines to the codes
 
 
 @dataclass
@@ -122,7 +123,7 @@ class PatchTokenizerObjective(CodedVisionObjective):
         return total, right
 
     def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        """Reading loss from features, then from codes and features; the weight is the number of pictures."""
+        """Reading loss from vectors, then also that of choosing the code; the weight is the number of pictures."""
         device = self.processes.torch_device
         scenes = [crowded_scene(rng) for _ in range(self.options.count)]
         images, answers = (tensor.to(device) for tensor in batch_of(rng, scenes))
@@ -130,26 +131,29 @@ class PatchTokenizerObjective(CodedVisionObjective):
         z = self.vectors(degrade(images, rng))
         count = float(len(z))
         smooth, right = self.read_loss(z, answers)
+        vectors, wanted = z.flatten(0, 1), self.code_of(answers).flatten()
         if step < self.options.features_first:
-            self._see(z.detach(), answers)
+            self._see(vectors.detach(), wanted)
             return Loss(smooth * count, count, {"right_features": (right * count, count)})
-        q, _ = self.quantize(z, step, slot)
-        hard, exact = self.read_loss(q, answers)
-        commit = (z - q.detach()).square().sum(-1).mean()
-        numbers = {"right_features": right, "right_codes": exact, "commit": commit.item()}
-        total = hard + 0.5 * smooth + 0.5 * commit
-        return Loss(total * count, count, {name: (value * count, count) for name, value in numbers.items()})
+        cosines = vectors @ self.book.T
+        self.codebook.observe(step, slot, vectors, wanted, cosines.detach().gather(1, wanted[:, None])[:, 0])
+        chosen = (cosines.argmax(-1) == wanted).float().mean().item()
+        total = F.cross_entropy(cosines / _TEMPERATURE, wanted) + 0.5 * smooth
+        return Loss(total * count, count, {"right_features": (right * count, count), "right_codes": (chosen * count, count)})
 
-    def _see(self, z: Tensor, answers: Tensor) -> None:
-        """Adds the vectors [B, N, C] of one slot to the step's sums by answer."""
-        meanings = (answers + _FIRST.to(answers.device)[self.question]).flatten()
+    def code_of(self, answers: Tensor) -> Tensor:
+        """The codes int64 [B, N] of the answers [B, N] to the patches' questions."""
+        return answers + _FIRST.to(answers.device)[self.question]
+
+    def _see(self, vectors: Tensor, codes: Tensor) -> None:
+        """Adds the vectors [P, C] of one slot to the step's sums by their codes [P]."""
         if self._seen is None:
-            self._seen = z.new_zeros(MEANINGS, z.shape[-1] + 1)
-        self._seen.index_add_(0, meanings, F.pad(z.flatten(0, 1), (0, 1), value=1.0))
+            self._seen = vectors.new_zeros(MEANINGS, vectors.shape[-1] + 1)
+        self._seen.index_add_(0, codes, F.pad(vectors, (0, 1), value=1.0))
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, float]:
-        """Follows the mean vector of every answer; these are the first codes, which then follow what chooses them."""
+        """Follows the mean vector of every answer: at first beside the codes, then as the codes."""
         book = self.vq.quantize.embedding.weight
         if step >= self.options.features_first:
             self.codebook.update(book, reseed=False)
@@ -163,11 +167,12 @@ class PatchTokenizerObjective(CodedVisionObjective):
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Right answers from codes on scenes with held-out combinations."""
+        """Share of patches with the code of their answer, and of scenes right throughout, among held-out scenes."""
         rng = random.Random(EVALUATION_SEED)
         scenes = [sample_scene(rng, "heldout", numbers=0.2) for _ in range(256)]
         images, answers = (tensor.to(self.processes.torch_device) for tensor in batch_of(rng, scenes))
-        return {"heldout_right_codes": self.read_loss(self.book[self.codes(images)], answers)[1]}
+        right = self.codes(images) == self.code_of(answers)
+        return {"heldout_right_codes": right.float().mean().item(), "heldout_right_scenes": right.all(1).float().mean().item()}
 
     def fingerprint(self) -> dict[str, Any]:
         return {"vision": asdict(self.options.vision), "book": asdict(self.options.book)}

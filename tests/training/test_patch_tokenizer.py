@@ -46,7 +46,7 @@ def test_training_lowers_the_loss_and_exports_its_codes(tmp_path):
     first = objective.loss(0, 0, random.Random(0))
     result = run(objective, loop, tmp_path, 0)
     last = objective.loss(0, 0, random.Random(0))  # step 0: features alone
-    assert last.total.item() / last.weight < 0.8 * first.total.item() / first.weight
+    assert last.total.item() / last.weight < 0.85 * first.total.item() / first.weight
     assert 0 < result["numbers"]["usage"] <= 1
     exported = ImageTokenizer.from_pretrained(tmp_path / "model" / "image_tokenizer")
     picture = render(sample_scene(random.Random(3)), 96)
