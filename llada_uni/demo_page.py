@@ -173,9 +173,7 @@ def _small(frame: dict[str, Any]) -> str:
 
 
 def _meta(item: dict[str, Any]) -> str:
-    seconds = ", ".join(
-        f"{name} {value:.2f} s" for name, value in item.get("seconds", {}).items() if name != "total"
-    )
+    seconds = ", ".join(f"{name} {value:.2f} s" for name, value in item.get("seconds", {}).items() if name != "total")
     work = item.get("evaluations", {})
     total = item.get("seconds", {}).get("total", 0.0)
     return (

@@ -36,9 +36,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jp
 def encode(
     image: Annotated[Path, typer.Argument(help="A picture.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file; default: stdout.")] = None,
-    mode: Annotated[
-        str, typer.Option(help="How it is scaled: understand, edit, or raw (not at all).")
-    ] = "understand",
+    mode: Annotated[str, typer.Option(help="How it is scaled: understand, edit, or raw (not at all).")] = "understand",
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -155,9 +153,7 @@ def convert(
 
 
 def info(
-    folder: Annotated[
-        Path | None, typer.Argument(help="A model directory; default: the shipped model.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="A model directory; default: the shipped model.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the parts of a model directory, their parameters, and the memory their weights need.
@@ -198,9 +194,7 @@ def evaluate(
     limit: Annotated[int, typer.Option(help="Samples a suite.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the samples and of the answers.")] = 0,
     split: Annotated[str, typer.Option(help="heldout or seen.")] = "heldout",
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write the report to this file; - for stdout.")
-    ] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report to this file; - for stdout.")] = None,
     html: Annotated[Path | None, typer.Option(help="Directory for a page of right and wrong.")] = None,
     model: Model = None,
     device: Device = None,
