@@ -150,9 +150,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.gate = Router(config)
         self.experts = Experts(config, path)
-        self.shared_experts = SwiGLU(
-            config.hidden_size, config.moe_intermediate_size * config.num_shared_experts
-        )
+        self.shared_experts = SwiGLU(config.hidden_size, config.moe_intermediate_size * config.num_shared_experts)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])

@@ -153,7 +153,8 @@ class Stream:
         self.result.accepted.append(len(accepted))
         step, self.step = self.step, self.step + 1
         if self.on_step is not None:
-            self.on_step(self._event(dict(zip(self.places, tokens, strict=True)), step))
+            drafts = dict(zip(self.places, zip(tokens, confidence, strict=True), strict=True))
+            self.on_step(self._event(drafts, step))
 
     def _open_places(self) -> list[int]:
         start = self.task.start
@@ -164,14 +165,17 @@ class Stream:
         length = self.settings.gen_length
         return bool(self.stops) and self.task.has_stop(self.answer[:length], self.is_open[:length], self.stops)
 
-    def _event(self, drafts: dict[int, int], step: int) -> StepEvent:
+    def _event(self, drafts: dict[int, tuple[int, float]], step: int) -> StepEvent:
+        """drafts: token and confidence of each column that was open in this step."""
         start = self.task.start
         shown = range(max(self.begin, start), min(self.stop, start + self.settings.gen_length))
+        places = [drafts.get(c, (self.answer[c - start], 1.0)) for c in shown]
         return StepEvent(
             shown.start - start,
-            tuple(drafts.get(c, self.answer[c - start]) for c in shown),
+            tuple(token for token, _ in places),
             tuple(not self.is_open[c - start] for c in shown),
             step,
+            tuple(certainty for _, certainty in places),
         )
 
     def _cut(self) -> list[int]:
