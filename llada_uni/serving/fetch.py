@@ -27,9 +27,11 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 MAX_URL = 2048  # characters
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-# Addresses in public ranges that lead back inside: the wrappings of IPv4 in IPv6, and a cloud's host service.
+# Blocks that lead back inside: IPv4 wrapped in IPv6, a cloud's host service, and one that Python before 3.11.10 takes
+# for public.
 _NOT_OUTSIDE = tuple(
-    ipaddress.ip_network(block) for block in ("2001::/23", "2002::/16", "3fff::/20", "192.88.99.0/24", "168.63.129.16/32")
+    ipaddress.ip_network(block)
+    for block in ("2001::/23", "2002::/16", "3fff::/20", "192.88.99.0/24", "168.63.129.16/32", "192.0.0.0/24")
 )
 # Name look-ups cannot be cancelled. In threads of their own, slow ones hold up only each other.
 _LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="look-up")
@@ -85,9 +87,6 @@ class _CheckedNetwork(httpcore.AnyIOBackend):
             except httpcore.ConnectError:
                 continue
         return await super().connect_tcp(str(addresses[-1]), port, *args, **options)
-
-    async def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        raise UserError("a picture's URL names a server")
 
 
 async def fetch(url: str, max_bytes: int, reach: Reach | None = None) -> bytes:
