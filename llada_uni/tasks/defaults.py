@@ -194,9 +194,7 @@ def check_setting(name: str, value: Any, where: str = "") -> Any:
         return value
     if name in _WHOLE:
         if isinstance(value, bool) or not isinstance(value, int) or value < _WHOLE[name]:
-            raise UserError(
-                f"{prefix}{name} must be a whole number of at least {_WHOLE[name]}, not {value!r}"
-            )
+            raise UserError(f"{prefix}{name} must be a whole number of at least {_WHOLE[name]}, not {value!r}")
         return value
     low, high = _REAL[name]
     number = isinstance(value, int | float) and not isinstance(value, bool)
