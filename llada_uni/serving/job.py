@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from llada_uni.serving.errors import Cancelled, TimedOut
+from llada_uni.serving.errors import Cancelled, ServingError, TimedOut
 from llada_uni.serving.events import Draft, Event, Finished, Picture, TextDelta
 from llada_uni.serving.tasks import Task
 
@@ -48,17 +48,21 @@ class Job:
         self._lock = threading.Lock()
         self._mail: deque[Event] = deque()
         self._failure: BaseException | None = None
-        self._cancelled = self._ended = False
+        self._order: ServingError | None = None  # what the worker is to end with
+        self._ended = False
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     # --- the client's side ---
 
     def cancel(self) -> None:
-        """Ask for the end: the job leaves the batch at its next step, and `events` raises `Cancelled`."""
-        self._cancelled = True
+        """Ask for the end: the job leaves the queue, or the batch at its next step; `events` raises `Cancelled`."""
+        self.abort(Cancelled("the request was cancelled"))
 
     async def events(self) -> AsyncIterator[Event]:
-        """Events in order, `Finished` last. Raises what the job failed with: UserError or a `ServingError`."""
+        """Events in order, `Finished` last. Raises what the job failed with: UserError or a `ServingError`.
+
+        The time limit holds here, too: a worker that is late does not keep the client waiting.
+        """
         arrived = asyncio.Event()
         with self._lock:
             self._wake = (asyncio.get_running_loop(), arrived)
@@ -75,7 +79,11 @@ class Job:
             elif ended:
                 return
             else:
-                await arrived.wait()
+                try:
+                    await asyncio.wait_for(arrived.wait(), max(0.0, self.deadline - time.monotonic()))
+                except asyncio.TimeoutError:
+                    self.abort(self._late())
+                    raise self._late() from None
 
     async def result(self) -> Outcome:
         """Everything, when it is finished. Raises like `events`."""
@@ -97,16 +105,20 @@ class Job:
 
     # --- the workers' side ---
 
-    @property
-    def done(self) -> bool:
-        return self._ended
+    def abort(self, error: ServingError) -> None:
+        """The worker is to end with this error; the first order counts."""
+        with self._lock:
+            self._order = self._order or error
 
     def check(self) -> None:
-        """Raises Cancelled or TimedOut when the job is to end now."""
-        if self._cancelled:
-            raise Cancelled("the request was cancelled")
+        """Raises when the job is to end now: what it was aborted with, or TimedOut."""
+        if self._order is not None:
+            raise self._order
         if time.monotonic() > self.deadline:
-            raise TimedOut(f"the request took longer than {self.timeout:g} seconds")
+            raise self._late()
+
+    def _late(self) -> TimedOut:
+        return TimedOut(f"the request took longer than {self.timeout:g} seconds")
 
     def emit(self, event: Event) -> None:
         """Give the client an event. A draft takes the place of one that was not read yet."""
@@ -116,14 +128,11 @@ class Job:
             self._mail.append(event)
         self._notify()
 
-    def end(self, failure: BaseException | None = None) -> bool:
-        """No more events; False if it had ended already."""
+    def end(self, failure: BaseException | None = None) -> None:
+        """No more events."""
         with self._lock:
-            if self._ended:
-                return False
             self._ended, self._failure = True, failure
         self._notify()
-        return True
 
     def _notify(self) -> None:
         wake = self._wake
@@ -132,4 +141,4 @@ class Job:
             try:
                 loop.call_soon_threadsafe(arrived.set)
             except RuntimeError:  # the client's loop is closed: nobody reads any more
-                self._cancelled = True
+                self.cancel()

@@ -1,47 +1,237 @@
-"""A model at work for many: jobs wait in a queue, worker threads run their tasks, one thread owns the networks.
+"""A model at work for many: jobs wait in a queue, worker threads run their tasks, one thread owns the backbone.
 
-What flows through: Task -> `Service.submit` -> Job -> a worker, which runs the ordinary task code -> events of the job.
+What flows through: Task -> `Service.submit` -> Job -> a worker thread, which runs the ordinary task code (work.py) on
+shared parts (shared_parts.py) -> events of the job. Pictures are encoded and decoded by the workers themselves, in a few
+lanes; `lanes` of them share the CPU's threads.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
 
+import torch
+
+from llada_uni.errors import UserError
+from llada_uni.model import UniModel
+from llada_uni.serving.admission import check_task
+from llada_uni.serving.errors import Draining, Failed, QueueFull, ServingError
 from llada_uni.serving.job import Job
 from llada_uni.serving.limits import Limits
+from llada_uni.serving.metrics import Metrics
+from llada_uni.serving.model_thread import ModelThread
+from llada_uni.serving.shared_parts import LIGHT, SharedParts
 from llada_uni.serving.tasks import Task
+from llada_uni.serving.work import work
 
-if TYPE_CHECKING:
-    from llada_uni.model import UniModel
-    from llada_uni.serving.metrics import Metrics
+log = logging.getLogger(__name__)
+
+ROWS = 2  # sequences of one job in the usual guidance
+LOADING_SECONDS = 5  # after which to ask again while the model is being read
+CPU_LANES = 2  # pictures decoded at a time on a CPU, whose threads they share
 
 
 class Service:
-    """Takes tasks and gives jobs. `start` returns at once; `ready` says when the model is in memory."""
+    """Takes tasks and gives jobs. `start` returns at once; `ready` says when the model is in memory.
+
+    limits, metrics: None for the usual. Methods may be called from any thread.
+    """
 
     def __init__(self, model: UniModel, limits: Limits | None = None, metrics: Metrics | None = None) -> None:
-        self.model, self.limits, self.metrics = model, limits or Limits(), metrics
+        self.model, self.limits, self.metrics = model, limits or Limits(), metrics or Metrics()
+        self._changed = threading.Condition()  # guards all that follows
+        self._queue: deque[Job] = deque()
+        self._running: set[Job] = set()
+        self._closed: str | None = "the service has not begun"  # why nothing is taken
+        self._stopped = False
+        self._failure: str | None = None
+        self._threads: list[threading.Thread] = []
+        self._model_thread: ModelThread | None = None
+        self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count(1))
+        one_at_a_time = model.parts.device.type != "cpu" or model.parts.offload
+        self._lanes = threading.Semaphore(1 if one_at_a_time else CPU_LANES)
+        self._threads_before = torch.get_num_threads()
+        self.metrics.watch(lambda: len(self._running), lambda: len(self._queue))
+
+    # --- its life ---
 
     def start(self) -> None:
         """Load the model and begin to work, in threads of its own."""
-
-    def submit(self, task: Task, owner: str = "") -> Job:
-        """Take a task. Raises QueueFull or Draining; UserError for one beyond the limits."""
-        raise NotImplementedError
-
-    async def drain(self, seconds: float) -> bool:
-        """Refuse what comes and what waits (Draining), finish what runs, at most `seconds`. True if all of it ended."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """End everything now: what still runs fails with Draining. Threads are joined, memory is freed."""
+        self._closed = "the model is being loaded"
+        self._spawn("loader", self._begin)
 
     @property
     def ready(self) -> bool:
         """The model is in memory and new tasks are taken."""
-        return False
+        return self._closed is None
 
     @property
     def failure(self) -> str | None:
         """Why the model could not be loaded, in one line; None when it was, or is being."""
+        return self._failure
+
+    async def drain(self, seconds: float) -> bool:
+        """Refuse what comes and what waits (Draining), finish what runs, at most `seconds`. True if all of it ended."""
+        with self._changed:
+            self._closed = "the service is stopping"
+            self._refuse_waiting()
+        until = time.monotonic() + seconds
+        while self._running and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        return not self._running
+
+    def close(self) -> None:
+        """End everything now: what still runs fails with Draining. Threads have ended and memory is free after it."""
+        with self._changed:
+            self._closed, self._stopped = "the service has stopped", True
+            self._refuse_waiting()
+            for job in self._running:
+                job.abort(Draining(self._closed))
+            self._changed.notify_all()
+        for thread in list(self._threads):
+            thread.join()
+        if self._model_thread is not None:
+            self._model_thread.close()
+            self._model_thread = None
+            torch.set_num_threads(self._threads_before)
+
+    # --- tasks ---
+
+    def submit(self, task: Task, owner: str = "") -> Job:
+        """Take a task. Raises QueueFull or Draining; UserError for one beyond the limits."""
+        try:
+            check_task(task, self.limits)
+            with self._changed:
+                self._check_open()
+                job = Job(next(self._names), task, owner, self.limits.timeout)
+                self._queue.append(job)
+                self._changed.notify()
+        except (UserError, ServingError) as error:
+            self.metrics.failed(error)
+            raise
+        return job
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise Draining(self._failure or self._closed, LOADING_SECONDS)
+        self._drop_ended()
+        free = self.limits.max_batch - len(self._running)
+        if len(self._queue) >= self.limits.max_queue + free:
+            most = self.limits.max_queue
+            raise QueueFull(f"{most} requests wait already; try again later", 1 + most // self.limits.max_batch)
+
+    def _drop_ended(self) -> None:
+        """Jobs whose client has gone, or whose time is over, leave the queue."""
+        waiting, self._queue = self._queue, deque()
+        for job in waiting:
+            try:
+                job.check()
+            except ServingError as error:
+                self._end(job, error)
+            else:
+                self._queue.append(job)
+
+    def _refuse_waiting(self) -> None:
+        while self._queue:
+            self._end(self._queue.popleft(), Draining(self._closed or ""))
+        self._changed.notify_all()
+
+    def _end(self, job: Job, error: Exception | None) -> None:
+        if error is not None:
+            self.metrics.failed(error)
+        job.end(error)
+
+    # --- threads ---
+
+    def _spawn(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=f"llada-uni {name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _begin(self) -> None:
+        """Read the model, then open the queue; a model that cannot be read leaves the service up, but closed."""
+        try:
+            self._load()
+        except Exception as error:
+            known = isinstance(error, UserError)
+            log.error("the model cannot be loaded: %s", error, exc_info=None if known else error)
+            line = str(error).splitlines()[0] if known else f"{type(error).__name__} while it was read"
+            self._failure = f"the model cannot be loaded: {self._without_paths(line)}"
+            return
+        with self._changed:
+            if self._stopped:
+                return
+            limits = self.limits
+            self._model_thread = ModelThread(
+                self.model.parts.backbone, ROWS * limits.max_batch, limits.prefix_cache_bytes, self.metrics
+            )
+            self._model_thread.start()
+            for number in range(limits.max_batch):
+                self._spawn(f"worker {number}", self._serve)
+            self._closed = None
+
+    def _load(self) -> None:
+        """Read every part that the directory has, so that a broken one is found now and jobs share them all."""
+        torch.set_num_threads(self._threads_each())
+        parts = self.model.parts
+        for name in LIGHT:
+            getattr(parts, name)
+        _ = parts.backbone
+        if (parts.folder / "image_tokenizer").is_dir():
+            _ = parts.image_tokenizer
+        decoder = parts.decoder
+        if decoder.variants and not parts.offload:
+            _ = decoder.sigvq, decoder.vae, [decoder.transformer(variant) for variant in decoder.variants]
+
+    def _threads_each(self) -> int:
+        """CPU threads of every network: the lanes and the model thread compute side by side."""
+        return max(1, self._threads_before // CPU_LANES)
+
+    def _serve(self) -> None:
+        """A worker: one job after another."""
+        torch.set_num_threads(self._threads_each())
+        while (job := self._next()) is not None:
+            failure = self._work(job)
+            with self._changed:
+                self._running.remove(job)
+            self._end(job, failure)
+
+    def _next(self) -> Job | None:
+        """The job that has waited longest; None at the end."""
+        with self._changed:
+            while True:
+                self._drop_ended()
+                if self._queue:
+                    job = self._queue.popleft()
+                    self._running.add(job)
+                    return job
+                if self._stopped:
+                    return None
+                self._changed.wait()
+
+    def _work(self, job: Job) -> Exception | None:
+        """Runs a job; returns what its client is to be told when it failed."""
+        try:
+            job.check()
+            parts = SharedParts(self.model.parts, self._model_thread, self._lanes, job.check)
+            finished = work(parts, job.task, job.emit)
+        except UserError as error:
+            return UserError(self._without_paths(str(error)))
+        except ServingError as error:
+            return error
+        except Exception:
+            log.exception("job %s (%s) failed", job.id, type(job.task).__name__)
+            return Failed("something broke while the request was worked on")
+        self.metrics.finished(type(job.task).__name__.lower(), finished, time.monotonic() - job.arrived)
+        job.emit(finished)
         return None
+
+    def _without_paths(self, line: str) -> str:
+        """An answer says nothing about where files are."""
+        return line.replace(str(self.model.parts.folder), "the model")
