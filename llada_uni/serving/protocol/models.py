@@ -46,5 +46,5 @@ class Defaults(BaseModel):
     decoders: list[str]
     rules: list[str]
     confidences: list[str]
-    limits: dict[str, float | None]
+    limits: dict[str, int | float | None]
     remote_images: bool

@@ -48,18 +48,14 @@ class Context:
         if name is not None and name != own:
             raise ApiError(404, f"there is no model {name[:60]!r} here; this server has {own!r}", "model", "model_not_found")
 
-    def public(self, text: str) -> str:
-        """A message without the place where the model lies on this machine."""
-        return text.replace(str(self.service.model.folder), self.options.model_name)
-
     def explain(self, error: Exception) -> tuple[int, ErrorBody]:
         """(HTTP status, body) of an exception. One that nobody expected is logged, and told without details."""
         if isinstance(error, ApiError):
-            return error.status, error_body(error.status, self.public(str(error)), error.param, error.code)
+            return error.status, error_body(error.status, str(error), error.param, error.code)
         if isinstance(error, UserError):
-            return 400, error_body(400, self.public(str(error)))
+            return 400, error_body(400, str(error))
         if isinstance(error, ServingError):
-            return error.status, error_body(error.status, self.public(str(error)))
+            return error.status, error_body(error.status, str(error))
         log.error("a request failed", exc_info=error)
         return 500, error_body(500, "the server failed on this request")
 

@@ -40,7 +40,7 @@ Body = GenerationRequest | EditFields
 
 async def paint(
     here: Context, request: Request, body: Body, task: Draw | Edit | Inpaint, kind: Kind
-) -> ImagesResponse | Response:
+) -> ImagesResponse | sse.EventStream:
     """The pictures that `task` makes with n seeds, at once or as a stream."""
     seed = draw_seed() if body.seed is None else body.seed
     count = check_count(body.n, here.limits.max_n, seed)
