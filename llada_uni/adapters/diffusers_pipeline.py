@@ -58,13 +58,16 @@ class LLaDA2UniPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None = None, torch_dtype: torch.dtype | None = None
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None = None,
+        torch_dtype: torch.dtype | None = None,
+        **memory: Any,
     ) -> LLaDA2UniPipeline:
         """A model directory (None: the shipped one) on the CPU; `to` moves it. Weights are read when first needed.
 
-        torch_dtype None: float32 on the CPU, bfloat16 elsewhere.
+        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: hold, offload, tile of `UniModel.from_pretrained`.
         """
-        pipe = cls(UniModel.from_pretrained(pretrained_model_name_or_path, "cpu", torch_dtype))
+        pipe = cls(UniModel.from_pretrained(pretrained_model_name_or_path, "cpu", torch_dtype, **memory))
         pipe._asked_dtype = torch_dtype
         return pipe
 
@@ -76,9 +79,10 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         """Itself, computing there. The networks are read again from the directory when they are next needed."""
         if isinstance(device, torch.dtype):
             device, dtype = None, device
-        dtype = dtype or self._asked_dtype
-        moved = UniModel.from_pretrained(self.model.folder, device or self.device, dtype)
-        if (moved.parts.device, moved.parts.dtype) != (self.device, self.dtype):
+        was, dtype = self.model.parts, dtype or self._asked_dtype
+        memory = {"hold": was.hold, "offload": was.offload, "tile": was.tile}
+        moved = UniModel.from_pretrained(was.folder, device or was.device, dtype, **memory)
+        if (moved.parts.device, moved.parts.dtype) != (was.device, was.dtype):
             self.model = moved
         self._asked_dtype = dtype
         return self
