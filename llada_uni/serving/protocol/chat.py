@@ -111,7 +111,6 @@ class ChatRequest(Painting):
     messages: list[Message] = Field(min_length=1)
     model: str | None = None
     modalities: list[Literal["text", "image"]] | None = Field(default=None, min_length=1, max_length=2)
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -124,7 +123,6 @@ class ChatRequest(Painting):
     text_scale: Scale | None = Field(default=None, description="Guidance of later pictures towards the words.")
     image_scale: Scale | None = Field(default=None, description="Guidance of later pictures towards earlier ones.")
     rescale: Annotated[float, Field(ge=0, le=1)] | None = None
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(default=None, description="With stream: drafts.")
     # OpenAI's, without effect here:
     user: Ignored = None
     safety_identifier: Ignored = None
@@ -166,12 +164,11 @@ class ChatRequest(Painting):
 
     def check(self) -> None:
         """What several fields must agree on. Raises ApiError."""
+        self.check_streaming("stream_options")
         if self.modalities is not None and "text" not in self.modalities:
             raise ApiError(400, 'modalities must be ["text"] or ["text", "image"]', "modalities")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ApiError(400, "max_tokens and max_completion_tokens differ; give one of them", "max_tokens")
-        if self.stream_options is not None and not self.stream:
-            raise ApiError(400, "stream_options is for streams: set stream to true", "stream_options")
         if any(stop == "" for stop in self.stops):
             raise ApiError(400, "stop must not be an empty string", "stop")
         if not self.pictures_wanted:

@@ -83,11 +83,25 @@ class Settings(Body):
 
 
 class Painting(Settings):
-    """Settings of every task that gives pictures."""
+    """Settings of every request whose answer may be pictures, or a stream."""
 
+    stream: bool | None = Field(default=None, description="Answer with server-sent events as the work goes on.")
+    progress: bool | None = Field(default=None, description="With stream: also an event after each step.")
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        default=None, description="With stream: drafts of each picture on the way."
+    )
     decoder: Literal["turbo", "base"] | None = Field(default=None, description="turbo is distilled, base is guided.")
     decoder_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    progress: bool | None = Field(default=None, description="With stream: also send an event after each step.")
+
+    @property
+    def drafts(self) -> int:
+        return self.partial_images or 0
+
+    def check_streaming(self, *more: str) -> None:
+        """ApiError where something is asked for that only a stream can give; more: further fields of that kind."""
+        for name in ("progress", "partial_images", *more):
+            if getattr(self, name) and not self.stream:
+                raise ApiError(400, f"{name} is for streams: set stream to true", name)
 
 
 def read_size(size: str | None) -> tuple[int | None, int | None]:

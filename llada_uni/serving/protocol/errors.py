@@ -68,12 +68,12 @@ def describe(errors: Sequence[Mapping[str, Any]], known: Iterable[str] = ()) -> 
 
 # Words of a program -> words of a person.
 _WORDINGS = (
+    (r" after validation|, unable to (parse|interpret) .*$", ""),
     (r"^Field required$", "is missing"),
     (r"^Value error, ", ""),
     (r"^(Input|String|List|Dictionary|Value) should ", "must "),
     (r" a valid (integer|dictionary)( or instance of \w+)?$", lambda match: _NAMES[match[1]]),
     (r" a valid (?=string|list|number|boolean)", " a "),
-    (r" after validation", ""),
 )
 _NAMES = {"integer": " a whole number", "dictionary": " an object"}
 

@@ -31,8 +31,6 @@ class _ImagesRequest(Painting):
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None, description="Quality of jpeg and webp; default: 95."
     )
-    stream: bool | None = None
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(default=None, description="With stream: drafts.")
     cfg_scale: Scale | None = Field(default=None, description="Guidance towards the words; 1 is none.")
     response_format: OnlyBase64 = None
     background: OnlyOpaque = None
@@ -45,17 +43,12 @@ class _ImagesRequest(Painting):
     def format(self) -> Literal["png", "jpeg", "webp"]:
         return self.output_format or "png"
 
-    @property
-    def drafts(self) -> int:
-        return self.partial_images or 0
-
     def check(self) -> None:
         """What several fields must agree on. Raises ApiError."""
+        self.check_streaming()
         if self.output_compression is not None and self.format == "png":
             message = "output_compression is for jpeg and webp: a png keeps every pixel as it is"
             raise ApiError(400, message, "output_compression")
-        if self.partial_images and not self.stream:
-            raise ApiError(400, "partial_images is for streams: set stream to true", "partial_images")
 
 
 class GenerationRequest(_ImagesRequest):

@@ -116,7 +116,7 @@ def _task(body: ChatRequest, turns: tuple[Message, ...], seed: int) -> Chat | In
         rescale=body.rescale,
         decoder=body.decoder,
         decoder_steps=body.decoder_steps,
-        drafts=body.partial_images or 0,
+        drafts=body.drafts,
     )
 
 
