@@ -57,7 +57,13 @@ def create_app(service: Service, options: ServerOptions | None = None) -> FastAP
     install_guards(app, options, service.limits)
     if options.cors_origins:
         origins = list(options.cors_origins)
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_headers=["*"], expose_headers=["Retry-After"])
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
     return app
 
 
