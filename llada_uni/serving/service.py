@@ -23,6 +23,7 @@ from llada_uni.model import UniModel
 from llada_uni.serving.admission import check_task
 from llada_uni.serving.errors import Draining, Failed, QueueFull, ServingError
 from llada_uni.serving.job import Job
+from llada_uni.serving.lanes import TOGETHER, Lanes, try_together
 from llada_uni.serving.limits import Limits
 from llada_uni.serving.metrics import Metrics
 from llada_uni.serving.model_thread import ModelThread
@@ -54,8 +55,7 @@ class Service:
         self._threads: list[threading.Thread] = []
         self._model_thread: ModelThread | None = None
         self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count(1))
-        one_at_a_time = model.parts.device.type != "cpu" or model.parts.offload
-        self._lanes = threading.Semaphore(1 if one_at_a_time else CPU_LANES)
+        self._lanes = Lanes(CPU_LANES if self._shares_processor else 1)
         self._threads_before = torch.get_num_threads()
         self.metrics.watch(lambda: len(self._running), lambda: len(self._queue))
 
@@ -169,7 +169,11 @@ class Service:
                 return
             limits = self.limits
             self._model_thread = ModelThread(
-                self.model.parts.backbone, ROWS * limits.max_batch, limits.prefix_cache_bytes, self.metrics
+                self.model.parts.backbone,
+                ROWS * limits.max_batch,
+                limits.prefix_cache_bytes,
+                self.metrics,
+                self._crowded,
             )
             self._model_thread.start()
             for number in range(limits.max_batch):
@@ -188,6 +192,24 @@ class Service:
         decoder = parts.decoder
         if decoder.variants and not parts.offload:
             _ = decoder.sigvq, decoder.vae, [decoder.transformer(variant) for variant in decoder.variants]
+            self._lanes.together = self._pictures_together()
+
+    @property
+    def _shares_processor(self) -> bool:
+        """Several threads compute side by side: on a CPU, unless parts of the decoder come and go."""
+        return self.model.parts.device.type == "cpu" and not self.model.parts.offload
+
+    def _pictures_together(self) -> int:
+        """How many pictures are decoded together: several only where that changes no bit of them."""
+        parts = self.model.parts
+        usual, decoder = parts.defaults.generate, parts.defaults.decode.decoder
+        if not self._shares_processor or decoder not in parts.decoder.variants:
+            return 1
+        rows, columns = usual.height // parts.pixels_per_code, usual.width // parts.pixels_per_code
+        return TOGETHER if try_together(parts.decoder, rows, columns, decoder) else 1
+
+    def _crowded(self) -> bool:
+        return self._shares_processor and self._lanes.crowded
 
     def _threads_each(self) -> int:
         """CPU threads of every network: the lanes and the model thread compute side by side."""

@@ -1,16 +1,12 @@
 """The parts of a model directory as one job of many sees them: the ordinary task code runs on these unchanged.
 
 What flows through: a task's calls of `engine`, `image_tokenizer` and `decoder` -> the model thread's batch, or the real
-network while one of a few lanes is free. Every call first asks whether the job is to end. What the job's pictures and
-words cost is counted on the way.
-Pictures are decoded one by one: together their bits would differ from those of a picture decoded alone.
+network when one of a few lanes is free. Every call asks whether the job is to end. Tokens are counted on the way.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from PIL import Image
@@ -20,6 +16,8 @@ from llada_uni.generation.batch import Request
 from llada_uni.generation.settings import Generation, OnStep, Settings
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.serving.lanes import Lanes
+from llada_uni.serving.lanes import OnStep as DecoderStep
 from llada_uni.serving.model_thread import Check, ModelThread
 from llada_uni.tasks.parts import Parts
 
@@ -54,12 +52,12 @@ class SharedEngine:
 class SharedImageTokenizer:
     """`ImageTokenizer.encode`, in a lane."""
 
-    def __init__(self, tokenizer: ImageTokenizer, lanes: threading.Semaphore, check: Check) -> None:
+    def __init__(self, tokenizer: ImageTokenizer, lanes: Lanes, check: Check) -> None:
         self._tokenizer, self._lanes, self._check = tokenizer, lanes, check
         self.settings = tokenizer.settings
 
     def encode(self, picture: Image.Image, mode: str = "understand", alone: bool = True) -> ImageCodes:
-        with self._lanes:
+        with self._lanes.lane():
             self._check()
             return self._tokenizer.encode(picture, mode, alone)
 
@@ -67,32 +65,25 @@ class SharedImageTokenizer:
 class SharedDecoder:
     """`ImageDecoder.decode`, in a lane."""
 
-    def __init__(self, decoder: ImageDecoder, lanes: threading.Semaphore, check: Check) -> None:
+    def __init__(self, decoder: ImageDecoder, lanes: Lanes, check: Check) -> None:
         self._decoder, self._lanes, self._check = decoder, lanes, check
         self.variants = decoder.variants
 
     def decode(
         self,
         codes: ImageCodes,
-        variant: str = "turbo",
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-        on_step: Any = None,
+        variant: str,
+        steps: int,
+        generator: torch.Generator,
+        on_step: DecoderStep,
     ) -> Image.Image:
-        def step(done: int, evaluations: int) -> None:
-            self._check()
-            if on_step is not None:
-                on_step(done, evaluations)
-
-        with self._lanes:
-            self._check()
-            return self._decoder.decode(codes, variant, steps, generator, step)
+        return self._lanes.decode(self._decoder, codes, variant, steps, generator, self._check, on_step)
 
 
 class SharedParts(Parts):
     """Parts of one job. parts: the real ones, whose networks are in memory; check: raises when the job is to end."""
 
-    def __init__(self, parts: Parts, thread: ModelThread, lanes: threading.Semaphore, check: Check) -> None:
+    def __init__(self, parts: Parts, thread: ModelThread, lanes: Lanes, check: Check) -> None:
         super().__init__(parts.folder, parts.device, parts.dtype, parts.hold, parts.offload, parts.tile)
         vars(self).update({name: getattr(parts, name) for name in LIGHT})
         self.engine = SharedEngine(thread, check)
