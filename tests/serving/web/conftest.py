@@ -13,10 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.serving.web.fake_server import Seen, create_fake
-
-playwright = pytest.importorskip("playwright.sync_api")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -27,11 +26,11 @@ def find_chromium() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[playwright.Browser]:
+def browser() -> Iterator[Browser]:
     path = find_chromium()
     if path is None:
         pytest.skip(f"no Chromium found ({', '.join(NAMES)})")
-    with playwright.sync_playwright() as started:
+    with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -58,17 +57,32 @@ def seen(fake: tuple[str, Seen]) -> Seen:
     return record
 
 
-@pytest.fixture
-def context(browser: playwright.Browser, fake: tuple[str, Seen], seen: Seen) -> Iterator[playwright.BrowserContext]:
-    """A fresh browser profile on the studio's address."""
+@pytest.fixture(scope="session")
+def profile(browser: Browser, fake: tuple[str, Seen]) -> Iterator[BrowserContext]:
+    """One browser profile for all tests, which so need to load the studio's files once."""
     context = browser.new_context(base_url=fake[0], viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(20_000)
+    expect.set_options(timeout=20_000)
     yield context
     context.close()
 
 
 @pytest.fixture
-def page(context: playwright.BrowserContext) -> Iterator[playwright.Page]:
+def context(profile: BrowserContext, fake: tuple[str, Seen], seen: Seen) -> Iterator[BrowserContext]:
+    """The profile, as if it were new: no pages, nothing stored."""
+    yield profile
+    profile.unroute_all()
+    profile.set_offline(False)
+    cleaner = profile.new_page()
+    for page in profile.pages:
+        if page is not cleaner:
+            page.close()
+    cleaner.context.new_cdp_session(cleaner).send("Storage.clearDataForOrigin", {"origin": fake[0], "storageTypes": "all"})
+    cleaner.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
     """The studio, ready; the test fails when the page logs an error or breaks its content policy."""
     page = context.new_page()
     troubles: list[str] = []
@@ -80,6 +94,6 @@ def page(context: playwright.BrowserContext) -> Iterator[playwright.Page]:
     assert [trouble for trouble in troubles if allowed not in trouble] == []
 
 
-def open_studio(page: playwright.Page, mode: str = "draw") -> None:
+def open_studio(page: Page, mode: str = "draw") -> None:
     page.goto(f"/#{mode}")
     page.locator("#main:not([inert])").wait_for()

@@ -19,6 +19,7 @@ export function createChat(studio) {
   const slots = createSlots(part(form, "pictures"), { most: studio.defaults.mostPictures, complain: bench.complain });
   takeDropsAndPastes(bench.panel, slots);
   const mayDraw = form.elements["may-draw"];
+  mayDraw.addEventListener("change", () => bench.showExamples(mayDraw.checked ? "chat with pictures" : "chat"));
   const talk = el("div", { class: "talk", role: "log", "aria-label": "Conversation" });
   const beginning = [...bench.result.childNodes];
   let turns = []; // {role, text, pictures}

@@ -1,6 +1,6 @@
 // Draw: words -> one or several pictures.
 
-import { el } from "../dom.js";
+import { el, part } from "../dom.js";
 import { createCards } from "../parts/cards.js";
 import { wholeNumber } from "../parts/fields.js";
 import { createWorkbench } from "../parts/workbench.js";
@@ -16,6 +16,10 @@ export function createDraw(studio) {
   n.max = studio.defaults.mostResults;
   size.append(...studio.defaults.sizes.map((words) => el("option", { value: words }, words.replace("x", " × "))));
   thinking.addEventListener("change", () => bench.showExamples(thinking.checked ? "think" : "draw"));
+
+  bench.form.addEventListener("input", () => {
+    part(bench.form, "alike").hidden = Number(n.value) < 2 || Number(bench.form.elements.temperature.value) > 0;
+  });
 
   async function work({ prompt, seed, settings, signal, progress }) {
     const fields = { n: wholeNumber(n, "The number of pictures"), size: size.value, thinking: thinking.checked };

@@ -30,7 +30,12 @@ export function createTabs() {
       next.focus();
     });
   }
-  const named = location.hash.slice(1);
-  show(modes.includes(named) ? named : modes[0]);
+  function showNamed() {
+    const named = location.hash.slice(1);
+    show(modes.includes(named) ? named : modes[0]);
+  }
+
+  window.addEventListener("hashchange", showNamed);
+  showNamed();
   return { show, current, modes };
 }

@@ -4,6 +4,8 @@ import { button, el } from "../dom.js";
 import { image } from "../pictures/files.js";
 import { createCodes } from "./codes.js";
 
+const SMALL = 320; // pictures up to this width are shown larger than they are: smooth, or pixel by pixel
+
 /** A card. progress(event), partial(url) and think(text) while it comes about; finish(...) when it is there. */
 export function createCard() {
   const codes = createCodes();
@@ -38,16 +40,19 @@ export function createCard() {
       frame.className = "frame";
       frame.replaceChildren(image(picture, alt), codes.root);
       root.replaceChildren(frame, ...rest.filter(Boolean));
-      if (drawn) root.querySelector(".actions")?.append(codesButton(codes.root));
+      const actions = root.querySelector(".actions");
+      if (picture.width <= SMALL) actions?.append(toggle("Pixels", "pixels", (on) => frame.classList.toggle("sharp", on)));
+      if (drawn) actions?.append(toggle("Codes", "grid", (on) => { codes.root.hidden = !on; }));
     },
   };
 }
 
-/** Lays the codes over the finished picture, and takes them away again. */
-function codesButton(grid) {
-  const toggle = button("Codes", { glyph: "grid", class: "small", "aria-pressed": "false", onclick: () => {
-    grid.hidden = !grid.hidden;
-    toggle.setAttribute("aria-pressed", String(!grid.hidden));
+/** A button that stays pressed; show(on) hears of each change. */
+function toggle(words, glyph, show) {
+  const node = button(words, { glyph, class: "small", "aria-pressed": "false", onclick: () => {
+    const on = node.getAttribute("aria-pressed") === "false";
+    node.setAttribute("aria-pressed", String(on));
+    show(on);
   } });
-  return toggle;
+  return node;
 }

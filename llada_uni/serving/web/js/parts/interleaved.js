@@ -44,7 +44,7 @@ export function createInterleaved(root, about, under, look = "said") {
       const shown = card();
       closeWords();
       results.push({ picture: event.picture, seed: event.seed });
-      shown.finish(event.picture, scene.words.text || about, ...under(event.picture));
+      shown.finish(event.picture, scene.words.text || about, scene.words.root, ...under(event.picture));
       scene = null;
     }
   }

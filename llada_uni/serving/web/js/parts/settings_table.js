@@ -23,7 +23,7 @@ export const SETTINGS = [
   { name: "decoder_steps", label: "Decoder steps", kind: "whole", min: 1, max: 100, modes: ["draw", "edit", "brush", "story"],
     help: "Evaluations of the decoder. More are slower and a little finer." },
   { name: "temperature", label: "Temperature", kind: "real", min: 0, max: 2, step: 0.1, modes: ["draw", "ask", "edit", "brush", "chat", "story"],
-    help: "0 takes the likeliest draft everywhere; higher values give more variety, and more mistakes." },
+    help: "0 takes the likeliest draft everywhere, whatever the seed; higher values give more variety, and more mistakes." },
   { name: "top_p", label: "Top p", kind: "real", min: 0.01, max: 1, step: 0.01, modes: ["draw", "ask", "edit", "brush", "chat", "story"],
     help: "With a temperature: draws among the likeliest tokens that together have this probability. 1 is off." },
   { name: "rule", label: "Acceptance", kind: "choice", options: ["threshold", "adaptive", "entropy", "factor"],

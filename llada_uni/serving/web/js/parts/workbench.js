@@ -47,11 +47,13 @@ export function createWorkbench(studio, mode, { settings: groups, empty, work })
       setBusy(true);
       live.replaceChildren(progress.root);
       progress.start();
+      bringIntoView(stage);
       await work({ ...chosen, signal: running.signal, progress });
       studio.announce(`${runRow.dataset.label}: finished`);
     } catch (error) {
       if (running?.signal.aborted) studio.announce("Cancelled");
       else notice.show(error, running ? run : null);
+      bringIntoView(stage);
     } finally {
       progress.stop();
       live.replaceChildren();
@@ -85,6 +87,12 @@ export function createWorkbench(studio, mode, { settings: groups, empty, work })
       settings.set(entry.settings);
     },
   };
+}
+
+/** Scrolls to a stage whose beginning is out of sight, as on a phone. */
+function bringIntoView(stage) {
+  const { top } = stage.getBoundingClientRect();
+  if (top < 0 || top > window.innerHeight - 160) stage.scrollIntoView();
 }
 
 function createRunRow(root, cancel) {

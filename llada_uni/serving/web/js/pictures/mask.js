@@ -25,7 +25,7 @@ export function createMask(canvas, width, height, colour) {
       context.lineWidth = diameter;
       context.beginPath();
       context.moveTo(from.x, from.y);
-      context.lineTo(to.x, to.y);
+      context.lineTo(to.x + 0.01, to.y); // a line of no length at all would not be drawn
       context.stroke();
     },
 

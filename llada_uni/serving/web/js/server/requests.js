@@ -4,10 +4,10 @@
 //   {kind: "partial", index, url}                                                      a picture of drafts
 //   {kind: "picture", index, picture, seed, thinking}                                  a finished picture
 //   {kind: "text" | "thinking", index, text}                                           words that are settled
-//   {kind: "end", reason}                                                              the end of an answer, "stop" or "length"
 //
 // index: which of the n pictures of the request.
 
+import { Failure } from "../failures.js";
 import { fromUrl } from "../pictures/files.js";
 
 const PARTIALS = 3;
@@ -26,6 +26,7 @@ export function edit(client, { mask, ...fields }, signal) {
 /** Events of an answer in words, or words and pictures. fields: messages, modalities, seed, settings. */
 export async function* answer(client, fields, signal) {
   const body = { ...fields, stream: true, progress: true };
+  let ended = false;
   for await (const event of client.stream("v1/chat/completions", body, signal)) {
     if (event.type === "llada.progress") yield { kind: "progress", ...event };
     if (event.type === "llada.partial_image") yield { kind: "partial", index: 0, url: urlOf(event) };
@@ -37,22 +38,30 @@ export async function* answer(client, fields, signal) {
     for (const piece of Array.isArray(content) ? content : []) {
       yield { kind: "picture", index: 0, picture: await fromUrl(piece.image_url.url), seed: event.seed };
     }
-    if (choice.finish_reason) yield { kind: "end", reason: choice.finish_reason };
+    ended ||= Boolean(choice.finish_reason);
   }
+  if (!ended) throw brokenOff();
 }
 
 async function* paint(client, path, fields, signal) {
   const body = { ...fields, stream: true, partial_images: PARTIALS, progress: true };
+  let missing = fields.n ?? 1;
   for await (const event of client.stream(path, body, signal)) {
     const { index } = event;
     if (event.type === "llada.progress") yield { kind: "progress", ...event };
     else if (event.type === "llada.thinking") yield { kind: "thinking", index, text: event.delta };
     else if (event.type.endsWith(".partial_image")) yield { kind: "partial", index, url: urlOf(event) };
     else if (event.type.endsWith(".completed")) {
+      missing -= 1;
       const picture = await fromUrl(urlOf(event));
       yield { kind: "picture", index, picture, seed: event.seed, thinking: event.thinking ?? null };
     }
   }
+  if (missing) throw brokenOff();
+}
+
+function brokenOff() {
+  return new Failure("The answer broke off before its end. Try again; if it happens again, the server's log says why.");
 }
 
 function urlOf(event) {
