@@ -6,12 +6,16 @@ What flows through: options -> a model, limits, a socket -> `serving.server.run`
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llada_uni.cli.common import Device, Dtype, say, stderr
 from llada_uni.errors import UserError
+
+if TYPE_CHECKING:
+    from llada_uni.serving.limits import Limits
+    from llada_uni.serving.options import ServerOptions
 
 Keys = Annotated[
     list[str] | None,
@@ -85,7 +89,7 @@ def serve(
     options = ServerOptions(keys, allow_remote_images, tuple(cors_origin or ()), name or uni.folder.resolve().name)
     service = Service(uni, limits, Metrics())
     logging.basicConfig(level=logging.INFO if access_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    _introduce(listener.getsockname()[1], host, options, limits)
+    _introduce(host, listener.getsockname()[1], options, limits)
 
     def loaded() -> None:
         say("ready" if service.failure is None else f"the model cannot be loaded: {service.failure}")
@@ -93,7 +97,7 @@ def serve(
     run(service, options, listener, grace, access_log, loaded)
 
 
-def _introduce(port: int, host: str, options: object, limits: object) -> None:
+def _introduce(host: str, port: int, options: ServerOptions, limits: Limits) -> None:
     """What a person needs to know who has just started a server."""
     everywhere = host in ("0.0.0.0", "::")
     shown = "localhost" if everywhere else f"[{host}]" if ":" in host else host

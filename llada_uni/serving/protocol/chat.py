@@ -173,7 +173,7 @@ class ChatRequest(Painting):
             raise ApiError(400, "stop must not be an empty string", "stop")
         if not self.pictures_wanted:
             for name in OF_PICTURES:
-                if getattr(self, name) is not None:
+                if getattr(self, name) not in (None, "auto"):
                     raise ApiError(400, f'{name} is for answers with pictures: set modalities to ["text", "image"]', name)
 
 
