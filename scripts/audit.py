@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -28,7 +29,7 @@ except ModuleNotFoundError:  # Python 3.10; pytest brings it there
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "llada-uni"
-NO_NETWORK = re.compile(r"ConnectionError|ConnectTimeout|ServiceError|Max retries|timed out|name resolution|ProxyError", re.I)
+_NOT_REACHED = re.compile(r"Connection|Timeout|timed out|Max retries|ServiceError|resolution|No module named", re.IGNORECASE)
 # Licences under which a direct dependency may come: permissive, or (MPL) binding for its own files only.
 ALLOWED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "BSL-1.0", "CC0-1.0", "MIT", "MIT-CMU", "MPL-2.0", "Zlib"}
 ALLOWED |= {"Apache-2.0 WITH LLVM-exception"}
@@ -139,13 +140,23 @@ def check_declared() -> list[str]:
 
 
 def check_holes() -> list[str] | None:
-    """What pip-audit knows of the pinned versions; None where its database cannot be reached."""
+    """What pip-audit knows of the pinned versions; None where its database cannot be reached, or knows no package."""
     command = [sys.executable, "-m", "pip_audit", "-r", str(ROOT / "constraints.txt"), "--no-deps", "--disable-pip"]
-    done = subprocess.run([*command, "--progress-spinner", "off", "--timeout", "10"], capture_output=True, text=True)
-    if done.returncode == 0:
-        return []
-    said = (done.stdout + done.stderr).strip()
-    return None if NO_NETWORK.search(said) or "No module named" in said else said.splitlines()
+    done = subprocess.run([*command, "-f", "json", "--timeout", "10"], capture_output=True, text=True)
+    try:
+        looked_up = json.loads(done.stdout)["dependencies"]
+    except ValueError:
+        if _NOT_REACHED.search(done.stderr):
+            return None
+        return [f"pip-audit: {line}" for line in done.stderr.splitlines()[-3:]] or ["pip-audit gave no answer"]
+    if all("skip_reason" in package for package in looked_up):
+        return None
+    faults = [f"not looked up: {package['skip_reason']}" for package in looked_up if "skip_reason" in package]
+    for package in looked_up:
+        for hole in package.get("vulns", ()):
+            better = ", ".join(hole["fix_versions"]) or "none yet"
+            faults.append(f"{package['name']}=={package['version']} has {hole['id']}; better versions: {better}")
+    return faults
 
 
 CHECKS: dict[str, Callable[[], list[str] | None]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -61,19 +62,26 @@ def test_undeclared_imports_are_found(monkeypatch):
     assert any("imports yaml" in fault for fault in audit.check_declared())
 
 
+SOUND = {"name": "rich", "version": "15.0.0", "vulns": []}
+HOLE = {"name": "jinja2", "version": "2.4.1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2.11"], "description": ""}]}
+UNKNOWN = {"name": "rich", "skip_reason": "rich is not known there"}
 ANSWERS = [
-    (0, "No known vulnerabilities found", "ok       no known holes", 0),
-    (1, "Found 1 known vulnerability in 1 package\nName Version ID\njinja2 2.4.1 PYSEC-1", "PYSEC-1", 1),
-    (1, "requests.exceptions.ConnectionError: HTTPSConnectionPool: Max retries exceeded", "SKIPPED  no known holes", 0),
+    (0, [SOUND], "ok       no known holes", 0),
+    (1, [SOUND, HOLE], "jinja2==2.4.1 has PYSEC-1; better versions: 2.11", 1),
+    (0, [SOUND, UNKNOWN], "not looked up: rich is not known there", 1),
+    (0, [UNKNOWN], "SKIPPED  no known holes", 0),
+    (1, "requests.exceptions.ConnectionError: Max retries exceeded", "SKIPPED  no known holes", 0),
     (1, "No module named pip_audit", "SKIPPED  no known holes", 0),
+    (2, "unrecognized arguments", "pip-audit: unrecognized arguments", 1),
 ]
 
 
-@pytest.mark.parametrize(("code", "said", "shown", "result"), ANSWERS)
-def test_known_holes_fail_and_silence_is_told(code, said, shown, result, monkeypatch, capsys):
+@pytest.mark.parametrize(("code", "answer", "shown", "result"), ANSWERS)
+def test_known_holes_fail_and_silence_is_told(code, answer, shown, result, monkeypatch, capsys):
     """The database itself is not asked here: tests need no network."""
+    out, err = ("", answer) if isinstance(answer, str) else (json.dumps({"dependencies": answer, "fixes": []}), "")
     monkeypatch.setattr(audit, "CHECKS", {"no known holes": audit.check_holes})
-    monkeypatch.setattr(audit.subprocess, "run", lambda *a, **o: subprocess.CompletedProcess(a, code, said, ""))
+    monkeypatch.setattr(audit.subprocess, "run", lambda *a, **o: subprocess.CompletedProcess(a, code, out, err))
     assert audit.main([]) == result
     assert shown in capsys.readouterr().out
 
