@@ -26,6 +26,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 PATIENCE = 120_000  # milliseconds that one action may take on a slow machine
+SLOW = 60_000  # bytes a second, for the picture of a picture that comes about
 SCENE = "a cartoon cat at the top left and a cartoon dog at the bottom right on green"
 
 
@@ -92,11 +93,11 @@ class Shots:
         page.locator("#main:not([inert])").wait_for()
         return page
 
-    def save(self, page: Page, name: str) -> None:
-        """The visible part of the page, in 256 colours."""
-        page.evaluate("scrollTo(0, 0)")
-        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-        picture.quantize(256, dither=Image.Dither.NONE).save(self.out / f"{name}.png", optimize=True)
+    def save(self, page: Page, name: str, top: str = "body") -> None:
+        """The visible part of the page from the element `top` on, in 256 colours."""
+        page.locator(top).evaluate("node => node.scrollIntoView()")
+        picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+        picture.quantize(256, kmeans=1, dither=Image.Dither.NONE).save(self.out / f"{name}.png", optimize=True)
 
     def walk(self) -> None:
         page = self.open(WIDE)
@@ -134,28 +135,30 @@ class Shots:
         self.save(page, "chat")
 
     def live(self, page: Page) -> None:
-        """The grid of codes, half filled in; nothing is accepted early, so that there is time to look."""
+        """The grid of codes, half filled in. Nothing is accepted early and the network is slow, so that one can look."""
+        slow = {"offline": False, "latency": 0, "downloadThroughput": SLOW, "uploadThroughput": -1}
+        page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+        panel = page.locator("#panel-draw")
         page.get_by_label("Think first").uncheck()
-        page.locator("#panel-draw summary", has_text="Settings").click()
-        page.locator("#panel-draw").get_by_label("Threshold").fill("1")
-        page.locator("#panel-draw").get_by_label("Pictures").fill("4")
-        page.locator("#panel-draw textarea").fill("cartoon fox top left, flat cactus top right, 3d lion bottom left on pink")
+        panel.locator("summary", has_text="Settings").click()
+        panel.get_by_label("Threshold").fill("1")
+        panel.locator("summary", has_text="Settings").click()
+        panel.get_by_label("Pictures").fill("2")
+        panel.locator("textarea").fill("a cartoon fox at the top left and a cartoon cactus at the bottom right on pink")
         page.keyboard.press("Control+Enter")
-        page.locator("#panel-draw .forming").nth(3).wait_for()
+        panel.locator(".forming").nth(1).wait_for()
         self.save(page, "live")
         page.keyboard.press("Escape")
 
     def phone(self) -> None:
         page = self.open(PHONE)
         draw(page, SCENE, seed=1)
-        page.locator("#panel-draw .stage").scroll_into_view_if_needed()
-        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-        picture.quantize(256, dither=Image.Dither.NONE).save(self.out / "phone.png", optimize=True)
+        self.save(page, "phone", "#panel-draw .stage")
 
     def dark(self) -> None:
         page = self.open(WIDE, "dark")
-        page.get_by_label("Pictures", exact=True).first.fill("4")
-        draw(page, "a flat owl and a flat rocket on yellow", seed=3)
+        draw(page, "a flat frog and a flat mushroom on gray", seed=1)
+        page.get_by_label("Codes over the picture").click()
         self.save(page, "dark")
 
 

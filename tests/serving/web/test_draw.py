@@ -116,8 +116,8 @@ def test_downloads_have_readable_names(page: Page, tmp_path: Path) -> None:
 def test_codes_and_pixels_of_a_finished_picture(page: Page) -> None:
     stage = run(page, "draw", "a cat")
     expect(stage.locator(".codes")).to_be_hidden()
-    stage.get_by_role("button", name="Codes").click()
+    stage.get_by_label("Codes over the picture").click()
     expect(stage.locator(".codes")).to_be_visible()
     expect(stage.locator(".code.settled")).to_have_count(16)
-    stage.get_by_role("button", name="Pixels").click()
+    stage.get_by_label("Pixel by pixel").click()
     assert stage.locator(".frame img").evaluate("node => getComputedStyle(node).imageRendering") == "pixelated"

@@ -60,6 +60,18 @@ def test_declining_to_give_a_key(page: Page, seen: Seen) -> None:
     expect(page.get_by_role("alert").first).to_contain_text("An API key is needed.")
 
 
+def test_a_key_is_needed_from_the_start(context: BrowserContext, seen: Seen) -> None:
+    seen.key = "right"
+    page = context.new_page()
+    page.goto("/")
+    page.locator("#key-dialog").get_by_text("Cancel").click()
+    expect(page.locator("#status")).to_have_text("An API key is needed. Reload the page to try again.")
+    page.reload()
+    page.get_by_label("API key").fill("right")
+    page.keyboard.press("Enter")
+    page.locator("#main:not([inert])").wait_for()
+
+
 def test_a_server_that_is_away(page: Page, context: BrowserContext) -> None:
     context.set_offline(True)
     expect(run(page, "draw", "a cat").get_by_role("alert")).to_contain_text("The server cannot be reached.")

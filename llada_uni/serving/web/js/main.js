@@ -13,7 +13,7 @@ import { createStory } from "./modes/story.js";
 import { createHelp } from "./page/help.js";
 import { askForKey } from "./page/key_dialog.js";
 import { listenToKeys } from "./page/keys.js";
-import { untilReady } from "./page/status.js";
+import { sayStopped, untilReady } from "./page/status.js";
 import { createTabs } from "./page/tabs.js";
 import { createClient } from "./server/client.js";
 import { readDefaults } from "./server/defaults.js";
@@ -54,4 +54,4 @@ async function start() {
   document.getElementById("main").inert = false;
 }
 
-start();
+start().catch(sayStopped);

@@ -1,6 +1,7 @@
 // The history beside the stage: small pictures, newest first; a click brings words, settings, seed and results back.
 
 import { button, el } from "../dom.js";
+import { Mistake } from "../failures.js";
 import { dataUrl, thumbnail } from "../pictures/files.js";
 import { pack, unpack } from "./entries.js";
 
@@ -47,12 +48,16 @@ export async function createHistory(store, onopen) {
     /** Keeps an entry of a mode (see history/store.js), with a thumbnail of `face`, a picture or null. Gives it its id. */
     async keep(entry, face) {
       const whole = { ...pack(entry), when: new Date().toISOString(), thumbnail: face ? await thumbnail(face) : null };
-      const id = await store.put(whole);
+      const id = await store.put(whole).catch(unkept);
       entries = [{ ...whole, id }, ...entries.filter((other) => other.id !== id)];
       await show();
       return id;
     },
   };
+}
+
+function unkept(error) {
+  throw new Mistake(`The result is not kept: this browser's storage refuses it (${error.name}). Delete some of the history.`);
 }
 
 function textOf(entry) {

@@ -41,15 +41,15 @@ export function createCard() {
       frame.replaceChildren(image(picture, alt), codes.root);
       root.replaceChildren(frame, ...rest.filter(Boolean));
       const actions = root.querySelector(".actions");
-      if (picture.width <= SMALL) actions?.append(toggle("Pixels", "pixels", (on) => frame.classList.toggle("sharp", on)));
-      if (drawn) actions?.append(toggle("Codes", "grid", (on) => { codes.root.hidden = !on; }));
+      if (picture.width <= SMALL) actions?.append(toggle("Pixel by pixel", "pixels", (on) => frame.classList.toggle("sharp", on)));
+      if (drawn) actions?.append(toggle("Codes over the picture", "grid", (on) => { codes.root.hidden = !on; }));
     },
   };
 }
 
 /** A button that stays pressed; show(on) hears of each change. */
-function toggle(words, glyph, show) {
-  const node = button(words, { glyph, class: "small", "aria-pressed": "false", onclick: () => {
+function toggle(label, glyph, show) {
+  const node = button(null, { glyph, label, class: "small", "aria-pressed": "false", onclick: () => {
     const on = node.getAttribute("aria-pressed") === "false";
     node.setAttribute("aria-pressed", String(on));
     show(on);

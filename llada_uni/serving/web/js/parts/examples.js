@@ -3,7 +3,7 @@
 import { button, el } from "../dom.js";
 
 const EXAMPLES = {
-  draw: ["a cat and a dog on green", "a flat owl and a flat rocket on yellow", "a 3d robot and a 3d donut on blue",
+  draw: ["a cat and a dog on green", "a flat owl and a flat panda on yellow", "two cartoon bears on pink",
     "a cartoon fox at the top left and a cartoon cactus at the bottom right on pink"],
   think: ["two plus one flat lemons", "the animal that says quack in 3d style", "a car at the opposite of the top left on blue"],
   ask: ["what is at the top left?", "how many things are there?", "which color is the background?", "describe the picture"],
