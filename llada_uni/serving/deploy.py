@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 NAME = "llada-uni"
 OBJECT_STORE = 100 * 2**20  # bytes; nothing large goes through it: every replica reads the model itself
 HEALTH_PERIOD, HEALTH_TIMEOUT = 5.0, 30.0  # seconds
+STARTS = 3  # how often a replica may fail to load its model before the deployment is given up
 SLACK = 10.0  # seconds that the proxy waits longer than the service, whose own word about the time is clearer
 
 
@@ -119,6 +120,7 @@ def application(plan: Plan) -> Application:
         health_check_period_s=HEALTH_PERIOD,
         health_check_timeout_s=HEALTH_TIMEOUT,
         graceful_shutdown_timeout_s=plan.grace,
+        max_constructor_retry_count=STARTS,
         **scale,
     )
     return deployment.bind(plan)
@@ -136,11 +138,13 @@ def run(plan: Plan, host: str = "127.0.0.1", port: int = 8000, address: str | No
     here = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
     ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, **here)
     try:
+        if address is None:
+            _check_room(plan, ray.cluster_resources())
         serve.start(http_options={"host": host, "port": port, "request_timeout_s": plan.limits.timeout + SLACK})
         try:
             serve.run(application(plan), name=NAME)
         except RuntimeError as error:
-            raise UserError(f"the deployment failed: {str(error).strip().splitlines()[-1]}") from error
+            raise UserError(f"the deployment failed: {_reason(serve)}") from error
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):  # after ray.init, which takes SIGTERM for itself
             signal.signal(number, lambda *_: stop.set())
@@ -150,6 +154,22 @@ def run(plan: Plan, host: str = "127.0.0.1", port: int = 8000, address: str | No
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _check_room(plan: Plan, there: dict[str, float]) -> None:
+    """UserError where Ray would wait for ever: more asked for than this machine has."""
+    for name, each in (("CPU", plan.cpus), ("GPU", plan.gpus)):
+        if plan.replicas * each > there.get(name, 0):
+            raise UserError(
+                f"{plan.replicas} replicas of {each:g} {name} each need {plan.replicas * each:g}, "
+                f"this machine has {there.get(name, 0):g}; ask for fewer, or give --{name.lower()}s"
+            )
+
+
+def _reason(serve: Any) -> str:
+    """The last line that a replica said before it died."""
+    said = serve.status().applications[NAME].deployments[NAME].message
+    return said.strip().splitlines()[-1].removeprefix("llada_uni.errors.UserError: ")
 
 
 def _ray_serve() -> Any:

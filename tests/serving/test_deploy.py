@@ -96,6 +96,16 @@ def test_what_ray_is_told():
     assert (scale.min_replicas, scale.max_replicas, scale.target_ongoing_requests) == (1, 4, 8)
 
 
+def test_more_than_the_machine_has_is_refused():
+    deploy._check_room(Plan(replicas=4, cpus=0.5), {"CPU": 2.0})
+    for plan, words in (
+        (Plan(replicas=3), "need 3, this machine has 2"),
+        (Plan(replicas=1, gpus=1), "1 GPU each need 1, .* has 0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            deploy._check_room(plan, {"CPU": 2.0})
+
+
 # --- a cluster on this machine ---
 
 
@@ -199,7 +209,7 @@ def test_two_replicas_of_which_one_is_killed_under_load(folder):
 def test_a_model_that_cannot_be_loaded_ends_the_deployment_in_a_line(folder, tmp_path):
     pytest.importorskip("ray.serve")
     broken = make_broken(folder, tmp_path / "broken")
-    command = [sys.executable, "-m", "llada_uni.serving.deploy", "--model", str(broken), "--port", str(free_port())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 2 and "Traceback" not in done.stderr.splitlines()[-1]
-    assert "cannot be loaded" in done.stderr.splitlines()[-1], done.stderr
+    command = [sys.executable, "-m", "llada_uni.serving.deploy", "--model", str(broken), "--replicas", "1"]
+    done = subprocess.run([*command, "--port", str(free_port())], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("deploy: the deployment failed: the model cannot be loaded: "), done.stderr
