@@ -221,6 +221,22 @@ def test_one_failing_answer_ends_the_others():
     assert sorted(type(end).__name__ for end in service.ends) == ["Cancelled", "Cancelled", "UserError"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_queue_that_has_no_room_for_all_answers_takes_none(stream):
+    service, client = scripted(until_cancelled)
+    submit = service.submit
+
+    def two_places(task, owner=""):
+        if len(service.jobs) == 2:
+            raise QueueFull("2 requests wait already", 1)
+        return submit(task, owner)
+
+    service.submit = two_places
+    response = ask(client, PATH, json={"messages": HELLO, "n": 3, "stream": stream})
+    assert response.status_code == 429 and response.headers["retry-after"] == "1"
+    wait_for(lambda: len(service.ends) == 2, "the two that had a place to end")
+
+
 BROKEN = [
     (b'{"messages": ', "the body is not JSON"),
     (b'{"temperature": NaN}', "NaN"),

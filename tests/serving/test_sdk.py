@@ -13,6 +13,8 @@ from openai import OpenAI
 from PIL import Image
 
 from llada_uni.model import UniModel
+from llada_uni.serving.errors import Failed
+from llada_uni.serving.events import TextDelta
 from llada_uni.serving.http import create_app
 from llada_uni.serving.limits import Limits
 from llada_uni.serving.options import ServerOptions
@@ -259,6 +261,18 @@ def test_too_many_requests():
             while True:
                 client.models.list()
         assert int(limited.value.response.headers["retry-after"]) >= 1
+
+
+def test_an_error_in_mid_stream_is_raised():
+    def script(job):
+        job.emit(TextDelta("a cat"))
+        raise Failed("something broke")
+
+    with live(create_app(ScriptedService(script))) as address:
+        client = OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        stream = client.chat.completions.create(model="llada-uni", messages=STORY["messages"], stream=True)
+        with pytest.raises(openai.APIError, match="something broke"):
+            list(stream)
 
 
 def test_the_asynchronous_client(base):

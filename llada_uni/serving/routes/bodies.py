@@ -16,7 +16,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from llada_uni.serving.protocol.errors import ApiError, describe
@@ -102,24 +101,29 @@ async def read_json(request: Request, model: type[Model]) -> Model:
 
 async def read_form(
     request: Request, model: type[Model], files: tuple[str, ...], most_files: int
-) -> tuple[Model, dict[str, list[UploadFile | str]]]:
-    """(fields of a form as `model`, what came under the names `files`). Text is read as the type a field has; `name[key]`
-    is the field `key` of the object `name`, as OpenAI's SDK writes it. The files are closed with the request.
+) -> tuple[Model, dict[str, list[bytes | str]]]:
+    """(fields of a form as `model`, what came under the names `files`: contents, or text). Text is read as the type that a
+    field has; `name[key]` is the field `key` of the object `name`, as OpenAI's SDK writes it.
     """
-    form: FormData = await request.form(max_files=most_files, max_fields=MOST_FIELDS)
     fields: dict[str, Any] = {}
-    uploads: dict[str, list[UploadFile | str]] = {name: form.getlist(name) for name in files}
-    for name, value in form.multi_items():
-        if name in files:
-            continue
-        if isinstance(value, UploadFile):
-            raise ApiError(400, f"{name[:60]} must be text, not a file; files go under {', '.join(files)}", name[:60])
-        inner = re.fullmatch(r"(\w+)\[(\w+)\]", name)
-        target, key = (fields.setdefault(inner[1], {}), inner[2]) if inner else (fields, name)
-        if not isinstance(target, dict) or key in target:
-            raise ApiError(400, f"{name[:60]} is given twice", name[:60])
-        target[key] = value
+    uploads: dict[str, list[bytes | str]] = {name: [] for name in files}
+    async with request.form(max_files=most_files, max_fields=MOST_FIELDS) as form:
+        for name, value in form.multi_items():
+            if name in files:
+                uploads[name].append(value if isinstance(value, str) else await value.read())
+            elif isinstance(value, str):
+                _put(fields, name, value)
+            else:
+                raise ApiError(400, f"{name[:60]} must be text, not a file; files go under {', '.join(files)}", name[:60])
     return _validated(model, fields, strict=False), uploads
+
+
+def _put(fields: dict[str, Any], name: str, value: str) -> None:
+    inner = re.fullmatch(r"(\w+)\[(\w+)\]", name)
+    target, key = (fields.setdefault(inner[1], {}), inner[2]) if inner else (fields, name)
+    if not isinstance(target, dict) or key in target:
+        raise ApiError(400, f"{name[:60]} is given twice", name[:60])
+    target[key] = value
 
 
 def _validated(model: type[Model], value: Any, strict: bool) -> Model:

@@ -38,7 +38,7 @@ from llada_uni.serving.protocol.progress import ChatPartialImageEvent, ProgressE
 from llada_uni.serving.routes.bodies import JsonRoute
 from llada_uni.serving.routes.context import Context, Here
 from llada_uni.serving.routes.pictures import as_base64, open_pictures
-from llada_uni.serving.routes.running import merged, outcomes, stream, submitted
+from llada_uni.serving.routes.running import arriving, outcomes, stream
 from llada_uni.serving.tasks import Chat, Interleaved, Message
 
 router = APIRouter(route_class=JsonRoute)
@@ -152,26 +152,25 @@ async def _messages(
         return sse.message(ChatChunk(**answer, choices=[choice]), without_nulls=True)
 
     usages: list[Usage] = []
-    with submitted(here, request, tasks) as jobs:
-        async with contextlib.aclosing(merged(jobs)) as arriving:
-            begun: set[int] = set()
-            async for item in arriving:
-                if item is None:
-                    yield sse.PING
-                    continue
-                number, event = item
-                if number not in begun:
-                    begun.add(number)
-                    yield chunk(number, Delta(role="assistant", content=""))
-                if isinstance(event, TextDelta | Picture):
-                    yield chunk(number, await _delta(event))
-                elif isinstance(event, Finished):
-                    usages.append(event.usage)
-                    yield chunk(number, Delta(), REASONS[event.reason])
-                elif isinstance(event, PartialPicture):
-                    yield await _partial(number, event)
-                elif body.progress:
-                    yield sse.message(ProgressEvent.of(number, event), "llada.progress")
+    begun: set[int] = set()
+    async with contextlib.aclosing(arriving(here, request, tasks)) as events:
+        async for item in events:
+            if item is None:
+                yield sse.PING
+                continue
+            number, event = item
+            if number not in begun:
+                begun.add(number)
+                yield chunk(number, Delta(role="assistant", content=""))
+            if isinstance(event, TextDelta | Picture):
+                yield chunk(number, await _delta(event))
+            elif isinstance(event, Finished):
+                usages.append(event.usage)
+                yield chunk(number, Delta(), REASONS[event.reason])
+            elif isinstance(event, PartialPicture):
+                yield await _partial(number, event)
+            elif body.progress:
+                yield sse.message(ProgressEvent.of(number, event), "llada.progress")
     if body.stream_options is not None and body.stream_options.include_usage:
         yield sse.message(ChatChunk(**answer, choices=[], usage=_usage(usages)), without_nulls=True)
     yield sse.DONE

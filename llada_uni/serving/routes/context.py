@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 from llada_uni.errors import UserError
-from llada_uni.serving.errors import ServingError
+from llada_uni.serving.errors import Draining, ServingError
 from llada_uni.serving.limits import Limits
 from llada_uni.serving.options import ServerOptions
 from llada_uni.serving.protocol.errors import ApiError, ErrorBody, error_body
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llada_uni.serving.service import Service
 
 VERSION = version("llada-uni")
+ASK_AGAIN = 2  # seconds after which to look whether the model is there
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +48,13 @@ class Context:
         own = self.options.model_name
         if name is not None and name != own:
             raise ApiError(404, f"there is no model {name[:60]!r} here; this server has {own!r}", "model", "model_not_found")
+
+    def check_ready(self) -> None:
+        """Draining (503) with the reason unless the model is loaded and requests are taken."""
+        if self.service.failure is not None:
+            raise Draining(self.service.failure)
+        if not self.service.ready:
+            raise Draining("the model is loading, or the server is stopping", ASK_AGAIN)
 
     def explain(self, error: Exception) -> tuple[int, ErrorBody]:
         """(HTTP status, body) of an exception. One that nobody expected is logged, and told without details."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from llada_uni.serving.errors import Draining
 from llada_uni.serving.protocol.models import Health, Ready
 from llada_uni.serving.routes.context import VERSION, Here
 
@@ -20,10 +19,7 @@ async def health() -> Health:
 @router.get("/ready")
 async def ready(here: Here) -> Ready:
     """The model is loaded and requests are taken; else 503 with the reason."""
-    if here.service.failure is not None:
-        raise Draining(here.service.failure)
-    if not here.service.ready:
-        raise Draining("the model is loading, or the server is stopping", retry_after=2)
+    here.check_ready()
     return Ready(model=here.options.model_name)
 
 

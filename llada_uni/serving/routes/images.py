@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.datastructures import UploadFile
 
 from llada_uni.serving.protocol.common import read_size
 from llada_uni.serving.protocol.errors import ApiError
@@ -24,7 +23,7 @@ from llada_uni.serving.tasks import Draw, Edit, Inpaint
 drawing = APIRouter(route_class=JsonRoute, tags=["images"])
 editing = APIRouter(tags=["images"])
 
-Sources = list[tuple[str, str | UploadFile]]  # (field, URL or upload)
+Sources = list[tuple[str, str | bytes]]  # (field, URL or the content of a file)
 
 
 @drawing.post("/v1/images/generations", response_model=ImagesResponse, responses=STREAMED)

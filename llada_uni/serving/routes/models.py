@@ -10,7 +10,6 @@ from typing import get_args
 
 from fastapi import APIRouter
 
-from llada_uni.serving.errors import Draining
 from llada_uni.serving.protocol.common import Confidence, Rule
 from llada_uni.serving.protocol.models import Defaults, Model, ModelList
 from llada_uni.serving.routes.context import VERSION, Context, Here
@@ -37,8 +36,7 @@ def _model(here: Context) -> Model:
 @router.get("/llada/defaults")
 def get_defaults(here: Here) -> Defaults:
     """The model's own settings, the sizes it draws, and the server's limits. 503 while the model loads."""
-    if not here.service.ready:
-        raise Draining("the model is not ready")
+    here.check_ready()
     parts = here.service.model.parts
     return Defaults(
         model=here.options.model_name,

@@ -31,7 +31,7 @@ from llada_uni.serving.protocol.images import (
 from llada_uni.serving.protocol.progress import ProgressEvent, ThinkingEvent
 from llada_uni.serving.routes.context import Context
 from llada_uni.serving.routes.pictures import as_base64
-from llada_uni.serving.routes.running import merged, outcomes, stream, submitted
+from llada_uni.serving.routes.running import arriving, outcomes, stream
 from llada_uni.serving.tasks import Draw, Edit, Inpaint
 
 Kind = Literal["image_generation", "image_edit"]
@@ -79,23 +79,22 @@ async def _messages(
     here: Context, request: Request, body: Body, tasks: Sequence[Draw | Edit | Inpaint], kind: Kind
 ) -> sse.Messages:
     pictures: dict[int, Picture] = {}
-    with submitted(here, request, tasks) as jobs:
-        async with contextlib.aclosing(merged(jobs)) as arriving:
-            async for item in arriving:
-                if item is None:
-                    yield sse.PING
-                    continue
-                number, event = item
-                if isinstance(event, Picture):
-                    pictures[number] = event
-                elif isinstance(event, PartialPicture):
-                    yield await _partial(body, kind, number, event)
-                elif isinstance(event, Finished):
-                    yield await _completed(body, kind, number, pictures.pop(number), event.usage)
-                elif body.progress and isinstance(event, Draft):
-                    yield sse.message(ProgressEvent.of(number, event), "llada.progress")
-                elif body.progress and isinstance(event, TextDelta):
-                    yield sse.message(ThinkingEvent(index=number, delta=event.text), "llada.thinking")
+    async with contextlib.aclosing(arriving(here, request, tasks)) as events:
+        async for item in events:
+            if item is None:
+                yield sse.PING
+                continue
+            number, event = item
+            if isinstance(event, Picture):
+                pictures[number] = event
+            elif isinstance(event, PartialPicture):
+                yield await _partial(body, kind, number, event)
+            elif isinstance(event, Finished):
+                yield await _completed(body, kind, number, pictures.pop(number), event.usage)
+            elif body.progress and isinstance(event, Draft):
+                yield sse.message(ProgressEvent.of(number, event), "llada.progress")
+            elif body.progress and isinstance(event, TextDelta):
+                yield sse.message(ThinkingEvent(index=number, delta=event.text), "llada.thinking")
 
 
 async def _partial(body: Body, kind: Kind, number: int, event: PartialPicture) -> bytes:

@@ -1,4 +1,4 @@
-"""Pictures on their way in and out of HTTP: references and uploads -> PIL, PIL -> base64. All work in threads.
+"""Pictures on their way in and out of HTTP: references and files -> PIL, PIL -> base64. All work in threads.
 
 What flows through: data URIs and files of a request -> `serving.pictures`; pictures of the model -> bytes of a file,
 written with fixed settings, so that the same seed gives the same bytes.
@@ -13,7 +13,6 @@ from typing import Literal
 
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from llada_uni.errors import UserError
 from llada_uni.serving.pictures import picture_from_url, read_picture
@@ -24,19 +23,19 @@ Format = Literal["png", "jpeg", "webp"]
 QUALITY = 95  # of jpeg and webp where the request says nothing
 
 
-async def open_pictures(context: Context, sources: Sequence[tuple[str, str | UploadFile]]) -> list[Image.Image]:
-    """Pictures of (field, URL or upload). ApiError for more than the server allows, or naming the field at fault."""
+async def open_pictures(context: Context, sources: Sequence[tuple[str, str | bytes]]) -> list[Image.Image]:
+    """Pictures of (field, URL or content of a file). ApiError for more than the server allows, or naming the field at fault."""
     most = context.limits.max_pictures
     if len(sources) > most:
         raise ApiError(400, f"the request has {len(sources)} pictures; this server allows {most}", sources[-1][0])
     return [await _open(context, field, source) for field, source in sources]
 
 
-async def _open(context: Context, field: str, source: str | UploadFile) -> Image.Image:
+async def _open(context: Context, field: str, source: str | bytes) -> Image.Image:
     try:
         if isinstance(source, str):
             return await picture_from_url(source, context.limits, context.options.allow_remote_images)
-        return await run_in_threadpool(read_picture, await source.read(), context.limits)
+        return await run_in_threadpool(read_picture, source, context.limits)
     except UserError as error:
         raise ApiError(400, f"{field}: {error}", field) from None
 

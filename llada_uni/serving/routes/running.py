@@ -63,36 +63,37 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def merged(jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Event] | None, None]:
-    """(number of the job, event) as they come, until all have finished; None where nothing came for a while. Raises the
-    first failure.
+async def arriving(context: Context, request: Request, tasks: Sequence[Task]) -> AsyncGenerator[tuple[int, Event] | None, None]:
+    """(number of the task, event) as they come, until all have finished; None where nothing came for a while. Raises the
+    first failure. However it ends, and when it is closed, all jobs are over.
     """
     # Short: while the reader is slow, drafts wait in the jobs, where newer ones take their place.
-    arrived: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue(maxsize=1)
+    mail: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue(maxsize=1)
 
     async def pump(number: int, job: Job) -> None:
         try:
             async for event in job.events():
-                await arrived.put((number, event))
+                await mail.put((number, event))
         except Exception as error:
-            await arrived.put((number, error))
+            await mail.put((number, error))
 
-    pumps = [asyncio.create_task(pump(number, job)) for number, job in enumerate(jobs)]
-    try:
-        running = len(jobs)
-        while running:
-            try:
-                number, event = await asyncio.wait_for(arrived.get(), sse.PING_SECONDS)
-            except asyncio.TimeoutError:
-                yield None
-                continue
-            if isinstance(event, Exception):
-                raise event
-            running -= isinstance(event, Finished)
-            yield number, event
-    finally:
-        for task in pumps:
-            task.cancel()
+    with submitted(context, request, tasks) as jobs:
+        pumps = [asyncio.create_task(pump(number, job)) for number, job in enumerate(jobs)]
+        try:
+            running = len(jobs)
+            while running:
+                try:
+                    number, event = await asyncio.wait_for(mail.get(), sse.PING_SECONDS)
+                except asyncio.TimeoutError:
+                    yield None
+                    continue
+                if isinstance(event, Exception):
+                    raise event
+                running -= isinstance(event, Finished)
+                yield number, event
+        finally:
+            for task in pumps:
+                task.cancel()
 
 
 async def stream(context: Context, request: Request, messages: sse.Messages) -> sse.EventStream:
