@@ -8,12 +8,18 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
 import pytest
+import uvicorn
 
 from llada_uni.cli import main
+from llada_uni.model import UniModel
+from llada_uni.serving.http import create_app
+from llada_uni.serving.server import DrainingServer, open_socket
+from llada_uni.serving.service import Service
 from tests.serving.servers import PATIENCE, error_of, events_of, wait_for
 from tests.tiny_model import make_tiny_model
 
@@ -93,6 +99,30 @@ def _drain_with_a_stream_under_way(server):
         assert refused.status_code == 503 and "stopping" in error_of(refused)["message"]
         text += "".join(arriving)
     assert [name for name, _ in events_of(text)].count("image_generation.completed") == 2
+
+
+@pytest.mark.parametrize(("grace", "signals"), [(0.0, 1), (3600.0, 2)], ids=["grace-is-over", "second-signal"])
+def test_what_cannot_be_finished_is_ended_with_503(tiny, grace, signals):
+    service = Service(UniModel.from_pretrained(tiny, "cpu"))
+    service.start()
+    config = uvicorn.Config(create_app(service), log_level="warning", lifespan="off", ws="none")
+    server = DrainingServer(config, service, grace, lambda: None)
+    with open_socket("127.0.0.1", 0) as listener, ThreadPoolExecutor(1) as client:
+        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        wait_for(lambda: service.ready and server.started, "the server")
+        body = {"prompt": "a cat", "decoder": "base", "decoder_steps": 1000, "n": 8}
+        asked = client.submit(httpx.post, f"{base}/v1/images/generations", json=body, timeout=PATIENCE)
+        wait_for(lambda: b"jobs_running 8.0" in service.metrics.render(), "the requests to run")
+        for _ in range(signals):
+            server.handle_exit(signal.SIGTERM, None)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        if signals == 1:
+            assert asked.result().status_code == 503 and "stopp" in error_of(asked.result())["message"]
+        else:
+            assert asked.exception() is not None or asked.result().status_code == 503
 
 
 @pytest.mark.parametrize(
