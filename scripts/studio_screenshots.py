@@ -3,7 +3,7 @@
     python scripts/studio_screenshots.py [--out docs/studio] [--model DIR] [--chromium PATH]
 
 What flows through: `llada-uni serve` on a free port, headless Chromium -> prompts typed as a person would -> small PNG
-files with 256 colours. Needs the package `playwright` and a Chromium on this machine.
+files. Needs the package `playwright` and a Chromium on this machine.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 PATIENCE = 120_000  # milliseconds that one action may take on a slow machine
 SLOW = 60_000  # bytes a second, for the picture of a picture that comes about
+LARGEST = 220_000  # bytes of a file
 SCENE = "a cartoon cat at the top left and a cartoon dog at the bottom right on green"
 
 
@@ -94,10 +95,13 @@ class Shots:
         return page
 
     def save(self, page: Page, name: str, top: str = "body") -> None:
-        """The visible part of the page from the element `top` on, in 256 colours."""
+        """The visible part of the page from the element `top` on; in 256 colours where the file would be large."""
         page.locator(top).evaluate("node => node.scrollIntoView()")
+        path = self.out / f"{name}.png"
         picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
-        picture.quantize(256, kmeans=1, dither=Image.Dither.NONE).save(self.out / f"{name}.png", optimize=True)
+        picture.save(path, optimize=True)
+        if path.stat().st_size > LARGEST:
+            picture.quantize(256, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
 
     def walk(self) -> None:
         page = self.open(WIDE)

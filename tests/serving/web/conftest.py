@@ -60,7 +60,7 @@ def seen(fake: tuple[str, Seen]) -> Seen:
 @pytest.fixture(scope="session")
 def profile(browser: Browser, fake: tuple[str, Seen]) -> Iterator[BrowserContext]:
     """One browser profile for all tests, which so need to load the studio's files once."""
-    context = browser.new_context(base_url=fake[0], viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    context = browser.new_context(base_url=fake[0], viewport={"width": 1280, "height": 800})
     context.set_default_timeout(20_000)
     expect.set_options(timeout=20_000)
     yield context
