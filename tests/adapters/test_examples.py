@@ -1,8 +1,10 @@
-"""The scripts of examples/, each run as a user would run it, with the shipped model."""
+"""The scripts of examples/ and the code of docs/adapters.md, each run as a user would run it, with the shipped model."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from llada_uni.serving.options import ServerOptions
 from llada_uni.serving.service import Service
 from tests.serving.servers import live, wait_for
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture
@@ -70,3 +73,18 @@ def test_transformers_backbone(run, uni, tmp_path):
         "\n", 1
     )
     assert answer == "cat" and loss.startswith("loss 0.")
+
+
+def test_the_code_of_the_page_runs(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "adapters.md").read_text(), re.DOTALL):
+        exec(block, names)
+    assert (tmp_path / "cat.png").is_file() and capsys.readouterr().out.strip() == "cat"
+
+
+def test_the_configuration_on_the_page_is_json():
+    page = (ROOT / "docs" / "adapters.md").read_text()
+    (block,) = re.findall(r'^    \{"model".*?\}\}$', page, re.DOTALL | re.MULTILINE)
+    assert json.loads(block)["model"]["llada-uni"]["class"] == "GPT4V"
