@@ -18,6 +18,7 @@ from llada_uni.errors import UserError
 from llada_uni.serving.errors import ServingError
 from llada_uni.serving.guard import install_guards
 from llada_uni.serving.options import ServerOptions
+from llada_uni.serving.pictures import PictureMemory
 from llada_uni.serving.protocol.errors import ApiError, ErrorBody, error_body
 from llada_uni.serving.routes import chat, health, images, models
 from llada_uni.serving.routes.context import VERSION, Context
@@ -46,7 +47,7 @@ def create_app(service: Service, options: ServerOptions | None = None) -> FastAP
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.context = context = Context(service, options)
+    app.state.context = context = Context(service, options, PictureMemory(service.limits.max_held_pixels))
     key = [Depends(HTTPBearer(auto_error=False))] if options.api_keys else []  # tells /openapi.json; the guard checks it
     app.include_router(health.router, responses=ERRORS)
     for router in (models.router, chat.router, images.drawing, images.editing):

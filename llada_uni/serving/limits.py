@@ -13,10 +13,10 @@ MEBI = 2**20
 @dataclass(frozen=True)
 class Limits:
     """max_batch: requests worked on at a time; max_queue: requests that wait. max_pixels: of one picture that comes in
-    or is asked for; max_pictures: in one request. max_tokens: words an answer may ask for; max_prompt_chars: characters
-    of all words of a request. timeout: seconds from arrival to the end of the answer. max_body: bytes of an HTTP body;
-    max_n: results of one HTTP request. rate: requests a minute and key, None for no limit. prefix_cache_bytes: memory
-    for beginnings of prompts that requests share.
+    or is asked for; max_pictures: in one request; max_held_pixels: of the pictures of all HTTP requests under way.
+    max_tokens: words an answer may ask for; max_prompt_chars: characters of all words of a request. timeout: seconds from
+    arrival to the end of the answer. max_body: bytes of an HTTP body; max_n: results of one HTTP request. rate: requests
+    a minute and key, None for no limit. prefix_cache_bytes: memory for beginnings of prompts that requests share.
 
     Raises UserError for a number that makes no sense.
     """
@@ -25,6 +25,7 @@ class Limits:
     max_queue: int = 128
     max_pixels: int = 16_000_000
     max_pictures: int = 8
+    max_held_pixels: int = 256_000_000
     max_tokens: int = 4096
     max_prompt_chars: int = 20_000
     timeout: float = 300.0

@@ -18,8 +18,9 @@ from llada_uni.serving.protocol.errors import ErrorBody
 PING_SECONDS = 15.0  # proxies cut connections on which nothing comes for half a minute or so
 PING = KEEPALIVE_COMMENT
 DONE = format_sse_event(data_str="[DONE]")
-# For /openapi.json: what a route answers when its body says `stream`.
-STREAMED = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+# For /openapi.json: what a route answers when its body says `stream`. The schema is that of one event.
+_EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
+STREAMED = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
 
 Messages = AsyncGenerator[bytes, None]
 

@@ -387,3 +387,38 @@ def test_named_origins_and_keys_let_pages_in():
     assert from_page("https://other.example", cors_origins=("https://friend.example",)) == 403
     assert from_page("https://other.example", cors_origins=("*",)) == 200
     assert from_page("https://other.example", api_keys=KEYS) == 401, "a key is asked for, which no other page has"
+
+
+def test_bodies_of_all_requests_together_have_a_limit(monkeypatch):
+    """More than so many large bodies at a time are told to wait, and nothing stays counted."""
+    monkeypatch.setattr("llada_uni.serving.body_limit.AT_A_TIME", 2)
+    received, go_on = asyncio.Event(), asyncio.Event()
+    statuses: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        received.set()
+        await go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    limit = BodyLimit(app, 1000)
+
+    async def one() -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": bytes(900)}
+
+        async def keep(message: Any) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        await limit({"type": "http", "headers": []}, receive, keep)
+
+    async def scenario() -> None:
+        waiting = [asyncio.create_task(one()), asyncio.create_task(one())]
+        await received.wait()
+        await one()
+        assert statuses == [429]
+        go_on.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(scenario())
+    assert statuses == [429, 200, 200] and limit.held == 0

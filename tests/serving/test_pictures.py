@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import struct
 import subprocess
@@ -16,8 +17,9 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.image.preprocess import open_image
+from llada_uni.serving.errors import QueueFull
 from llada_uni.serving.limits import Limits
-from llada_uni.serving.pictures import picture_from_url, read_data_uri, read_picture
+from llada_uni.serving.pictures import PictureMemory, picture_from_url, read_data_uri, read_picture
 from tests.serving.broken_pictures import (
     bombs,
     chunk,
@@ -98,6 +100,7 @@ READ_ALL = """
 import json, resource, sys
 from pathlib import Path
 from llada_uni.errors import UserError
+from llada_uni.serving.errors import QueueFull
 from llada_uni.serving.limits import Limits
 from llada_uni.serving.pictures import read_picture
 from PIL import Image
@@ -250,3 +253,29 @@ def test_png_sizes_that_overflow():
         data = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
         with pytest.raises(UserError):
             read_picture(data, LIMITS)
+
+
+def test_all_pictures_together_have_a_limit():
+    """Counted before they are decoded, and no longer when nothing uses them."""
+    memory = PictureMemory(2 * 48 * 48)
+    first = read_picture(saved(noise()), LIMITS, memory)
+    second = read_picture(saved(noise()), LIMITS, memory)
+    with pytest.raises(QueueFull) as caught:
+        read_picture(saved(noise()), LIMITS, memory)
+    assert caught.value.retry_after
+    del first
+    third = read_picture(saved(noise()), LIMITS, memory)
+    del second, third
+    gc.collect()
+    assert memory.held == 0
+
+
+def test_refused_pictures_are_not_counted():
+    memory = PictureMemory(10**6)
+    for data in (*bombs().values(), *(data for _, data in damaged(8))):
+        try:
+            read_picture(data, LIMITS, memory)
+        except (UserError, QueueFull):
+            pass
+    gc.collect()
+    assert memory.held == 0

@@ -17,6 +17,7 @@ from llada_uni.errors import UserError
 from llada_uni.serving.errors import Draining, ServingError
 from llada_uni.serving.limits import Limits
 from llada_uni.serving.options import ServerOptions
+from llada_uni.serving.pictures import PictureMemory
 from llada_uni.serving.protocol.errors import ApiError, ErrorBody, error_body
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """started: seconds since 1970, the "created" of the model."""
+    """pictures: counts those of requests under way. started: seconds since 1970, the "created" of the model."""
 
     service: Service
     options: ServerOptions
+    pictures: PictureMemory
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property

@@ -34,8 +34,8 @@ async def open_pictures(context: Context, sources: Sequence[tuple[str, str | byt
 async def _open(context: Context, field: str, source: str | bytes) -> Image.Image:
     try:
         if isinstance(source, str):
-            return await picture_from_url(source, context.limits, context.options.allow_remote_images)
-        return await run_in_threadpool(read_picture, source, context.limits)
+            return await picture_from_url(source, context.limits, context.options.allow_remote_images, context.pictures)
+        return await run_in_threadpool(read_picture, source, context.limits, context.pictures)
     except UserError as error:
         raise ApiError(400, f"{field}: {error}", field) from None
 
