@@ -20,10 +20,10 @@ export function createEdit(studio) {
   const { form } = bench;
   const brushRoot = part(form, "brush");
   const brush = createBrush(brushRoot);
+  let painted = null; // the picture the brush is on
   const slots = createSlots(part(form, "pictures"),
     { most: studio.defaults.mostPictures, complain: bench.complain, onchange: openBrush });
   takeDropsAndPastes(bench.panel, slots);
-  let painted = null; // the picture the brush is on
   part(form, "way").addEventListener("change", showWay);
 
   function way() {

@@ -52,7 +52,7 @@ export function createWorkbench(studio, mode, { settings: groups, empty, work })
       studio.announce(`${runRow.dataset.label}: finished`);
     } catch (error) {
       if (running?.signal.aborted) studio.announce("Cancelled");
-      else notice.show(error, running ? run : null);
+      else notice.show(error, error instanceof Mistake ? null : run);
       bringIntoView(stage);
     } finally {
       progress.stop();
