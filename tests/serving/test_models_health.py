@@ -89,7 +89,9 @@ def test_the_words_of_the_protocol_are_those_of_the_engine():
 def test_the_page_and_its_files():
     page = get("/")[1]
     assert page.headers["content-type"].startswith("text/html") and "<title>" in page.text
-    assert get("/studio/js/main.js")[1].headers["content-type"].startswith("text/javascript")
+    module = get("/studio/js/main.js")[1]
+    assert module.headers["content-type"].startswith("text/javascript")
+    assert page.headers["cache-control"] == module.headers["cache-control"] == "no-cache"
     assert get("/studio/../http.py")[1].status_code == 404 == get("/studio/%2e%2e/http.py")[1].status_code
 
 
