@@ -129,9 +129,9 @@ class LLaDA2UniProcessor(ProcessorMixin):
 
 
 def _pictures(given: Any) -> list[Any]:
-    if given is None:
-        return []
-    return list(given) if isinstance(given, list | tuple) else [given]
+    """Parts of a message for what stands in `images` for one question. (Bare, a path would be read as words.)"""
+    given = [] if given is None else given if isinstance(given, list | tuple) else [given]
+    return [{"type": "image", "image": picture} for picture in given]
 
 
 def _message(message: Any) -> Any:

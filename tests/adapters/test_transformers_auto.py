@@ -249,6 +249,8 @@ def test_pictures_may_stand_under_path_or_url_as_transformers_has_it(processor, 
         for where in ({"image": picture}, {"path": str(tmp_path / "p.png")}, {"url": str(tmp_path / "p.png")})
     ]
     assert torch.equal(rows[0], rows[1]) and torch.equal(rows[0], rows[2])
+    for given in (picture, str(tmp_path / "p.png"), [tmp_path / "p.png"]):
+        assert torch.equal(processor(text="x", images=given)["input_ids"], rows[0])
     with pytest.raises(UserError, match="no picture"):
         processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image", "url": "http://127.0.0.1/p.png"}, {"type": "text", "text": "x"}]}]
