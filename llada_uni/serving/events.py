@@ -14,7 +14,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Draft:
-    """The state after one step; a slow reader sees the newest only.
+    """The state after one step; a slow reader sees the newest of each stage only.
 
     done of total: places filled, or evaluations of the decoder. In the stage "codes", grid is (rows, columns) and
     tokens, settled and confidences have a value for every place of it, row by row: the code that stands there now

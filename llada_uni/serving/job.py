@@ -121,9 +121,10 @@ class Job:
         return TimedOut(f"the request took longer than {self.timeout:g} seconds")
 
     def emit(self, event: Event) -> None:
-        """Give the client an event. A draft takes the place of one that was not read yet."""
+        """Give the client an event. A draft takes the place of one of its stage that was not read yet."""
         with self._lock:
-            if isinstance(event, Draft) and self._mail and isinstance(self._mail[-1], Draft):
+            last = self._mail[-1] if self._mail else None
+            if isinstance(event, Draft) and isinstance(last, Draft) and event.stage == last.stage:
                 self._mail.pop()
             self._mail.append(event)
         self._notify()

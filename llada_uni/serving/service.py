@@ -22,6 +22,7 @@ from llada_uni.errors import UserError
 from llada_uni.model import UniModel
 from llada_uni.serving.admission import check_task
 from llada_uni.serving.errors import Draining, Failed, QueueFull, ServingError
+from llada_uni.serving.events import Finished
 from llada_uni.serving.job import Job
 from llada_uni.serving.lanes import TOGETHER, Lanes, try_together
 from llada_uni.serving.limits import Limits
@@ -133,18 +134,17 @@ class Service:
             try:
                 job.check()
             except ServingError as error:
-                self._end(job, error)
+                self._refuse(job, error)
             else:
                 self._queue.append(job)
 
     def _refuse_waiting(self) -> None:
         while self._queue:
-            self._end(self._queue.popleft(), Draining(self._closed or ""))
+            self._refuse(self._queue.popleft(), Draining(self._closed or ""))
         self._changed.notify_all()
 
-    def _end(self, job: Job, error: Exception | None) -> None:
-        if error is not None:
-            self.metrics.failed(error)
+    def _refuse(self, job: Job, error: Exception) -> None:
+        self.metrics.failed(error)
         job.end(error)
 
     # --- threads ---
@@ -218,11 +218,24 @@ class Service:
     def _serve(self) -> None:
         """A worker: one job after another."""
         torch.set_num_threads(self._threads_each())
-        while (job := self._next()) is not None:
-            failure = self._work(job)
-            with self._changed:
-                self._running.remove(job)
-            self._end(job, failure)
+        while self._serve_one():
+            pass
+
+    def _serve_one(self) -> bool:
+        """One job from beginning to end; nothing of it is kept while the worker waits for the next. False: no more."""
+        job = self._next()
+        if job is None:
+            return False
+        outcome = self._work(job)
+        with self._changed:
+            self._running.remove(job)  # before its client can know of the end
+        if isinstance(outcome, Finished):
+            self.metrics.finished(type(job.task).__name__.lower(), outcome, time.monotonic() - job.arrived)
+            job.emit(outcome)
+            job.end()
+        else:
+            self._refuse(job, outcome)
+        return True
 
     def _next(self) -> Job | None:
         """The job that has waited longest; None at the end."""
@@ -237,12 +250,12 @@ class Service:
                     return None
                 self._changed.wait()
 
-    def _work(self, job: Job) -> Exception | None:
-        """Runs a job; returns what its client is to be told when it failed."""
+    def _work(self, job: Job) -> Finished | Exception:
+        """Runs a job; returns its end, or what its client is to be told when it failed."""
         try:
             job.check()
             parts = SharedParts(self.model.parts, self._model_thread, self._lanes, job.check)
-            finished = work(parts, job.task, job.emit)
+            return work(parts, job.task, job.emit)
         except UserError as error:
             return UserError(self._without_paths(str(error)))
         except ServingError as error:
@@ -250,9 +263,6 @@ class Service:
         except Exception:
             log.exception("job %s (%s) failed", job.id, type(job.task).__name__)
             return Failed("something broke while the request was worked on")
-        self.metrics.finished(type(job.task).__name__.lower(), finished, time.monotonic() - job.arrived)
-        job.emit(finished)
-        return None
 
     def _without_paths(self, line: str) -> str:
         """An answer says nothing about where files are."""
