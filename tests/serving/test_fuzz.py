@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 
 from tests.serving.attacked import attacked, send
 from tests.serving.broken_pictures import bombs, damaged, hidden_bombs, noise, saved
+from tests.serving.servers import PATIENCE
 from tests.tiny_model import make_tiny_model
 
 CHAT, DRAW, EDIT = "/v1/chat/completions", "/v1/images/generations", "/v1/images/edits"
@@ -186,7 +187,7 @@ def call_as_described(app, count: int) -> None:
         @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy())
         def one(case: schemathesis.Case) -> None:
-            case.call_and_validate(checks=CHECKS)
+            case.call_and_validate(checks=CHECKS, timeout=PATIENCE)
 
         one()
 
