@@ -24,7 +24,7 @@ from tests.tiny_model import make_tiny_model
 
 CHAT, DRAW, EDIT = "/v1/chat/completions", "/v1/images/generations", "/v1/images/edits"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-GROWTH = 48 * 2**20  # bytes; what allocators and caches take after the warm-up, whatever the number of requests
+GROWTH = 32 * 2**20  # bytes, after a warm-up; measured: 0.4 MiB for 1200 bodies, 5 MiB for 200 broken pictures
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_some_made_bodies(app):
 
 @pytest.mark.slow
 def test_a_thousand_made_bodies(app):
-    fuzz(app, 150)
+    fuzz(app, 1200, derandomize=False)  # until caches and allocators have what they take
     before = used()
     seen = fuzz(app, 1200, derandomize=False)
     assert sum(seen.values()) >= 1000 and seen[200] > 50 and set(seen) <= {200, 400, 413, 415}, seen
