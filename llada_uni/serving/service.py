@@ -29,7 +29,7 @@ from llada_uni.serving.limits import Limits
 from llada_uni.serving.metrics import Metrics
 from llada_uni.serving.model_thread import ModelThread
 from llada_uni.serving.shared_parts import LIGHT, SharedParts
-from llada_uni.serving.tasks import Task
+from llada_uni.serving.tasks import Chat, Task
 from llada_uni.serving.work import work
 
 log = logging.getLogger(__name__)
@@ -238,17 +238,23 @@ class Service:
         return True
 
     def _next(self) -> Job | None:
-        """The job that has waited longest; None at the end."""
+        """The job whose turn it is; None at the end."""
         with self._changed:
             while True:
                 self._drop_ended()
                 if self._queue:
-                    job = self._queue.popleft()
+                    job = self._whose_turn()
+                    self._queue.remove(job)
                     self._running.add(job)
                     return job
                 if self._stopped:
                     return None
                 self._changed.wait()
+
+    def _whose_turn(self) -> Job:
+        """The one that has waited longest; words alone go first while pictures wait for a lane, which keeps them anyway."""
+        words = (job for job in self._queue if isinstance(job.task, Chat))
+        return next(words, self._queue[0]) if self._lanes.crowded else self._queue[0]
 
     def _work(self, job: Job) -> Finished | Exception:
         """Runs a job; returns its end, or what its client is to be told when it failed."""

@@ -170,6 +170,17 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(model):
         assert [outcome.finished.reason for outcome in outcomes] != [] and all(o.finished.seed == 1 for o in outcomes)
 
 
+def test_words_go_before_pictures_that_would_have_to_wait_anyway(model, monkeypatch):
+    with running(model, max_batch=1) as service:
+        first = service.submit(Draw(prompt="a cat", seed=1, steps=8, sampling=Sampling(threshold=1.0)))
+        wait_until(lambda: first in service._running, "the first job runs")
+        draw, chat = service.submit(Draw(prompt="a cat", seed=2)), service.submit(Chat(turns=said("what?"), seed=3))
+        assert service._whose_turn() is draw
+        monkeypatch.setattr(type(service._lanes), "crowded", True)
+        assert service._whose_turn() is chat
+        assert all(outcome.finished for outcome in results(first, draw, chat))
+
+
 def test_metrics_count_what_was_done(model):
     with running(model, prefix_cache_bytes=1 << 20) as service:
         results(*(service.submit(Draw(prompt="a cat and a dog on green", seed=seed)) for seed in range(3)))
