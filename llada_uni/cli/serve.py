@@ -92,7 +92,7 @@ def serve(
     _introduce(host, listener.getsockname()[1], options, limits)
 
     def loaded() -> None:
-        say("ready" if service.failure is None else f"the model cannot be loaded: {service.failure}")
+        say(service.failure or "ready")
 
     run(service, options, listener, grace, access_log, loaded)
 
