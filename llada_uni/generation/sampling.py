@@ -55,8 +55,8 @@ def pick(
     edges = shares.cumsum(-1)
     # Rounding may leave the last edge below 1, or a draw on an edge: never land behind it, or on no share.
     draw = uniform.to(edges).unsqueeze(-1) * edges[:, -1:]
-    index = torch.searchsorted(edges, draw, right=True).clamp(max=edges.shape[-1] - 1)
-    last = edges.shape[-1] - 1 - (shares > 0).flip(-1).to(torch.uint8).argmax(-1, keepdim=True)
+    index = torch.searchsorted(edges, draw, right=True)
+    last = torch.searchsorted(edges, edges[:, -1:].contiguous())  # the first place where the sum is complete
     index = torch.minimum(index, last)
     confidence = _confidence(kind, shares.gather(-1, index).squeeze(-1), shares)
     choice = index if order is None else order.gather(-1, index)
