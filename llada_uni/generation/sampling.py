@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 CONFIDENCES = ("probability", "margin", "entropy")
+LEAST = 1e-6  # a temperature or top_p below it counts as this one: smaller ones leave the range of float32
 
 
 def pick(
@@ -39,7 +40,7 @@ def pick(
         probability, choice = shares.max(-1)
         return choice, _confidence(kind, probability, shares)
     assert uniform is not None, "sampling needs uniform numbers"
-    logits = logits / temperature
+    logits = logits / max(temperature, LEAST)
     if forbidden is not None:
         logits[:, forbidden] = float("-inf")
     order = None
@@ -50,7 +51,7 @@ def pick(
     shares = logits.softmax(-1)
     if top_p < 1:
         before = shares.cumsum(-1) - shares
-        shares = shares.masked_fill(before >= top_p, 0.0)
+        shares = shares.masked_fill(before >= max(top_p, LEAST), 0.0)
         shares = shares / shares.sum(-1, keepdim=True)
     edges = shares.cumsum(-1)
     # Rounding may leave the last edge below 1, or a draw on an edge: never land behind it, or on no share.
