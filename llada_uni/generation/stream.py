@@ -48,9 +48,13 @@ class Branch:
         return numbers[new:]
 
     def prune(self, answer: Sequence[int], sprint: Sprint, first_code: int, room: int) -> None:
-        """Choose what later steps see of the committed places (SPRINT)."""
+        """Choose what later steps see of the committed places (SPRINT); where all text is kept and nothing else is there, that
+        is everything.
+        """
         length = self.cache.length
         ids = [*self.prompt, *answer[: max(0, length - len(self.prompt))]][:length]
+        if sprint.text_share == 1 and max(ids, default=0) < first_code:
+            return
         is_image = torch.tensor(ids, dtype=torch.int64, device=self.confidence.device) >= first_code
         keys = self.cache.keys[:, 0, :, :length]  # [layers, H, P, d]
         kept = [kept_places(key_norms(layer), self.confidence[:length], is_image, sprint) for layer in keys]
@@ -141,10 +145,11 @@ class Stream:
     def prune(self) -> None:
         """SPRINT: after the first step of a block its prefix is pruned, once."""
         sprint = self.settings.prunes
-        if sprint is None or self.step == 0 or self.branches[0].pruned is not None:
+        if sprint is None or self.step == 0:
             return
         for branch in self.branches:
-            branch.prune(self.answer, sprint, self.first_code, self.settings.block_length)
+            if branch.pruned is None:
+                branch.prune(self.answer, sprint, self.first_code, self.settings.block_length)
 
     def commit(self) -> None:
         """After a forward: everything before the block is final, the block's own keys and values are a draft's."""

@@ -47,13 +47,33 @@ def test_the_pipeline_of_diffusers_gives_our_tokens():
 
 def test_batch(tiny, tmp_path):  # noqa: F811
     assert batch.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
-    assert [row["case"] for row in rows_of(tmp_path / "rows.json")][:2] == ["middle, 1 requests", "middle, 8 requests"]
+    rows = rows_of(tmp_path / "rows.json")
+    assert [row["case"] for row in rows][:2] == ["middle, 1 requests", "middle, 8 requests"]
+    assert all(row["more"]["at most"] > 0 for row in rows)
+
+
+def test_products_are_counted_once_each(tiny):  # noqa: F811
+    """Twice the requests of equal work are twice the products, whichever way the experts are computed."""
+    model = tiny_backbone()
+    single = batch.products(model, 1, 4, 8)
+    experts_of = model.model.layers[-1].mlp.experts
+    assert single > 0 and experts_of.path == "grouped"
+    config, weights = model.config, 0
+    weights += config.hidden_size * config.head_dim * 2 * (config.num_attention_heads + config.num_key_value_heads)
+    assert single > 2 * weights * 8 * config.num_hidden_layers
 
 
 def test_experts(tmp_path, monkeypatch):
-    monkeypatch.setattr(experts, "LAYERS", {"tiny": (16, 8)})
+    monkeypatch.setattr(experts, "LAYERS", {"tiny": (64, 32)})
     assert experts.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
-    assert len(rows_of(tmp_path / "rows.json")) == 2
+    rows = {row["case"]: row for row in rows_of(tmp_path / "rows.json")}
+    assert len(rows) == 4 and rows["tiny layer, 8 experts"]["more"]["at most"] > 0
+    assert (
+        rows["tiny layer, 64 experts, int8"]["more"]["error"]
+        < 0.03
+        < rows["tiny layer, 64 experts, int4"]["more"]["error"]
+        < 0.2
+    )
 
 
 def test_scaling(tiny, tmp_path, monkeypatch):  # noqa: F811
