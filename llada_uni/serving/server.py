@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llada_uni.serving.service import Service
 
 CLOSE_SECONDS = 5  # for connections that hold a finished answer, after the drain
+IDLE_SECONDS = 75  # longer than clients and proxies keep an idle connection, so that none sends into one being closed
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -85,6 +86,7 @@ def run(
         lifespan="off",
         ws="none",
         timeout_graceful_shutdown=CLOSE_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
     )
     service.start()
     try:
