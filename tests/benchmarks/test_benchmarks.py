@@ -52,15 +52,15 @@ def test_batch(tiny, tmp_path):  # noqa: F811
     assert all(row["more"]["at most"] > 0 for row in rows)
 
 
-def test_products_are_counted_once_each(tiny):  # noqa: F811
-    """Twice the requests of equal work are twice the products, whichever way the experts are computed."""
+def test_products_include_those_of_the_experts(tiny):  # noqa: F811
+    """More than attention's projections and the experts of the prompt alone; the experts' path is as it was."""
     model = tiny_backbone()
-    single = batch.products(model, 1, 4, 8)
-    experts_of = model.model.layers[-1].mlp.experts
-    assert single > 0 and experts_of.path == "grouped"
-    config, weights = model.config, 0
-    weights += config.hidden_size * config.head_dim * 2 * (config.num_attention_heads + config.num_key_value_heads)
-    assert single > 2 * weights * 8 * config.num_hidden_layers
+    config, prompt = model.config, 4  # requests have prompts of 4 to 8 places
+    heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
+    experts = 3 * (config.num_experts_per_tok + 1) * config.moe_intermediate_size
+    least = 2 * prompt * config.hidden_size * (config.num_hidden_layers * heads * config.head_dim + experts)
+    assert batch.products(model, 1, 4, 8) > least
+    assert model.model.layers[-1].mlp.experts.path == "grouped"
 
 
 def test_experts(tmp_path, monkeypatch):
