@@ -25,7 +25,8 @@ def find_chromium() -> str | None:
     return os.environ.get("LLADA_UNI_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-@pytest.fixture(scope="session")
+# All of a module and not of the session: while Playwright runs, its event loop keeps other tests from running theirs.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = find_chromium()
     if path is None:
@@ -36,7 +37,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fake() -> Iterator[tuple[str, Seen]]:
     """Address and record of a fake server on a free port."""
     app = create_fake()
@@ -57,9 +58,9 @@ def seen(fake: tuple[str, Seen]) -> Seen:
     return record
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def profile(browser: Browser, fake: tuple[str, Seen]) -> Iterator[BrowserContext]:
-    """One browser profile for all tests, which so need to load the studio's files once."""
+    """One browser profile for all tests of a module, which so need to load the studio's files once."""
     context = browser.new_context(base_url=fake[0], viewport={"width": 1280, "height": 800})
     context.set_default_timeout(20_000)
     expect.set_options(timeout=20_000)
