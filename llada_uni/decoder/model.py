@@ -26,7 +26,6 @@ from llada_uni.checkpoint.files import (
     write_json,
     write_weights,
 )
-from llada_uni.decoder.norm import lean_norms
 from llada_uni.errors import UserError
 
 _RELEASED, _OURS = "semantic_embedder.", "cap_embedder."
@@ -120,7 +119,6 @@ def load_transformer(
     with torch.device("meta"):
         model = build_transformer(config, str(folder / "config.json"))
     stream_into(model, weights, device, dtype or default_dtype(device), to_module_name)
-    lean_norms(model)
     return model.eval().requires_grad_(False)
 
 

@@ -6,6 +6,7 @@ raises. Stages: "text", "codes" (a picture as codes) and "decode" (codes to pixe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,6 +71,12 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     pictures: int
+
+    @classmethod
+    def together(cls, usages: Sequence[Usage]) -> Usage:
+        """Of all results of one request; the prompt, which they share, counts once."""
+        made = sum(usage.completion_tokens for usage in usages)
+        return cls(usages[0].prompt_tokens, made, sum(usage.pictures for usage in usages))
 
     @property
     def total_tokens(self) -> int:

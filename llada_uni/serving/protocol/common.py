@@ -97,6 +97,16 @@ class Painting(Settings):
     def drafts(self) -> int:
         return self.partial_images or 0
 
+    def painting(self) -> dict[str, Any]:
+        """What every task that paints takes of these settings."""
+        return {
+            "steps": self.steps,
+            "decoder": self.decoder,
+            "decoder_steps": self.decoder_steps,
+            "drafts": self.drafts,
+            "sampling": self.sampling(),
+        }
+
     def check_streaming(self, *more: str) -> None:
         """ApiError where something is asked for that only a stream can give; more: further fields of that kind."""
         for name in ("progress", "partial_images", *more):

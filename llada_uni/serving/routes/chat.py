@@ -95,28 +95,19 @@ async def _turns(body: ChatRequest, here: Context) -> tuple[Message, ...]:
 
 
 def _task(body: ChatRequest, turns: tuple[Message, ...], seed: int) -> Chat | Interleaved:
-    shared = {
-        "turns": turns,
-        "max_tokens": body.most_tokens,
-        "steps": body.steps,
-        "stop": body.stops,
-        "seed": seed,
-        "sampling": body.sampling(),
-    }
+    shared = {"turns": turns, "max_tokens": body.most_tokens, "stop": body.stops, "seed": seed}
     if not body.pictures_wanted:
-        return Chat(**shared)
+        return Chat(**shared, steps=body.steps, sampling=body.sampling())
     height, width = read_size(body.size)
     return Interleaved(
         **shared,
+        **body.painting(),
         max_frames=body.max_frames,
         height=height,
         width=width,
         text_scale=body.text_scale,
         image_scale=body.image_scale,
         rescale=body.rescale,
-        decoder=body.decoder,
-        decoder_steps=body.decoder_steps,
-        drafts=body.drafts,
     )
 
 
@@ -136,9 +127,10 @@ async def _image(picture: Picture) -> AnswerImage:
 
 
 def _usage(usages: Sequence[Usage]) -> ChatUsage:
-    """Of all choices; the prompt, which they share, counts once."""
-    prompt, completion = usages[0].prompt_tokens, sum(usage.completion_tokens for usage in usages)
-    return ChatUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    total = Usage.together(usages)
+    return ChatUsage(
+        prompt_tokens=total.prompt_tokens, completion_tokens=total.completion_tokens, total_tokens=total.total_tokens
+    )
 
 
 # --- from events to a stream ---

@@ -37,12 +37,8 @@ async def create_image(body: GenerationRequest, request: Request, here: Here) ->
         height=height,
         width=width,
         thinking=bool(body.thinking),
-        steps=body.steps,
         cfg_scale=body.cfg_scale,
-        decoder=body.decoder,
-        decoder_steps=body.decoder_steps,
-        drafts=body.drafts,
-        sampling=body.sampling(),
+        **body.painting(),
     )
     return await paint(here, request, body, task, "image_generation")
 
@@ -108,13 +104,7 @@ async def _from_form(request: Request, here: Context) -> tuple[EditFields, Sourc
 
 async def _task(here: Context, body: EditFields, images: Sources, masks: Sources) -> Edit | Inpaint:
     pictures = await open_pictures(here, images)
-    shared = {
-        "steps": body.steps,
-        "decoder": body.decoder,
-        "decoder_steps": body.decoder_steps,
-        "drafts": body.drafts,
-        "sampling": body.sampling(),
-    }
+    shared = body.painting()
     if masks:
         mask = (await open_pictures(here, masks))[0]
         if body.mask_mode != "white":

@@ -70,9 +70,10 @@ def _size(image: Image.Image) -> str:
 
 
 def _usage(usages: Sequence[Usage]) -> ImagesUsage:
-    """Of all pictures; the prompt, which they share, counts once."""
-    read, made = usages[0].prompt_tokens, sum(usage.completion_tokens for usage in usages)
-    return ImagesUsage(input_tokens=read, output_tokens=made, total_tokens=read + made)
+    total = Usage.together(usages)
+    return ImagesUsage(
+        input_tokens=total.prompt_tokens, output_tokens=total.completion_tokens, total_tokens=total.total_tokens
+    )
 
 
 async def _messages(
