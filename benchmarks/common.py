@@ -16,7 +16,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,17 @@ def start(parser: argparse.ArgumentParser, given: Sequence[str] | None) -> argpa
     return options
 
 
-def run(measure: Callable[[], list[Row]], json: Path | None) -> int:
-    """Measures, reports the rows and returns the exit code; a mistake of the caller is one line and code 2."""
+def run(measure: Callable[[], Iterable[Row]], json: Path | None) -> int:
+    """Measures, reports the rows and returns the exit code; a mistake of the caller is one line and code 2.
+
+    Rows that are yielded one by one are printed and written as they come: a run that is cut short keeps what it has.
+    """
+    rows: list[Row] = []
     try:
-        rows = measure()
+        for row in measure():
+            rows.append(row)
+            progress("  ".join(filter(None, (*_cells(row), _more(row)))))
+            _write(rows, json)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -209,16 +216,26 @@ def report(rows: Sequence[Row], json: Path | None) -> None:
     here = machine()
     print(f"{here['processor']}, {here['threads']} threads, torch {here['torch']}, {here['date']}")
     head = ("case", "peer", "unit", "ours", "theirs", "ratio")
-    table = [
-        (r.case, r.peer, r.unit, _short(r.ours), _short(r.theirs), "" if r.ratio is None else f"{r.ratio:.2f}x") for r in rows
-    ]
+    table = [_cells(row) for row in rows]
     widths = [max(len(line[i]) for line in (head, *table)) for i in range(len(head))]
     for line, row in zip((head, *table), (None, *rows), strict=True):
         cells = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        more = ", ".join(f"{k} {_short(v)}" for k, v in row.more.items()) if row else ""
-        print(f"{cells}  {more}".rstrip())
+        print(f"{cells}  {_more(row) if row else ''}".rstrip())
+    _write(rows, json)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
+    return row.case, row.peer, row.unit, _short(row.ours), _short(row.theirs), ratio
+
+
+def _more(row: Row) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in row.more.items())
+
+
+def _write(rows: Sequence[Row], json: Path | None) -> None:
     if json is not None:
-        write_json(json, {"machine": here, "rows": [dataclasses.asdict(r) for r in rows]})
+        write_json(json, {"machine": machine(), "rows": [dataclasses.asdict(row) for row in rows]})
 
 
 def _short(value: Any) -> str:

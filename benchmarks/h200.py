@@ -3,8 +3,8 @@
     python -m benchmarks.h200 [--device cuda] [--tiny] [--quick] [--json FILE] [--threads N]
 
 Random bfloat16 weights are made on the device, so nothing is read. First small networks on the device are held
-against float32 on the CPU; then milliseconds a step of 32 tokens at batch 1, 8 and 32 (eager, and captured as a
-CUDA graph where the backbone allows it), tokens a second when 1, 4 or 8 tokens are accepted a step, whole answers
+against float32 on the CPU; then milliseconds a step of 32 tokens at batch 1, 8 and 32 (eager, with fixed shapes, and those
+recorded as a CUDA graph), tokens a second when 1, 4 or 8 tokens are accepted a step, whole answers
 through the batch engine, and seconds a picture of 1024 x 1024 at 8 and 50 steps. `theirs` is the floor of one H200
 in bfloat16 (4.3 TB/s, 790 TFLOP/s): the time the bytes or the arithmetic take at least; ratio = floor / ours.
 --tiny: the same through small networks, on any device; --quick: fewer batches and 2 steps a picture.
@@ -13,7 +13,7 @@ in bfloat16 (4.3 TB/s, 790 TFLOP/s): the time the bytes or the arithmetic take a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from benchmarks import common
 from benchmarks.quantized_16b import step_of
 from llada_uni.backbone import Backbone
+from llada_uni.backbone.static_step import StaticStep
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import build_transformer, build_vae, released_decoder_config, released_vae_config
@@ -121,22 +122,31 @@ def check(device: torch.device, dtype: torch.dtype) -> list[common.Row]:
 # --- backbone ---
 
 
-def captured(step: Callable[[], Tensor]) -> Callable[[], Any] | None:
-    """The step as a CUDA graph; None where something in it waits for the host."""
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
+def static_step(model: Backbone, batch: int) -> tuple[StaticStep, Callable[[], Any]]:
+    """The step of fixed shape over random tokens behind random prefixes, and a call that takes it."""
+    device, total = model.lm_head.weight.device, PREFIX + BLOCK
+    step = StaticStep(model, batch, BLOCK, total)
+    draw = torch.Generator().manual_seed(batch)
+    tokens = torch.randint(0, common.mask_of(model), (batch, BLOCK), generator=draw).to(device)
+    for begin in range(0, PREFIX, BLOCK):  # the prefix, block by block
+        step(tokens, torch.full((batch,), begin, device=device))
+    begins = torch.full((batch,), PREFIX, device=device)
+    return step, lambda: step(tokens, begins)
+
+
+def ways_of(model: Backbone, batch: int) -> dict[str, Callable[[], Any]]:
+    """The step with growing caches, that of fixed shape, and the latter as a CUDA graph where it can be recorded."""
+    ways = {"eager": step_of(model, batch, PREFIX, BLOCK), "fixed shape": static_step(model, batch)[1]}
+    if not model.lm_head.weight.is_cuda:
+        return ways
+    recorded, replay = static_step(model, batch)
     try:
-        with torch.cuda.graph(graph):
-            step()
+        recorded.capture()
     except RuntimeError as error:
         common.progress(f"no CUDA graph ({str(error).splitlines()[0][:100]})")
         torch.cuda.synchronize()
-        return None
-    return graph.replay
+        return ways
+    return ways | {"CUDA graph": replay}
 
 
 @torch.inference_mode()
@@ -144,11 +154,7 @@ def backbone_rows(model: Backbone, batches: list[int], released: bool) -> list[c
     rows: list[common.Row] = []
     for batch in batches:
         common.progress(f"steps at batch {batch}")
-        step = step_of(model, batch, PREFIX, BLOCK)
-        ways = {"eager": step}
-        if model.lm_head.weight.is_cuda and (graph := captured(step)) is not None:
-            ways["CUDA graph"] = graph
-        times = {way: 1000 * common.median_seconds(call, 10, warm=3) for way, call in ways.items()}
+        times = {way: 1000 * common.median_seconds(call, 10, warm=3) for way, call in ways_of(model, batch).items()}
         for way, time in times.items():
             floor = FLOOR_STEP_MS.get(batch) if released else None
             more = {"wanted": WANTED_MS} if batch == 1 else {}
@@ -200,22 +206,22 @@ def _against_floor(case: str, unit: str, ours: float, floor: float | None, **mor
     return common.Row(case, peer, unit, ours, floor, ratio, more)
 
 
-def measure(device: torch.device, tiny: bool, quick: bool) -> list[common.Row]:
+def measure(device: torch.device, tiny: bool, quick: bool) -> Iterator[common.Row]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    rows = check(device, dtype)
+    yield from check(device, dtype)
     released = not tiny and not quick
     batches = [1, 2] if tiny else [1, 8] if quick else [1, 8, 32]
     model = make_backbone(tiny_backbone_config() if tiny else BackboneConfig.released_16b(), device, dtype)
-    rows += backbone_rows(model, batches, not tiny)
-    rows += engine_rows(model, batches, BLOCK if tiny else 256)
+    yield from backbone_rows(model, batches, not tiny)
+    yield from engine_rows(model, batches, BLOCK if tiny else 256)
     del model
     if device.type == "cuda":
-        rows.append(common.Row("peak memory, backbone", "", "GiB", torch.cuda.max_memory_allocated() / 2**30))
+        yield common.Row("peak memory, backbone", "", "GiB", torch.cuda.max_memory_allocated() / 2**30)
         torch.cuda.empty_cache()
     full = (released_decoder_config(), released_vae_config(), (16384, 4096))
     decoder = make_decoder(tiny_decoder_configs() if tiny else full, device, dtype)
     steps = {"turbo": 8, "base": 50} if released else {"turbo": 2, "base": 2}
-    return rows + decoder_rows(decoder, 2 if tiny else 32, steps, released)
+    yield from decoder_rows(decoder, 2 if tiny else 32, steps, released)
 
 
 def checked_device(name: str, tiny: bool) -> torch.device:

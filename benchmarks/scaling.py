@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch.profiler import ProfilerActivity, profile
 
@@ -29,6 +29,7 @@ SERIES = {
     "experts": (8, 16, 32, 64, 128),
     "batch": (1, 2, 4, 8, 16),
 }
+QUICK = {"prefix": (128, 1024), "batch": (1, 4)}
 PROFILED = 8  # operators named in the profile
 
 
@@ -36,7 +37,7 @@ def drafting(model: Backbone, prefix: int, block: int, batch: int) -> BatchEngin
     """An engine whose requests have their prompts behind them and are in the middle of a block of one token a step."""
     mask = common.mask_of(model)
     settings = Settings(mask_id=mask, block_length=block, steps=block, gen_length=block, threshold=1.0, allowed=range(mask))
-    engine = BatchEngine(model)
+    engine = BatchEngine(model, prefill=batch * prefix)  # whole prompts in the first step
     for seed in range(batch):
         engine.add(Request(common.random_prompt(model, prefix, seed), settings))
     engine.step()
@@ -59,9 +60,9 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 def series(
     name: str, sizes: Sequence[int], build: Callable[[int], Backbone], machine: tuple[float, float], steps: int
-) -> list[Row]:
+) -> Iterator[Row]:
     """One row a size of the thing that grows, the others being those of BASE, and the exponent."""
-    rows, times = [], []
+    times = []
     for size in sizes:
         common.progress(f"{name} {size}")
         case = {**BASE, name: size}
@@ -71,9 +72,8 @@ def series(
         floor = floor_seconds(model.config, shape, *machine)
         times.append(seconds)
         more = {"times the floor": seconds / floor}
-        rows.append(Row(f"{name} {size}", "floor", "ms", seconds * 1e3, floor * 1e3, floor / seconds, more))
-    rows.append(Row(f"{name}: exponent", "", "", exponent(sizes, times)))
-    return rows
+        yield Row(f"{name} {size}", "floor", "ms", seconds * 1e3, floor * 1e3, floor / seconds, more)
+    yield Row(f"{name}: exponent", "", "", exponent(sizes, times))
 
 
 def shares(model: Backbone, steps: int) -> dict[str, float]:
@@ -88,8 +88,7 @@ def shares(model: Backbone, steps: int) -> dict[str, float]:
     return {event.key: event.self_cpu_time_total / total for event in events[:PROFILED]}
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    options = common.start(common.arguments(__doc__), given)
+def measure(quick: bool) -> Iterator[Row]:
     machine = (common.memory_bandwidth(), common.matmul_rate())
     print(f"bandwidth {machine[0] / 1e9:.1f} GB/s, products {machine[1] / 1e9:.0f} GFLOP/s")
     models: dict[int, Backbone] = {}
@@ -100,13 +99,16 @@ def main(given: Sequence[str] | None = None) -> int:
             models[experts] = common.middle_backbone(experts, min(4, experts // 4))
         return models[experts]
 
-    chosen = {"prefix": (128, 1024), "batch": (1, 4)} if options.quick else SERIES
-    steps = 5 if options.quick else 20
-    rows = [row for name, sizes in chosen.items() for row in series(name, sizes, build, machine, steps)]
-    spent = shares(build(BASE["experts"]), 5)
-    rows += [Row(f"share of {name}", "", "of a step", share) for name, share in spent.items()]
-    common.report(rows, options.json)
-    return 0
+    steps = 5 if quick else 15
+    for name, sizes in (QUICK if quick else SERIES).items():
+        yield from series(name, sizes, build, machine, steps)
+    for name, share in shares(build(BASE["experts"]), 5).items():
+        yield Row(f"share of {name}", "", "of a step", share)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    options = common.start(common.arguments(__doc__), given)
+    return common.run(lambda: measure(options.quick), options.json)
 
 
 if __name__ == "__main__":

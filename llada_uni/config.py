@@ -9,13 +9,13 @@ directory are described by the configuration classes of transformers and diffuse
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from llada_uni.config_files import read_json
 from llada_uni.errors import UserError
 
 
@@ -109,17 +109,7 @@ class BackboneConfig:
         else:
             path = Path(source)
             path = path / "config.json" if path.is_dir() else path
-            where = str(path)
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-            except OSError as error:
-                raise UserError(f"{where}: cannot be read ({error.strerror or error})") from None
-            except ValueError as error:
-                raise UserError(f"{where}: is not JSON ({error})") from None
-            if not isinstance(content, dict):
-                raise UserError(
-                    f"{where}: holds a {type(content).__name__}; allowed: a JSON object of fields"
-                )
+            content, where = read_json(path), str(path)
         known = [f for f in fields(cls) if f.name != "extra"]
         missing = [f.name for f in known if f.default is MISSING and f.name not in content]
         if missing:

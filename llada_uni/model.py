@@ -12,21 +12,23 @@ parts of a directory are read when a call first needs them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from llada_uni.decoder.decode import TILE
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import open_image
-from llada_uni.results import ChatResult, Event, ImageResult, OnProgress, TextResult
+from llada_uni.results import ChatResult, Evaluations, Event, ImageResult, OnProgress, TextResult
 from llada_uni.tasks import answer, save
 from llada_uni.tasks import edit as edit_task
 from llada_uni.tasks import generate as generate_task
 from llada_uni.tasks import inpaint as inpaint_task
 from llada_uni.tasks.checks import Picture, check_seed
 from llada_uni.tasks.common import Clock, check_decoder, paint
+from llada_uni.tasks.messages import read_messages
 from llada_uni.tasks.parts import Parts, choose_device, choose_dtype, find_model
 
 
@@ -37,8 +39,9 @@ class UniModel:
     `on_progress` (called with a `Progress` after every step), and settings whose None means the directory's
     own default (`generation_config.json`, else the released model's typical values). Tasks that draw take
     `decoder`: "turbo" (8 steps), "base" (50 steps, guided) or "none" (codes only), and `decoder_steps`.
-    `sampling`: threshold, temperature, top_k, top_p, rule, confidence, sprint (generation/settings.py). All
-    mistakes of a caller raise `UserError`, a ValueError with one line that says what is allowed.
+    `sampling`: threshold, temperature, top_k, top_p, rule, confidence, sprint, block_length
+    (generation/settings.py). `stop`: strings that end words and are no part of them. All mistakes of a caller
+    raise `UserError`, a ValueError with one line that says what is allowed.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -50,15 +53,23 @@ class UniModel:
         name_or_dir: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        *,
+        hold: str | None = None,
+        offload: bool = False,
+        tile: int = TILE,
     ) -> UniModel:
         """Opens a model directory; nothing large is read yet.
 
         name_or_dir: a directory of the released layout; None for the one that LLADA_UNI_MODEL names, else the
         shipped one ("world"). device: None takes a GPU where there is one. dtype: None is float32 on the CPU,
         bfloat16 elsewhere.
+
+        For less memory: hold: the form of the experts in memory, "int8", "int4" or "float8" (None: as they are
+        stored; checkpoint/load.py). offload: the decoder's transformer and VAE are in memory by turns. tile:
+        pictures with longer sides, in pixels, go through the VAE in tiles of this size (decoder/decode.py).
         """
         folder, chosen = find_model(name_or_dir), choose_device(device)
-        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen)))
+        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), hold, offload, tile))
 
     def save_pretrained(
         self,
@@ -165,11 +176,12 @@ class UniModel:
         temperature: float | None = None,
         seed: int | None = None,
         on_progress: OnProgress | None = None,
+        stop: Sequence[str] = (),
         **sampling: Any,
     ) -> TextResult:
-        """Answers a question about one or several pictures. sampling: see the class."""
+        """Answers a question about one or several pictures. stop, sampling: see the class."""
         settings = {"max_tokens": max_tokens, "steps": steps, "temperature": temperature, **sampling}
-        return answer.understand(self.parts, images, question, settings, seed, on_progress)
+        return answer.understand(self.parts, images, question, settings, stop, seed, on_progress)
 
     def chat(
         self,
@@ -178,13 +190,19 @@ class UniModel:
         decoder: str | None = None,
         decoder_steps: int | None = None,
         on_progress: OnProgress | None = None,
+        max_tokens: int | None = None,
+        steps: int | None = None,
+        stop: Sequence[str] = (),
+        modalities: Sequence[str] = answer.MODALITIES,
+        **sampling: Any,
     ) -> ChatResult:
-        """The next answer in a conversation; it may hold pictures.
+        """The next answer in a conversation; with the modalities ("text", "image") it may hold pictures.
 
-        messages: {"role": "user" or "assistant", "content": text, picture, or a list of these}, the last by
-        the user.
+        messages: {"role": "user", "assistant" or "system", "content": text, picture, or a list of these}, the
+        last by the user. max_tokens, steps: of words. stop, sampling: see the class.
         """
-        return answer.chat(self.parts, messages, seed, decoder, decoder_steps, on_progress)
+        settings = {"max_tokens": max_tokens, "steps": steps, **sampling}
+        return answer.chat(self.parts, messages, settings, stop, modalities, seed, decoder, decoder_steps, on_progress)
 
     def interleave(
         self,
@@ -200,18 +218,23 @@ class UniModel:
         decoder: str | None = None,
         decoder_steps: int | None = None,
         on_progress: OnProgress | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        **sampling: Any,
     ) -> Iterator[Event]:
         """Words and pictures in turn (a story, a how-to), each yielded when it is finished.
 
         Yields `TextEvent` and `ImageEvent`, and one `EndEvent` last. max_frames: at most so many pictures.
-        height, width: of frames whose size the model does not say. Scales: guidance of the frames after the
-        first. The arguments are checked here and now, not at the first event.
+        height, width: of frames whose size the model does not say. steps: of pictures. Scales: guidance of the
+        frames after the first. max_tokens: of each stretch of words. stop, sampling: see the class; sampling
+        holds for words and pictures. The arguments are checked here and now, not at the first event.
         """
         scales = {"text_scale": text_scale, "image_scale": image_scale, "rescale": rescale}
-        turns = answer.read_messages(self.parts, prompt_or_messages)
+        settings = {"max_tokens": max_tokens, **sampling}
+        turns = read_messages(self.parts, prompt_or_messages)
         return answer.interleave(
-            self.parts, turns, "interleave", max_frames, height, width, steps, scales, seed, decoder,
-            decoder_steps, on_progress,
+            self.parts, turns, "interleave", max_frames, height, width, steps, scales, settings, stop, seed,
+            decoder, decoder_steps, on_progress,
         )  # fmt: skip
 
     # --- pictures and codes ---
@@ -238,10 +261,4 @@ class UniModel:
         clock = Clock()
         image, evaluations = paint(self.parts, codes, decoder, steps, seed, on_progress)
         clock.lap("decode")
-        return ImageResult(image, codes, "", seed, None, _decoder_only(evaluations), clock.total())
-
-
-def _decoder_only(evaluations: int) -> Any:
-    from llada_uni.results import Evaluations
-
-    return Evaluations(decoder=evaluations)
+        return ImageResult(image, codes, "", seed, None, Evaluations(decoder=evaluations), clock.total())

@@ -32,9 +32,7 @@ class Evaluations:
     decoder: int = 0
 
     def __add__(self, other: Evaluations) -> Evaluations:
-        return Evaluations(
-            self.backbone + other.backbone, self.branches + other.branches, self.decoder + other.decoder
-        )
+        return Evaluations(self.backbone + other.backbone, self.branches + other.branches, self.decoder + other.decoder)
 
     def to_json(self) -> dict[str, int]:
         return {"backbone": self.backbone, "branches": self.branches, "decoder": self.decoder}
@@ -46,8 +44,10 @@ class Progress:
 
     stage: "text" (words or thoughts), "codes" (a picture as codes) or "decode" (codes to pixels); done of
     total: places filled or decoder evaluations made (total of text is the most it may become); tokens: the
-    draft of the open block,
-    settled: which of them will not change any more (both empty while decoding).
+    draft of the open block, settled: which of them will not change any more, confidences: how sure the model
+    was of each, start: the answer's index of the first of them (all empty while decoding). grid: (rows,
+    columns) of the picture whose codes these are. text: words that have become certain, never taken back;
+    those of one stretch, put together, are its text.
     """
 
     stage: str
@@ -55,6 +55,10 @@ class Progress:
     total: int
     tokens: tuple[int, ...] = ()
     settled: tuple[bool, ...] = ()
+    start: int = 0
+    confidences: tuple[float, ...] = ()
+    grid: tuple[int, int] | None = None
+    text: str = ""
 
 
 OnProgress = Callable[[Progress], None]
@@ -104,7 +108,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class TextResult:
-    """Words the model wrote. finished: it ended by itself, and was not cut at the largest length."""
+    """Words the model wrote. finished: it ended by itself or at a stop string, and was not cut at the largest length."""
 
     text: str
     seed: int
@@ -144,7 +148,9 @@ class ImageEvent:
 
 @dataclass(frozen=True)
 class EndEvent:
-    """The end of an interleaved answer. reason: "finished" (end of text), "frames", "length" or "context"."""
+    """The end of an interleaved answer. reason: "finished" (end of text), "stop" (a stop string), "frames", "length" or
+    "context".
+    """
 
     reason: str
     seed: int
@@ -180,9 +186,7 @@ class ChatResult:
 
     def to_json(self) -> dict[str, Any]:
         parts = [
-            {"type": "text", "text": part}
-            if isinstance(part, str)
-            else {"type": "image", "codes": part.codes.to_json()}
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "codes": part.codes.to_json()}
             for part in self.parts
         ]
         return {"parts": parts, **self.end.to_json()}
@@ -192,9 +196,7 @@ def image_format(path: str | os.PathLike[str]) -> str:
     """PIL's name of the format of a file name; UserError for a name without a known ending."""
     ending = Path(path).suffix.lower()
     if ending not in FORMATS:
-        raise UserError(
-            f"cannot save a picture as {Path(path).name}: the name must end with {', '.join(FORMATS)}"
-        )
+        raise UserError(f"cannot save a picture as {Path(path).name}: the name must end with {', '.join(FORMATS)}")
     return FORMATS[ending]
 
 

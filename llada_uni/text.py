@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from llada_uni.config_files import read_text
 from llada_uni.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"  # also the padding
@@ -78,7 +79,7 @@ class TextTokenizer:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"no tokenizer at {path}: a model directory needs a tokenizer.json")
-        return cls(path.read_text(encoding="utf-8"))
+        return cls(read_text(path))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the file unchanged, in one step (a reader sees the old file or the new one)."""

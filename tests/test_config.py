@@ -60,10 +60,10 @@ def test_a_network_we_do_not_compute_is_refused(name, value):
 
 
 def test_files_that_are_no_config(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="there is no file"):
         BackboneConfig.from_json(tmp_path / "none.json")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not JSON"):
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         BackboneConfig.from_json(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="JSON object"):

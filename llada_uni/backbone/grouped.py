@@ -32,12 +32,12 @@ class Segments(NamedTuple):
 
 def sort_by_expert(experts: Tensor, count: int) -> Segments:
     """Sort the pairs of experts [N, K] by expert, keeping the order of tokens inside one."""
-    flat = experts.flatten()
-    order = flat.argsort(stable=True)
+    flat, order = experts.flatten().sort(stable=True)
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(order.numel(), device=order.device)
     token = torch.div(order, experts.shape[1], rounding_mode="floor")
-    ends = torch.bincount(flat, minlength=count).cumsum(0).to(torch.int32)
+    # Not bincount: on a GPU that waits for the host, and then no graph can be captured.
+    ends = torch.searchsorted(flat, torch.arange(count, device=flat.device), right=True, out_int32=True)
     return Segments(order, inverse, token, ends)
 
 
@@ -69,8 +69,8 @@ class _Combine(torch.autograd.Function):
     def forward(ctx, rows: Tensor, weights: Tensor, segments: Segments) -> Tensor:
         ctx.save_for_backward(rows, weights)
         ctx.segments = segments
-        by_token = rows.index_select(0, segments.inverse).view(*weights.shape, rows.shape[1])
-        return torch.bmm(weights.unsqueeze(1), by_token).squeeze(1)
+        pairs = segments.inverse.view_as(weights)
+        return F.embedding_bag(pairs, rows, per_sample_weights=weights, mode="sum")
 
     @staticmethod
     @once_differentiable

@@ -26,9 +26,7 @@ def block_index(positions: Tensor, block_length: int) -> Tensor:
 
 def block_causal(positions_q: Tensor, positions_k: Tensor, block_length: int) -> Tensor:
     """[..., T] and [..., S] positions -> [..., T, S] bool: the key's block is not after the query's."""
-    return block_index(positions_k, block_length).unsqueeze(-2) <= block_index(
-        positions_q, block_length
-    ).unsqueeze(-1)
+    return block_index(positions_k, block_length).unsqueeze(-2) <= block_index(positions_q, block_length).unsqueeze(-1)
 
 
 def block_causal_square(length: int, block_length: int, device: torch.device | str | None = None) -> Tensor:
@@ -99,9 +97,7 @@ def packed_flex(places: Places) -> BlockMask:
     from torch.nn.attention.flex_attention import create_block_mask
 
     def rule(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return may_attend(
-            Places(*(part[batch, query] for part in places)), Places(*(part[batch, key] for part in places))
-        )
+        return may_attend(Places(*(part[batch, query] for part in places)), Places(*(part[batch, key] for part in places)))
 
     rows, length = places.segments.shape
     device = places.segments.device

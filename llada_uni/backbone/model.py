@@ -78,9 +78,7 @@ class Backbone(nn.Module):
     drawn.
     """
 
-    def __init__(
-        self, config: BackboneConfig, experts: str = "grouped", generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, config: BackboneConfig, experts: str = "grouped", generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         self.model = Trunk(config, experts)

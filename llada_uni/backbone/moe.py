@@ -72,7 +72,7 @@ class Router(nn.Module):
         together.
         """
         if self.kept_groups < self.groups:
-            by_group = biased.view(biased.shape[0], self.groups, -1)
+            by_group = biased.unflatten(1, (self.groups, -1))
             strength = by_group.topk(min(2, by_group.shape[-1]), dim=-1, sorted=False).values.sum(-1)
             kept = strength.topk(self.kept_groups, dim=-1, sorted=False).indices
             closed = torch.ones_like(strength, dtype=torch.bool).scatter_(1, kept, False)
@@ -150,9 +150,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.gate = Router(config)
         self.experts = Experts(config, path)
-        self.shared_experts = SwiGLU(
-            config.hidden_size, config.moe_intermediate_size * config.num_shared_experts
-        )
+        self.shared_experts = SwiGLU(config.hidden_size, config.moe_intermediate_size * config.num_shared_experts)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])

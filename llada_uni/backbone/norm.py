@@ -19,11 +19,15 @@ def rms_norm_plain(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * normed.to(x.dtype)
 
 
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """1 / rms of the last axis [..., 1]. Not vector_norm: on a CPU it adds up naively and loses a digit against this sum."""
+    return (x * x).mean(-1, keepdim=True).add_(eps).rsqrt_()
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        # Not vector_norm: on a CPU it adds up naively and loses a digit against this sum.
-        scale = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        scale = _inverse_rms(x, eps)
         normed = x * scale
         ctx.save_for_backward(normed, weight, scale)
         return normed * weight
@@ -45,7 +49,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Same numbers as `rms_norm_plain`. Half precision goes there too: its statistics must be float32.
     """
     if x.dtype in (torch.float32, torch.float64) and x.dtype == weight.dtype:
-        return _RMSNorm.apply(x, weight, eps)
+        if torch.is_grad_enabled():
+            return _RMSNorm.apply(x, weight, eps)
+        return (x * _inverse_rms(x, eps)).mul_(weight)
     return rms_norm_plain(x, weight, eps)
 
 

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 
-def rotary_tables(
-    position_ids: Tensor, rotary_dim: int, theta: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def rotary_tables(position_ids: Tensor, rotary_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines of every position: two tensors [B, T, 1, R] of `dtype`.
 
     Feature i and feature i + R/2 turn together by position * theta ** (-2 i / R). The first half of the sines

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from llada_uni.config_files import read_json as read_json  # readers know it from here
 from llada_uni.errors import UserError
 
 _DTYPES = {
@@ -36,20 +37,6 @@ _DTYPES = {
 def default_dtype(device: str | torch.device) -> torch.dtype:
     """What a part computes in unless told: float32 on the CPU, bfloat16 elsewhere (the released choice)."""
     return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object in a JSON file; UserError when it is missing or not an object."""
-    path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} must hold a JSON object")
-    return data
 
 
 def add_file(digest: hashlib._Hash, path: str | os.PathLike[str]) -> None:

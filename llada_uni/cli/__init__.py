@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from llada_uni.cli import data, draw, quantize, tools, train, words
+from llada_uni.cli import data, draw, quantize, serve, tools, train, words
 from llada_uni.errors import UserError
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (draw, words, tools, data, train, quantize):
+for module in (draw, words, serve, tools, data, train, quantize):
     module.register(app)
 
 _CLICK_ERROR = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")

@@ -184,7 +184,8 @@ class ImageDecoder:
         context: Context = context_of(model, to_dtype_of(model, condition), size)
 
         def evaluate(state: torch.Tensor, t: float) -> torch.Tensor:
-            times = torch.full((len(state),), t, dtype=torch.float32, device=state.device)
+            # One row for all pictures: a batch of rows may be embedded with other bits than one alone.
+            times = torch.full((1,), t, dtype=torch.float32, device=state.device)
             return velocity(model, to_dtype_of(model, state), times, context).float()
 
         return evaluate

@@ -82,7 +82,7 @@ def build_transformer(
     require(config, _TRANSFORMER_FIELDS, where)
     try:
         return ZImageTransformer2DModel(**_known(ZImageTransformer2DModel, config))
-    except (AssertionError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
             f"{where} describes no possible decoder (dim / n_heads must be the sum of axes_dims)"
         ) from error
@@ -94,7 +94,7 @@ def build_vae(config: dict[str, Any], where: str = "the VAE's config.json") -> A
     require(config, _VAE_FIELDS, where)
     try:
         return AutoencoderKL(**_known(AutoencoderKL, config))
-    except (TypeError, ValueError, AttributeError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
             f"{where} describes no possible VAE ({' '.join(str(error).split())[:100]})"
         ) from error

@@ -66,7 +66,7 @@ def context_of(model: ZImageTransformer2DModel, condition: Tensor, size: tuple[i
 
 
 def hidden(model: ZImageTransformer2DModel, state: Tensor, t: Tensor, context: Context) -> Hidden:
-    """The tokens before the output layer. state [B, C, T, H, W] in the model's dtype, t [B] (0 noise, 1 data)."""
+    """The tokens before the output layer. state [B, C, T, H, W] in the model's dtype; t [B], or [1] for all: 0 noise 1 data."""
     time = model.t_embedder(t * model.t_scale).type_as(state)
     tokens = model.all_x_embedder[_key(model)](to_patches(state, *_patches(model)))
     tokens = _filled(tokens, model.x_pad_token)

@@ -11,7 +11,7 @@ Axes: N tokens of the stream, D width, P open places of one request, R its branc
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ from llada_uni.generation.sprint import likeliest
 from llada_uni.generation.stream import Stream
 
 HEAD_PLACES = 512  # places of a prefix whose logits over the whole vocabulary are in memory at once
+PREFILL = 1024  # places of prompts that one forward computes, beside the blocks
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,12 @@ class BatchEngine:
 
     max_rows: sequences in one forward at most, a request having one, and one more a branch of guidance; a request
     that is larger runs alone. prefix_cache_bytes: memory for prompts that later requests may share; 0: none.
+    prefill: places of prompts in one forward, at most, shared by the requests that begin; a longer prompt takes several
+    forwards, so that no step of the others lasts much longer for it (a block of each branch is always computed).
     """
 
-    def __init__(self, model: Backbone, max_rows: int = 64, prefix_cache_bytes: int = 0) -> None:
-        self.model, self.max_rows = model, max_rows
+    def __init__(self, model: Backbone, max_rows: int = 64, prefix_cache_bytes: int = 0, prefill: int = PREFILL) -> None:
+        self.model, self.max_rows, self.prefill = model, max_rows, prefill
         self.prefixes = PrefixCache(prefix_cache_bytes)
         self._waiting: deque[tuple[int, Request, Task]] = deque()
         self._active: OrderedDict[int, Stream] = OrderedDict()
@@ -104,16 +107,18 @@ class BatchEngine:
         the forward itself is raised, and leaves every request where it was.
         """
         self._admit()
-        streams = [(ticket, stream) for ticket, stream in self._active.items() if stream.ready()]
+        streams = {ticket: stream for ticket, stream in self._active.items() if stream.ready()}
+        self._share_prefill(streams.values())
         if streams:
-            drafts = self._draft([stream for _, stream in streams])
-            for (ticket, stream), (choice, confidence) in zip(streams, drafts, strict=True):
+            drafts = self._draft(list(streams.values()))
+            drafting = [ticket for ticket, stream in streams.items() if stream.drafts]
+            for ticket, (choice, confidence) in zip(drafting, drafts, strict=True):
                 if ticket not in self._active:  # cancelled by the listener of another request
                     continue
                 try:
-                    stream.settle(choice, confidence)
+                    streams[ticket].settle(choice, confidence)
                 except Exception as failure:
-                    stream.result.failure = failure
+                    streams[ticket].result.failure = failure
         finished = [
             (ticket, stream.result)
             for ticket, stream in self._active.items()
@@ -126,105 +131,119 @@ class BatchEngine:
     def _admit(self) -> None:
         """Begin waiting requests while there is room, in order.
 
-        One whose prompt goes on with a block that another one computes in this very forward waits for it.
+        One whose prompt goes on with a block that another one is about to compute waits for it.
         """
         rows = sum(len(stream.branches) for stream in self._active.values())
-        computed: set[Hashable] = set()
+        computed = {key for stream in self._active.values() for key in stream.unstored}
         postponed = []
         while self._waiting:
             ticket, request, task = self._waiting[0]
             if rows and rows + len(task.prompts) > self.max_rows:
                 break
             self._waiting.popleft()
-            stream = Stream(self.model, task, request.settings, request.generator, request.on_step)
-            length = request.settings.block_length
-            missing = {self.prefixes.load(branch, length) for branch in stream.branches} - {None}
+            missing = self.prefixes.missing(task, request.settings)
             if missing & computed:
                 postponed.append((ticket, request, task))
                 continue
+            stream = Stream(self.model, task, request.settings, request.generator, request.on_step)
+            for branch in stream.branches:
+                self.prefixes.load(branch, request.settings.block_length)
+            stream.unstored = missing
             computed |= missing
             rows += len(task.prompts)
             self._active[ticket] = stream
         self._waiting.extendleft(reversed(postponed))
 
+    def _share_prefill(self, streams: Collection[Stream]) -> None:
+        """Tell each stream how many places before its block the coming forward may compute."""
+        beginning = sum(len(stream.branches) for stream in streams if stream.behind > stream.settings.block_length)
+        for stream in streams:
+            stream.plan(self.prefill // max(1, beginning))
+
     def _draft(self, streams: list[Stream]) -> list[tuple[list[int], list[float]]]:
-        """One forward: for each stream the choice and the confidence at its open places."""
+        """One forward: for each stream that reaches its block the choice and the confidence at its open places."""
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
-        drafted: list[int] = []  # indices of the open places in the stream, branch by branch
+        opened: dict[Hashable, list[list[list[int]]]] = {}  # per group, stream and branch: open places in the packed stream
         finished: list[int] = []  # those of places that become final and whose likeliest token SPRINT will ask for
         for stream in streams:
             stream.prune()
+            drafted = []
             for branch in stream.branches:
                 places, ids, ends = stream.pending(branch)
+                if not ids:
+                    continue
                 offset = len(tokens) - places.start
                 cache = branch.cache if branch.pruned is None else branch.pruned
                 spans.append(Span(cache, len(tokens), offset + places.stop, tuple(offset + end for end in ends)))
-                drafted += [offset + column - branch.shift for column in stream.places]
+                drafted.append([offset + column - branch.shift for column in stream.places])
                 if branch.confidence is not None:
-                    finished += range(offset + places.start, offset + stream.prefix(branch))
+                    finished += range(offset + places.start, offset + min(places.stop, stream.prefix(branch)))
                 tokens += ids
                 positions += places
+            if stream.drafts:
+                opened.setdefault(stream.choice_key, []).append(drafted)
         device = self.model.lm_head.weight.device
         packed = torch.tensor([tokens, positions], device=device)
-        wanted = torch.tensor(drafted + finished, device=device)
-        states = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans), wanted)
-        self._commit(streams, states[len(drafted) :])
-        return self._choose(streams, self._logits(streams, states[: len(drafted)]))
+        # Group by group, inside a group branch by branch, inside a branch stream by stream: [R, P of all its streams].
+        wanted = [place for group in opened.values() for row in zip(*group, strict=True) for part in row for place in part]
+        only = torch.tensor(wanted + finished, device=device, dtype=torch.int64)
+        states = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans), only)
+        self._commit(streams, states[len(wanted) :])
+        return self._choose([stream for stream in streams if stream.drafts], states[: len(wanted)])
 
     def _commit(self, streams: list[Stream], finished: Tensor) -> None:
         """Keep what is final after a forward; finished [F, D]: states of the places SPRINT will ask for, in order."""
         parts = finished.split(HEAD_PLACES) if len(finished) else ()
         confidence = torch.cat([finished.new_empty(0), *(likeliest(self.model.logits(part)) for part in parts)])
         for stream in streams:
+            stream.commit()
             for branch in stream.branches:
                 if branch.confidence is not None:
-                    confidence = branch.take_confidence(confidence, stream.prefix(branch))
-            first_forward = stream.result.evaluations == 0
-            stream.commit()
-            if first_forward:
+                    confidence = branch.take_confidence(confidence, branch.cache.length)
+            if stream.drafts and stream.result.evaluations == 0:
+                stream.unstored = set()
                 for branch in stream.branches:
                     self.prefixes.store(branch, stream.settings.block_length)
 
-    def _logits(self, streams: list[Stream], states: Tensor) -> list[Tensor]:
-        """Logits [R, P, V] of each stream for its open places, whose states [sum of R * P, D] follow one another.
+    def _choose(self, streams: list[Stream], states: Tensor) -> list[tuple[list[int], list[float]]]:
+        """Head, guidance and choice, one call for all streams of equal settings; the results leave the device together.
 
-        Streams that choose among the same ids share one product with that part of the head.
+        states [sum of R * P, D]: of the open places, as `_draft` orders them.
         """
-        counts = [len(stream.branches) * len(stream.places) for stream in streams]
-        parts = states.split(counts)
         groups: dict[Hashable, list[int]] = {}
         for i, stream in enumerate(streams):
             groups.setdefault(stream.choice_key, []).append(i)
-        logits: list[Tensor] = [states] * len(streams)
+        if not streams:
+            return []
+        choices, confidences, begin = [], [], 0
         for members in groups.values():
-            together = torch.cat([parts[i] for i in members]) if len(members) > 1 else parts[members[0]]
-            scores = self.model.logits(together, streams[members[0]].choice)
-            for i, part in zip(members, scores.split([counts[i] for i in members]), strict=True):
-                logits[i] = part.view(len(streams[i].branches), len(streams[i].places), -1)
-        return logits
-
-    def _choose(self, streams: list[Stream], logits: list[Tensor]) -> list[tuple[list[int], list[float]]]:
-        """Guide and pick for each stream; the results leave the device together."""
-        choices, confidences = [], []
-        for stream, scores in zip(streams, logits, strict=True):
-            settings, uniform = stream.settings, stream.uniform()
-            choice, confidence = pick(
-                combine(scores, settings.guidance),
-                None if uniform is None else uniform.to(scores.device),
-                settings.temperature,
-                settings.top_k,
-                settings.top_p,
-                stream.task.forbidden,
-                settings.confidence,
-            )
+            first = streams[members[0]]
+            end = begin + len(first.branches) * sum(len(streams[i].places) for i in members)
+            scores = self.model.logits(states[begin:end], first.choice).unflatten(0, (len(first.branches), -1))
+            choice, confidence = self._pick(first, scores, [streams[i].uniform() for i in members])
             choices.append(choice)
             confidences.append(confidence)
-        all_choices, all_confidences = torch.cat(choices).tolist(), torch.cat(confidences).tolist()
-        out, begin = [], 0
-        for choice in choices:
-            end = begin + len(choice)
-            out.append((all_choices[begin:end], all_confidences[begin:end]))
             begin = end
+        drafts = zip(torch.cat(choices).tolist(), torch.cat(confidences).tolist(), strict=True)
+        out: list[tuple[list[int], list[float]]] = [([], [])] * len(streams)
+        for i in (i for members in groups.values() for i in members):
+            mine = [next(drafts) for _ in streams[i].places]
+            out[i] = ([index for index, _ in mine], [certainty for _, certainty in mine])
         return out
+
+    @staticmethod
+    def _pick(stream: Stream, logits: Tensor, uniforms: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Guide and pick by the settings of a stream: logits [R, P, V] -> choices and confidences [P]."""
+        settings = stream.settings
+        drawn = None if settings.temperature == 0 else torch.cat([u.to(logits.device) for u in uniforms])
+        return pick(
+            combine(logits, settings.guidance),
+            drawn,
+            settings.temperature,
+            settings.top_k,
+            settings.top_p,
+            stream.task.forbidden,
+            settings.confidence,
+        )

@@ -82,9 +82,7 @@ class Phases:
     codebook_size: codes there are; block_length: tokens a block.
     """
 
-    def __init__(
-        self, engine: Any, form: PromptFormat, context: int, codebook_size: int, block_length: int = 32
-    ) -> None:
+    def __init__(self, engine: Any, form: PromptFormat, context: int, codebook_size: int, block_length: int = 32) -> None:
         self.engine, self.form, self.context = engine, form, context
         self.codebook_size, self.block_length = codebook_size, block_length
 
@@ -299,9 +297,7 @@ def interleave(
         if longest + grid[0] * grid[1] + 1 > phases.context:
             yield End("context", work)
             return
-        drawn = phases.draw(
-            start, grid, story.codes, guidance, branches, generator, on_step=steps_of("codes")
-        )
+        drawn = phases.draw(start, grid, story.codes, guidance, branches, generator, on_step=steps_of("codes"))
         work += drawn.work
         frames += 1
         yield Frame(drawn.codes, frames, repaired)

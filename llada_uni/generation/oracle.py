@@ -77,9 +77,9 @@ def generate(
             )
             tokens = [task.token_of(i) for i in choice.tolist()]
             accepted = accept(settings.rule, confidence.tolist(), settings.threshold, settings.block_length, steps, step)
-            drafts = list(answer)
-            for i, token in zip(places, tokens, strict=True):
-                drafts[i] = token
+            drafts, sure = list(answer), [1.0] * len(answer)
+            for i, token, certainty in zip(places, tokens, confidence.tolist(), strict=True):
+                drafts[i], sure[i] = token, certainty
             for i in accepted:
                 answer[places[i]] = tokens[i]
                 is_open[places[i]] = False
@@ -94,6 +94,7 @@ def generate(
                         tuple(drafts[i] for i in shown),
                         tuple(not is_open[i] for i in shown),
                         step,
+                        tuple(sure[i] for i in shown),
                     )
                 )
         if stands():

@@ -9,11 +9,12 @@ leave when the memory is full; the end of a chain leaves before its beginning.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from llada_uni.generation.settings import Settings, Task
 from llada_uni.generation.stream import Branch
 
 
@@ -38,35 +39,31 @@ class PrefixCache:
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # least recently used first
         self._numbers = 0
 
-    def load(self, branch: Branch, block_length: int) -> Hashable | None:
-        """Fill the cache of a new branch with the blocks that are known.
+    def missing(self, task: Task, settings: Settings) -> set[Hashable]:
+        """For every branch of a task the key of the first whole block of its prompt that is not known, if there is one."""
+        prompts = [(prompt, task.shift(i)) for i, prompt in enumerate(task.prompts)]
+        return {self._follow(*prompt, settings.block_length, settings.prunes is not None)[1] for prompt in prompts} - {None}
 
-        Returns the key of the first block of its prompt that is not, None when there is none.
-        """
-        parent, used = 0, []
-        missing = None
-        for begin, end in self._blocks(branch, block_length):
-            key = self._key(branch, block_length, parent, begin, end)
-            entry = self._entries.get(key)
-            if entry is None or (branch.confidence is not None and entry.confidence is None):
-                missing = key
-                break
+    def load(self, branch: Branch, block_length: int) -> None:
+        """Fill the cache of a new branch with the blocks that are known."""
+        used, _ = self._follow(branch.prompt, branch.shift, block_length, branch.confidence is not None)
+        for key in used:
+            entry = self._entries[key]
+            begin = branch.cache.length
+            end = begin + entry.keys.shape[3]
             branch.cache.keys[:, :, :, begin:end] = entry.keys
             branch.cache.values[:, :, :, begin:end] = entry.values
             if branch.confidence is not None:
                 branch.take_confidence(entry.confidence, end)
             branch.cache.advance(end - begin)
-            parent = entry.number
-            used.append(key)
         self.hits += len(used)
         self._touch(used)
-        return missing
 
     def store(self, branch: Branch, block_length: int) -> None:
         """Keep the blocks of the prompt of a branch whose first forward is done."""
         parent, used = 0, []
-        for begin, end in self._blocks(branch, block_length):
-            key = self._key(branch, block_length, parent, begin, end)
+        for begin, end in self._blocks(branch.prompt, branch.shift, block_length):
+            key = _key(block_length, parent, branch.prompt[begin:end])
             entry = self._entries.get(key)
             if entry is None:
                 self._numbers += 1
@@ -83,18 +80,35 @@ class PrefixCache:
         while self.bytes > self.limit:
             self.bytes -= self._entries.popitem(last=False)[1].bytes
 
-    def _blocks(self, branch: Branch, block_length: int) -> Iterator[tuple[int, int]]:
-        """(first place, place after the last) of every block, whole or cut by the beginning, inside the prompt."""
-        begin, end = 0, block_length - branch.shift % block_length
-        while end <= len(branch.prompt) and self.limit > 0:
+    def _follow(
+        self, prompt: Sequence[int], shift: int, block_length: int, measured: bool
+    ) -> tuple[list[Hashable], Hashable | None]:
+        """The keys of the known blocks a prompt begins with, and the key of the next one, None behind the last.
+
+        measured: only blocks whose confidence is known too count as known.
+        """
+        parent, known = 0, []
+        for begin, end in self._blocks(prompt, shift, block_length):
+            key = _key(block_length, parent, prompt[begin:end])
+            entry = self._entries.get(key)
+            if entry is None or (measured and entry.confidence is None):
+                return known, key
+            parent = entry.number
+            known.append(key)
+        return known, None
+
+    def _blocks(self, prompt: Sequence[int], shift: int, block_length: int) -> Iterator[tuple[int, int]]:
+        """(first place, place after the last) of every block, whole or cut by the beginning, inside a prompt."""
+        begin, end = 0, block_length - shift % block_length
+        while end <= len(prompt) and self.limit > 0:
             yield begin, end
             begin, end = end, end + block_length
-
-    @staticmethod
-    def _key(branch: Branch, block_length: int, parent: int, begin: int, end: int) -> Hashable:
-        """A block under its parent. At the beginning its length says where the borders are; then it is block_length."""
-        return (block_length, parent, branch.prompt[begin:end])
 
     def _touch(self, chain: list[Hashable]) -> None:
         for key in reversed(chain):
             self._entries.move_to_end(key)
+
+
+def _key(block_length: int, parent: int, tokens: Sequence[int]) -> Hashable:
+    """A block under its parent. At the beginning its length says where the borders are; then it is block_length."""
+    return (block_length, parent, tokens)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 CONFIDENCES = ("probability", "margin", "entropy")
+LEAST = 1e-6  # a temperature or top_p below it counts as this one: smaller ones leave the range of float32
 
 
 def pick(
@@ -39,7 +40,7 @@ def pick(
         probability, choice = shares.max(-1)
         return choice, _confidence(kind, probability, shares)
     assert uniform is not None, "sampling needs uniform numbers"
-    logits = logits / temperature
+    logits = logits / max(temperature, LEAST)
     if forbidden is not None:
         logits[:, forbidden] = float("-inf")
     order = None
@@ -50,13 +51,13 @@ def pick(
     shares = logits.softmax(-1)
     if top_p < 1:
         before = shares.cumsum(-1) - shares
-        shares = shares.masked_fill(before >= top_p, 0.0)
+        shares = shares.masked_fill(before >= max(top_p, LEAST), 0.0)
         shares = shares / shares.sum(-1, keepdim=True)
     edges = shares.cumsum(-1)
     # Rounding may leave the last edge below 1, or a draw on an edge: never land behind it, or on no share.
     draw = uniform.to(edges).unsqueeze(-1) * edges[:, -1:]
-    index = torch.searchsorted(edges, draw, right=True).clamp(max=edges.shape[-1] - 1)
-    last = edges.shape[-1] - 1 - (shares > 0).flip(-1).to(torch.uint8).argmax(-1, keepdim=True)
+    index = torch.searchsorted(edges, draw, right=True)
+    last = torch.searchsorted(edges, edges[:, -1:].contiguous())  # the first place where the sum is complete
     index = torch.minimum(index, last)
     confidence = _confidence(kind, shares.gather(-1, index).squeeze(-1), shares)
     choice = index if order is None else order.gather(-1, index)

@@ -88,12 +88,14 @@ class StepEvent:
 
     block_start: the answer's index of the first of them. tokens: what stands there now, drafts included.
     accepted: True where the token is final. step: number of this step in its block, from 0.
+    confidences: how sure the model was of the draft of each place in this step; 1 where the token was final before.
     """
 
     block_start: int
     tokens: tuple[int, ...]
     accepted: tuple[bool, ...]
     step: int
+    confidences: tuple[float, ...] = field(default=(), compare=False)  # rounding differs with what is computed together
 
 
 OnStep = Callable[[StepEvent], None]

@@ -1,9 +1,10 @@
 """The state of one generation between two forwards: its answer, its place in block and step, its caches.
 
-`ready` moves to the next step that needs a forward -> `pending` says which tokens of each branch are to be computed
--> (the forward, by `batch`) -> `commit` keeps what is final of the caches -> `settle` accepts drafts. A finished block
-is not given a forward of its own: its final tokens go through the model together with the first draft of the block
-after it, and the prompt's with the first block. So there are as many forwards as the oracle has.
+`ready` moves to the next step that needs a forward -> `plan` decides how far this forward goes -> `pending` says which
+tokens of each branch are to be computed -> (the forward, by `batch`) -> `commit` keeps what is final of the caches ->
+`settle` accepts drafts. A finished block is not given a forward of its own: its final tokens go through the model
+together with the first draft of the block after it, and the prompt's with the first block. So there are as many
+forwards as the oracle has; a long prompt takes some more, which give no drafts, so that others need not wait for it.
 Columns are positions of the conditional prompt's sequence; places of a branch count from its own first token.
 """
 
@@ -47,9 +48,13 @@ class Branch:
         return numbers[new:]
 
     def prune(self, answer: Sequence[int], sprint: Sprint, first_code: int, room: int) -> None:
-        """Choose what later steps see of the committed places (SPRINT)."""
+        """Choose what later steps see of the committed places (SPRINT); where all text is kept and nothing else is there, that
+        is everything.
+        """
         length = self.cache.length
         ids = [*self.prompt, *answer[: max(0, length - len(self.prompt))]][:length]
+        if sprint.text_share == 1 and max(ids, default=0) < first_code:
+            return
         is_image = torch.tensor(ids, dtype=torch.int64, device=self.confidence.device) >= first_code
         keys = self.cache.keys[:, 0, :, :length]  # [layers, H, P, d]
         kept = [kept_places(key_norms(layer), self.confidence[:length], is_image, sprint) for layer in keys]
@@ -78,10 +83,15 @@ class Stream:
         self.branches = [Branch(model, task, i, prunes) for i in range(len(task.prompts))]
         device = model.lm_head.weight.device
         self.choice = task.choice.to(device) if isinstance(task.choice, Tensor) else task.choice
-        self.choice_key = _key_of(task.choice)
+        # Streams of equal keys choose in one call.
+        sampling = (settings.temperature, settings.top_k, settings.top_p, settings.confidence)
+        self.choice_key = (_key_of(task.choice), task.forbidden, settings.guidance, *sampling)
         self.begin = task.start // settings.block_length * settings.block_length
         self.step = 0
+        self.unstored: set[Hashable] = set()  # keys of blocks of its prompts that the prefix cache will get from it
         self.places: list[int] = []  # columns of the block that still hold a mask
+        self.drafts = True  # whether the coming forward reaches the block
+        self.limit = 0  # places of each branch it may compute before the block
         self.result = Generation([])
 
     @property
@@ -105,29 +115,47 @@ class Stream:
         self.result.tokens = self._cut()
         return False
 
+    @property
+    def behind(self) -> int:
+        """Places before the present block that are still to be computed, of the branch that has most of them."""
+        return max(self.prefix(branch) - branch.cache.length for branch in self.branches)
+
+    def plan(self, limit: int) -> None:
+        """Let the coming forward compute at most `limit` places of a branch, or one block, before the present block.
+
+        Where that does not reach the block, the forward gives no drafts.
+        """
+        self.limit = limit
+        self.drafts = self.behind <= max(limit, self.settings.block_length)
+
     def pending(self, branch: Branch) -> tuple[range, list[int], list[int]]:
         """(places of the branch to compute, their tokens, the ends of their blocks) for the coming forward."""
-        first, last = branch.cache.length, self.stop - branch.shift
-        answered = first - len(branch.prompt)
-        head = branch.prompt[first:] if answered < 0 else ()
-        tokens = [*head, *self.answer[max(0, answered) : self.stop - self.task.start]]
         length = self.settings.block_length
+        first = branch.cache.length
         border = (first + branch.shift) // length * length + length - branch.shift
+        last = self.stop - branch.shift
+        if not self.drafts:
+            whole = max(0, first + self.limit - border) // length
+            last = max(first, min(self.prefix(branch), border + whole * length))
+        answered = first - len(branch.prompt)
+        head = branch.prompt[first:last] if answered < 0 else ()
+        tokens = [*head, *self.answer[max(0, answered) : max(0, last - len(branch.prompt))]]
         return range(first, last), tokens, [*range(border, last, length), last]
 
     def prune(self) -> None:
         """SPRINT: after the first step of a block its prefix is pruned, once."""
         sprint = self.settings.prunes
-        if sprint is None or self.step == 0 or self.branches[0].pruned is not None:
+        if sprint is None or self.step == 0:
             return
         for branch in self.branches:
-            branch.prune(self.answer, sprint, self.first_code, self.settings.block_length)
+            if branch.pruned is None:
+                branch.prune(self.answer, sprint, self.first_code, self.settings.block_length)
 
     def commit(self) -> None:
         """After a forward: everything before the block is final, the block's own keys and values are a draft's."""
         for branch in self.branches:
             if branch.pruned is None:
-                branch.cache.truncate(self.prefix(branch))
+                branch.cache.truncate(min(branch.cache.length, self.prefix(branch)))
 
     def prefix(self, branch: Branch) -> int:
         """Places of the branch before the present block."""
@@ -153,7 +181,8 @@ class Stream:
         self.result.accepted.append(len(accepted))
         step, self.step = self.step, self.step + 1
         if self.on_step is not None:
-            self.on_step(self._event(dict(zip(self.places, tokens, strict=True)), step))
+            drafts = dict(zip(self.places, zip(tokens, confidence, strict=True), strict=True))
+            self.on_step(self._event(drafts, step))
 
     def _open_places(self) -> list[int]:
         start = self.task.start
@@ -164,14 +193,17 @@ class Stream:
         length = self.settings.gen_length
         return bool(self.stops) and self.task.has_stop(self.answer[:length], self.is_open[:length], self.stops)
 
-    def _event(self, drafts: dict[int, int], step: int) -> StepEvent:
+    def _event(self, drafts: dict[int, tuple[int, float]], step: int) -> StepEvent:
+        """drafts: token and confidence of each column that was open in this step."""
         start = self.task.start
         shown = range(max(self.begin, start), min(self.stop, start + self.settings.gen_length))
+        places = [drafts.get(c, (self.answer[c - start], 1.0)) for c in shown]
         return StepEvent(
             shown.start - start,
-            tuple(drafts.get(c, self.answer[c - start]) for c in shown),
+            tuple(token for token, _ in places),
             tuple(not self.is_open[c - start] for c in shown),
             step,
+            tuple(certainty for _, certainty in places),
         )
 
     def _cut(self) -> list[int]:

@@ -44,6 +44,13 @@ Mode = Literal["understand", "edit", "raw"]
 PREFIXES = {"model.visual.": "vision.", "model.vqmodel.": "vq."}
 _VISION_FIELDS = ("hidden_size", "intermediate_size", "num_heads", "depth", "patch_size", "image_size")
 _VQ_FIELDS = ("num_embeddings", "embed_dim", "latent_channels")
+# Only fields that describe the network reach transformers: others could name code for it to fetch and run
+# ("_attn_implementation": "somebody/kernel").
+_VISION_KNOWN = (
+    *_VISION_FIELDS, "in_channels", "hidden_act", "attention_bias", "attention_dropout", "layer_norm_eps",
+    "spatial_merge_size", "initializer_range",
+)  # fmt: skip
+_VQ_KNOWN = (*_VQ_FIELDS, "in_channels", "initializer_range")
 
 
 def released_tokenizer_config() -> dict[str, Any]:
@@ -76,6 +83,10 @@ def to_released_name(name: str) -> str:
     return name
 
 
+def _only(fields: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name in known}
+
+
 class ImageTokenizer(nn.Module):
     """Pixels to codes. `.vision` and `.vq` are transformers' modules; `.settings` the shaping of pictures.
 
@@ -89,8 +100,11 @@ class ImageTokenizer(nn.Module):
         require(config["vision_config"], _VISION_FIELDS, "the image tokenizer's config.json, vision_config,")
         require(config["vq_config"], _VQ_FIELDS, "the image tokenizer's config.json, vq_config,")
         self.config = {name: dict(part) for name, part in config.items() if isinstance(part, dict)}
-        self.vision = GlmImageVisionModel(GlmImageVisionConfig(**config["vision_config"]))
-        self.vq = GlmImageVQVAE(GlmImageVQVAEConfig(**config["vq_config"]))
+        try:
+            self.vision = GlmImageVisionModel(GlmImageVisionConfig(**_only(config["vision_config"], _VISION_KNOWN)))
+            self.vq = GlmImageVQVAE(GlmImageVQVAEConfig(**_only(config["vq_config"], _VQ_KNOWN)))
+        except (LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise UserError("the image tokenizer's config.json describes no possible network") from error
         patch = config["vision_config"]["patch_size"]
         self.settings = settings or Preprocessing(patch_size=patch)
         if self.settings.patch_size != patch:

@@ -7,23 +7,19 @@ Source: arXiv:2604.20796 and the released configuration for templates and steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from PIL import Image
-
 from llada_uni.errors import UserError
-from llada_uni.generation.interleave import End, Scales, Story, Text
+from llada_uni.generation.interleave import End, Phases, Scales, Story, Text
 from llada_uni.generation.interleave import interleave as alternate
-from llada_uni.image.codes import ImageCodes
-from llada_uni.image.preprocess import open_image
 from llada_uni.prompts import Turn
 from llada_uni.results import (
     ChatResult,
     EndEvent,
+    Evaluations,
     Event,
     ImageEvent,
-    ImageResult,
     OnProgress,
     TextEvent,
     TextResult,
@@ -36,13 +32,15 @@ from llada_uni.tasks.common import (
     evaluations_of,
     paint,
     phases_of,
-    reporter,
     sampling_of,
 )
 from llada_uni.tasks.defaults import Words, adjusted
+from llada_uni.tasks.messages import read_messages
 from llada_uni.tasks.parts import Parts
+from llada_uni.tasks.settled import check_stops
 
 ANSWER_FRAMES = 4  # pictures that one answer in a conversation may hold
+MODALITIES = ("text", "image")
 
 
 def understand(
@@ -50,24 +48,83 @@ def understand(
     images: Any,
     question: str,
     settings: dict[str, Any],
+    stop: Sequence[str],
     seed: int | None,
     on_progress: OnProgress | None,
 ) -> TextResult:
     """See `UniModel.understand`."""
     question, seed = check_words(question, "question"), check_seed(seed)
     pictures = check_pictures(images)
-    words: Words = adjusted(parts.defaults.understand.text, **settings)
+    write = _writer(parts, settings, stop, on_progress)
     clock = Clock()
     codes = encode_pictures(parts, pictures, "understand")
     clock.lap("encode")
-    ids = parts.format.prompt("understand", [Turn("user", (*codes, question))])
-    report = reporter(on_progress, "text", words.max_tokens)
-    written = phases_of(parts).write(
-        ids, sampling_of(words), words.max_tokens, generator_of(seed), images=False, on_step=report
-    )
+    text, reason, work = write([Turn("user", (*codes, question))], seed)
     clock.lap("text")
-    text = parts.text.decode(written.ids).strip()
-    return TextResult(text, seed, written.end == "eos", evaluations_of(written.work), clock.total())
+    return TextResult(text, seed, reason != "length", work, clock.total())
+
+
+def chat(
+    parts: Parts,
+    messages: Any,
+    settings: dict[str, Any],
+    stop: Sequence[str],
+    modalities: Sequence[str],
+    seed: int | None,
+    decoder: str | None,
+    decoder_steps: int | None,
+    on_progress: OnProgress | None,
+) -> ChatResult:
+    """See `UniModel.chat`. settings: of words."""
+    wanted = (modalities,) if isinstance(modalities, str) else tuple(modalities)
+    if "text" not in wanted or not set(wanted) <= set(MODALITIES):
+        raise UserError(f"modalities must be ('text',) or ('text', 'image'), not {modalities!r}")
+    if "image" not in wanted:
+        return _chat_in_words(parts, messages, settings, stop, seed, on_progress)
+    turns = read_messages(parts, messages)
+    if parts.decoder.variants == () and decoder is None:
+        decoder = "none"  # a conversation needs no decoder; a picture in an answer stays codes then
+    events = interleave(
+        parts, turns, "understand", ANSWER_FRAMES, None, None, None, {}, settings, stop, seed, decoder, decoder_steps,
+        on_progress,
+    )  # fmt: skip
+    pieces: list[str | ImageEvent] = []
+    for event in events:
+        if isinstance(event, EndEvent):
+            return ChatResult(tuple(pieces), event)
+        pieces.append(event.text if isinstance(event, TextEvent) else event)
+    raise AssertionError("an interleaved answer ends with an EndEvent")
+
+
+def _chat_in_words(
+    parts: Parts,
+    messages: Any,
+    settings: dict[str, Any],
+    stop: Sequence[str],
+    seed: int | None,
+    on_progress: OnProgress | None,
+) -> ChatResult:
+    seed, write, clock = check_seed(seed), _writer(parts, settings, stop, on_progress), Clock()
+    turns = read_messages(parts, messages)
+    clock.lap("encode")
+    text, reason, work = write(turns, seed)
+    clock.lap("text")
+    return ChatResult((text,) if text else (), EndEvent(reason, seed, work, clock.total()))
+
+
+def _writer(parts: Parts, settings: dict[str, Any], stop: Sequence[str], on_progress: OnProgress | None) -> Any:
+    """(turns, seed) -> (words, how they ended, work); the settings are checked here, before anything is read."""
+    block_length = settings.pop("block_length", None)
+    words: Words = adjusted(parts.defaults.understand.text, **settings)
+    phases = phases_of(parts, on_progress, block_length, check_stops(stop))
+
+    def write(turns: list[Turn], seed: int) -> tuple[str, str, Evaluations]:
+        ids = parts.format.prompt("understand", turns)
+        written = phases.write(ids, sampling_of(words), words.max_tokens, generator_of(seed), images=False)
+        reason = "stop" if phases.engine.stopped else "finished" if written.end == "eos" else "length"
+        return phases.engine.text, reason, evaluations_of(written.work)
+
+    return write
 
 
 def interleave(
@@ -79,40 +136,46 @@ def interleave(
     width: int | None,
     steps: int | None,
     scales: dict[str, float | None],
+    settings: dict[str, Any],
+    stop: Sequence[str],
     seed: int | None,
     decoder: str | None,
     decoder_steps: int | None,
     on_progress: OnProgress | None,
 ) -> Iterator[Event]:
-    """See `UniModel.interleave`. Everything is checked before the first event, not when it is asked for."""
+    """See `UniModel.interleave`. Everything is checked before the first event, not when it is asked for.
+
+    steps: of pictures. settings: of words; those that are not about words alone hold for pictures, too.
+    """
     seed, default = check_seed(seed), parts.defaults.interleave
     chosen = adjusted(default, max_frames=max_frames, **scales)
+    block_length = settings.pop("block_length", None)
+    both = {name: value for name, value in settings.items() if name not in ("steps", "max_tokens")}
     grid = check_grid(
         default.height if height is None else height,
         default.width if width is None else width,
         parts.pixels_per_code,
     )
     check_decoder(parts, decoder)
+    words = adjusted(default.text, **settings)
     story = Story(
         grid,
-        sampling_of(adjusted(default.codes, steps=steps)),
-        sampling_of(default.text),
-        default.text.max_tokens,
+        sampling_of(adjusted(default.codes, steps=steps, **both)),
+        sampling_of(words),
+        words.max_tokens,
         chosen.max_frames,
         Scales(chosen.first_scale, chosen.text_scale, chosen.image_scale, chosen.rescale),
     )
-    phases = phases_of(parts)
+    phases = phases_of(parts, on_progress, block_length, check_stops(stop))
     ids = parts.format.prompt(task, turns)
     if phases.room(ids) < 1:
-        raise UserError(
-            f"the prompt has {len(ids)} tokens; the context of this model is {phases.context} tokens"
-        )
+        raise UserError(f"the prompt has {len(ids)} tokens; the context of this model is {phases.context} tokens")
     return _events(parts, phases, task, turns, story, seed, decoder, decoder_steps, on_progress)
 
 
 def _events(
     parts: Parts,
-    phases: Any,
+    phases: Phases,
     task: str,
     turns: list[Turn],
     story: Story,
@@ -122,23 +185,15 @@ def _events(
     on_progress: OnProgress | None,
 ) -> Iterator[Event]:
     clock, decoded = Clock(), 0
-    listeners: dict[str, Any] = {}
-    totals = {"text": story.max_tokens, "codes": story.grid[0] * story.grid[1]}
-
-    def report(stage: str, event: Any) -> None:
-        if stage not in listeners:
-            listeners[stage] = reporter(on_progress, stage, totals[stage])
-        listeners[stage](event)
-
-    step = None if on_progress is None else report
-    for piece in alternate(phases, task, turns, story, generator_of(seed), step):
-        listeners.clear()  # the next piece counts from zero
+    for piece in alternate(phases, task, turns, story, generator_of(seed)):
         if isinstance(piece, Text):
             clock.lap("text")
-            yield TextEvent(piece.text, piece.tokens)
+            if phases.engine.text:  # without the stop string that may stand in the piece
+                yield TextEvent(phases.engine.text, piece.tokens)
         elif isinstance(piece, End):
             clock.lap("text")
-            yield EndEvent(piece.reason, seed, evaluations_of(piece.work, decoded), clock.total())
+            reason = "stop" if phases.engine.stopped else piece.reason
+            yield EndEvent(reason, seed, evaluations_of(piece.work, decoded), clock.total())
         else:
             clock.lap("codes")
             image = None
@@ -147,93 +202,3 @@ def _events(
                 decoded += evaluations
                 clock.lap("decode")
             yield ImageEvent(image, piece.codes, piece.number, piece.repaired)
-
-
-def chat(
-    parts: Parts,
-    messages: Any,
-    seed: int | None,
-    decoder: str | None,
-    decoder_steps: int | None,
-    on_progress: OnProgress | None,
-) -> ChatResult:
-    """See `UniModel.chat`."""
-    turns = read_messages(parts, messages)
-    if parts.decoder.variants == () and decoder is None:
-        decoder = "none"  # a conversation needs no decoder; a picture in an answer stays codes then
-    events = interleave(
-        parts,
-        turns,
-        "understand",
-        ANSWER_FRAMES,
-        None,
-        None,
-        None,
-        {},
-        seed,
-        decoder,
-        decoder_steps,
-        on_progress,
-    )
-    pieces: list[str | ImageEvent] = []
-    for event in events:
-        if isinstance(event, EndEvent):
-            return ChatResult(tuple(pieces), event)
-        pieces.append(event.text if isinstance(event, TextEvent) else event)
-    raise AssertionError("an interleaved answer ends with an EndEvent")
-
-
-def read_messages(parts: Parts, messages: Any) -> list[Turn]:
-    """Turns of codes and text from a prompt, or from messages {"role": "user" or "assistant", "content":
-    ...}.
-
-    Content is a string, a picture (also one of our results), or a list of these; items may also be {"type":
-    "text", "text": ...} and {"type": "image", "image": ...}. UserError for anything else, for an empty user
-    turn, and for the wrong order of roles.
-    """
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": check_words(messages, "prompt")}]
-    if not isinstance(messages, Sequence) or not messages:
-        raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
-    read: list[tuple[str, list[Any]]] = []
-    for message in messages:
-        if isinstance(message, Turn):
-            read.append((message.role, list(message.parts)))
-            continue
-        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
-            raise UserError("a message must hold 'role' and 'content'")
-        content = message["content"]
-        items = content if isinstance(content, list | tuple) else [content]
-        read.append((message["role"], [_read_item(item) for item in items]))
-    for role, items in read:
-        if role == "user" and not any(isinstance(item, str) and item.strip() for item in items):
-            raise UserError("a user's message needs words: it has none")
-    alone = sum(not isinstance(item, str) for _, items in read for item in items) == 1
-    turns = []
-    for role, items in read:
-        done: list[str | ImageCodes] = []
-        for item in items:
-            if isinstance(item, Image.Image):
-                done.append(parts.image_tokenizer.encode(item, mode="understand", alone=alone))
-            else:
-                done.append(item if isinstance(item, str) else item.check_range(parts.codebook_size))
-        turns.append(Turn(role, tuple(done)))
-    return turns
-
-
-def _read_item(item: Any) -> str | Image.Image | ImageCodes:
-    if isinstance(item, Mapping):
-        kind = item.get("type")
-        if kind == "text" and isinstance(item.get("text"), str):
-            return item["text"]
-        if kind == "image" and "image" in item:
-            picture = item["image"]
-            return picture if isinstance(picture, ImageCodes) else open_image(picture)
-        raise UserError(
-            "an item of a message is {'type': 'text', 'text': ...} or {'type': 'image', 'image': ...}"
-        )
-    if isinstance(item, str | ImageCodes):
-        return item
-    if isinstance(item, ImageEvent | ImageResult):
-        return item.codes
-    return open_image(item)

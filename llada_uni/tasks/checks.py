@@ -56,7 +56,5 @@ def check_pictures(pictures: Any) -> list[Image.Image | ImageCodes]:
     if isinstance(pictures, str | os.PathLike | bytes | Image.Image | ImageCodes):
         pictures = [pictures]
     if not isinstance(pictures, Sequence) or not pictures:
-        raise UserError(
-            "at least one picture is needed: a path, bytes, a PIL image or codes, or a list of these"
-        )
+        raise UserError("at least one picture is needed: a path, bytes, a PIL image or codes, or a list of these")
     return [picture if isinstance(picture, ImageCodes) else open_image(picture) for picture in pictures]

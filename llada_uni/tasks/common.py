@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -19,18 +19,20 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.results import Evaluations, ImageResult, OnProgress, Progress
 from llada_uni.tasks.checks import generator_of
 from llada_uni.tasks.defaults import Codes, Words, adjusted
+from llada_uni.tasks.listening import Listened
 from llada_uni.tasks.parts import Parts
 
 
-def phases_of(parts: Parts) -> Phases:
-    """Writing and drawing with the backbone of a directory."""
-    return Phases(
-        parts.engine,
-        parts.format,
-        parts.config.max_position_embeddings,
-        parts.codebook_size,
-        parts.defaults.block_length,
-    )
+def phases_of(
+    parts: Parts, on_progress: OnProgress | None = None, block_length: int | None = None, stop: Sequence[str] = ()
+) -> Phases:
+    """Writing and drawing with the backbone of a directory; its engine is `Listened` to.
+
+    block_length: None for the directory's own. stop: strings that end words. UserError for an impossible length.
+    """
+    length = adjusted(parts.defaults, block_length=block_length).block_length
+    engine = Listened(parts.engine, parts.format, on_progress, stop)
+    return Phases(engine, parts.format, parts.config.max_position_embeddings, parts.codebook_size, length)
 
 
 def sampling_of(settings: Codes | Words) -> Sampling:
@@ -39,21 +41,6 @@ def sampling_of(settings: Codes | Words) -> Sampling:
 
 def evaluations_of(work: Work, decoder: int = 0) -> Evaluations:
     return Evaluations(work.evaluations, work.branches, decoder)
-
-
-def reporter(on_progress: OnProgress | None, stage: str, total: int) -> Any:
-    """A step callback of the engine that reports places filled, or None when nobody listens."""
-    if on_progress is None:
-        return None
-    filled: dict[int, int] = {}
-
-    def report(event: Any) -> None:
-        settled = tuple(bool(x) for x in event.accepted)
-        filled[event.block_start] = sum(settled)
-        done = min(total, sum(filled.values()))
-        on_progress(Progress(stage, done, total, tuple(int(t) for t in event.tokens), settled))
-
-    return report
 
 
 def encode_pictures(parts: Parts, pictures: list[Image.Image | ImageCodes], mode: str) -> list[ImageCodes]:
@@ -90,9 +77,7 @@ def paint(
         if on_progress is not None:
             on_progress(Progress("decode", done, total))
 
-    image = parts.decoder.decode(
-        codes, chosen.decoder, steps=steps, generator=generator_of(seed), on_step=count
-    )
+    image = parts.decoder.decode(codes, chosen.decoder, steps=steps, generator=generator_of(seed), on_step=count)
     return image, made
 
 
@@ -107,9 +92,7 @@ def check_decoder(parts: Parts, decoder: str | None) -> None:
         raise UserError(f"{parts.folder} has no {chosen} decoder; use {hint}")
     for name in ("vae", "image_tokenizer"):
         if not (parts.folder / name).is_dir():
-            raise UserError(
-                f"{parts.folder} has no {name}/, which painting needs; use decoder='none' for codes only"
-            )
+            raise UserError(f"{parts.folder} has no {name}/, which painting needs; use decoder='none' for codes only")
 
 
 class Clock:

@@ -174,9 +174,9 @@ def _sprint(value: Any, where: str) -> Sprint | None:
 
 
 _WORDS = {"decoder": ("turbo", "base"), "rule": RULES, "confidence": CONFIDENCES}  # name -> what it may be
-_WHOLE = {  # name -> smallest value
-    "steps": 1, "turbo_steps": 1, "base_steps": 2, "max_tokens": 1, "max_frames": 1, "height": 1, "width": 1,
-    "block_length": 1, "top_k": 0,
+_WHOLE = {  # name -> smallest and largest value; the largest only keep a slip from taking all memory
+    "steps": (1, 4096), "turbo_steps": (1, 1000), "base_steps": (2, 1000), "max_tokens": (1, 2**20),
+    "max_frames": (1, 1000), "height": (1, 2**14), "width": (1, 2**14), "block_length": (1, 4096), "top_k": (0, 2**24),
 }  # fmt: skip
 _REAL = {  # name -> smallest and largest value
     "threshold": (0.0, 1.0), "temperature": (0.0, 100.0), "top_p": (0.0, 1.0), "rescale": (0.0, 1.0),
@@ -193,10 +193,9 @@ def check_setting(name: str, value: Any, where: str = "") -> Any:
             raise UserError(f"{prefix}unknown {name} {value!r}; allowed: {', '.join(_WORDS[name])}")
         return value
     if name in _WHOLE:
-        if isinstance(value, bool) or not isinstance(value, int) or value < _WHOLE[name]:
-            raise UserError(
-                f"{prefix}{name} must be a whole number of at least {_WHOLE[name]}, not {value!r}"
-            )
+        low, high = _WHOLE[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise UserError(f"{prefix}{name} must be a whole number from {low} to {high}, not {value!r}")
         return value
     low, high = _REAL[name]
     number = isinstance(value, int | float) and not isinstance(value, bool)

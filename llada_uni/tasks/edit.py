@@ -19,7 +19,6 @@ from llada_uni.tasks.common import (
     encode_pictures,
     finish,
     phases_of,
-    reporter,
     sampling_of,
 )
 from llada_uni.tasks.defaults import adjusted
@@ -47,6 +46,7 @@ def edit_image(
     pictures = check_pictures(images)
     default, cell = parts.defaults.edit, parts.pixels_per_code
     scales = adjusted(default, text_scale=text_scale, image_scale=image_scale, rescale=rescale)
+    block_length = sampling.pop("block_length", None)
     codes = adjusted(default.codes, steps=steps, **sampling)
     if height is not None or width is not None:
         check_grid(height if height is not None else cell, width if width is not None else cell, cell)
@@ -65,13 +65,12 @@ def edit_image(
         "no_text": [*form.unconditional("edit", turns), *header],
         "no_image": [*form.prompt("edit", form.without_images(turns)), *header],
     }
-    drawn = phases_of(parts).draw(
+    drawn = phases_of(parts, on_progress, block_length).draw(
         [*form.prompt("edit", turns), *header],
         grid,
         sampling_of(codes),
         guidance,
         branches,
         generator_of(seed),
-        on_step=reporter(on_progress, "codes", grid[0] * grid[1]),
     )
     return finish(parts, drawn, instruction, seed, clock, decoder, decoder_steps, on_progress)

@@ -13,7 +13,7 @@ from llada_uni.generation.interleave import Work
 from llada_uni.prompts import Turn
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_grid, check_seed, check_words, generator_of
-from llada_uni.tasks.common import Clock, check_decoder, finish, phases_of, reporter, sampling_of
+from llada_uni.tasks.common import Clock, check_decoder, finish, phases_of, sampling_of
 from llada_uni.tasks.defaults import adjusted
 from llada_uni.tasks.parts import Parts
 
@@ -36,6 +36,7 @@ def generate_image(
     prompt, seed = check_words(prompt, "prompt"), check_seed(seed)
     default = parts.defaults.generate
     chosen = adjusted(default, cfg_scale=cfg_scale)
+    block_length = sampling.pop("block_length", None)
     codes = adjusted(default.codes, steps=steps, **sampling)
     asked = height is not None or width is not None
     grid = check_grid(
@@ -44,22 +45,21 @@ def generate_image(
         parts.pixels_per_code,
     )
     check_decoder(parts, decoder)
-    form, phases, generator, clock = parts.format, phases_of(parts), generator_of(seed), Clock()
+    phases = phases_of(parts, on_progress, block_length)
+    form, generator, clock = parts.format, generator_of(seed), Clock()
     turns = [Turn("user", (prompt,))]
     task = "generate_thinking" if thinking else "generate"
     ids, text, work = form.prompt(task, turns), None, Work()
     if thinking:
-        report = reporter(on_progress, "text", default.text.max_tokens)
         kept = phases.room(ids) - grid[0] * grid[1] - 4  # a thought must leave room for its picture
         written = phases.write(
             ids,
             sampling_of(default.text),
             max(1, min(default.text.max_tokens, kept)),
             generator,
-            on_step=report,
         )
         said = [token for token in written.ids if form.text.is_text(token)]
-        text, work = form.text.decode(said).strip(), written.work
+        text, work = phases.engine.text, written.work
         fits = written.grid and phases.room(ids) >= len(said) + 4 + written.grid[0] * written.grid[1]
         if fits and not asked:
             grid = written.grid
@@ -76,6 +76,5 @@ def generate_image(
         guidance,
         branches,
         generator,
-        on_step=reporter(on_progress, "codes", grid[0] * grid[1]),
     )
     return finish(parts, drawn, prompt, seed, clock, decoder, decoder_steps, on_progress, text, work)

@@ -24,7 +24,6 @@ from llada_uni.tasks.common import (
     encode_pictures,
     finish,
     phases_of,
-    reporter,
     sampling_of,
 )
 from llada_uni.tasks.defaults import adjusted
@@ -52,6 +51,7 @@ def inpaint(
     white = _white(mask, picture.size)
     default = parts.defaults.generate
     scale = adjusted(default, cfg_scale=cfg_scale).cfg_scale
+    block_length = sampling.pop("block_length", None)
     codes = adjusted(default.codes, steps=steps, **sampling)
     check_decoder(parts, decoder)
     clock = Clock()
@@ -66,7 +66,7 @@ def inpaint(
     header = form.image_header(*grid)
     guidance = Guidance.simple(scale)
     branches = {"uncond": [*form.unconditional("generate", turns), *header]}
-    drawn = phases_of(parts).draw(
+    drawn = phases_of(parts, on_progress, block_length).draw(
         [*form.prompt("generate", turns), *header],
         grid,
         sampling_of(codes),
@@ -74,7 +74,6 @@ def inpaint(
         branches,
         generator_of(seed),
         canvas,
-        on_step=reporter(on_progress, "codes", grid[0] * grid[1]),
     )
     return finish(parts, drawn, prompt, seed, clock, decoder, decoder_steps, on_progress)
 
@@ -88,8 +87,7 @@ def _white(mask: Any, size: tuple[int, int]) -> np.ndarray:
     opened = open_image(mask)
     if opened.size != size:
         raise UserError(
-            f"the mask has {opened.width} x {opened.height} px, "
-            f"the picture {size[0]} x {size[1]}: they must be equal"
+            f"the mask has {opened.width} x {opened.height} px, the picture {size[0]} x {size[1]}: they must be equal"
         )
     return np.asarray(opened.convert("L")) >= WHITE
 
@@ -100,9 +98,7 @@ def open_cells(white: np.ndarray, rows: int, columns: int, settings: Preprocessi
     """
     height, width = white.shape
     target_h, target_w = editing_size(height, width, settings.edit_max_cells, settings.size_factor)
-    scaled_h, scaled_w = (
-        covered_size(height, width, target_h, target_w) if settings.edit_scale else (height, width)
-    )
+    scaled_h, scaled_w = covered_size(height, width, target_h, target_w) if settings.edit_scale else (height, width)
     top, left = max(0, (scaled_h - target_h) // 2), max(0, (scaled_w - target_w) // 2)
     out = np.zeros((rows, columns), bool)
     for row in range(rows):

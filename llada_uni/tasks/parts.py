@@ -17,7 +17,7 @@ from llada_uni.backbone.model import Backbone
 from llada_uni.checkpoint.files import default_dtype, read_json
 from llada_uni.checkpoint.load import backbone_folder, load_backbone
 from llada_uni.config import BackboneConfig
-from llada_uni.decoder.decode import FOLDERS, UPSCALE, ImageDecoder
+from llada_uni.decoder.decode import FOLDERS, TILE, UPSCALE, ImageDecoder
 from llada_uni.errors import UserError
 from llada_uni.generation.engine import Engine
 from llada_uni.image.tokenizer import ImageTokenizer
@@ -27,6 +27,7 @@ from llada_uni.text import TextTokenizer
 
 ENVIRONMENT = "LLADA_UNI_MODEL"
 SHIPPED = "world"
+SMALLEST_TILE = 64  # pixels; below it a tile has no place for the overlap of its neighbours
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KNOWN = ("config.json", "backbone", "tokenizer.json", "image_tokenizer", "decoder", "decoder-turbo", "vae")
 
@@ -42,9 +43,7 @@ def find_model(name_or_dir: str | os.PathLike[str] | None = None) -> Path:
     if not path.is_dir() and str(name_or_dir) == SHIPPED:
         path = Path(__file__).parents[2] / "models" / SHIPPED
         if not path.is_dir():
-            raise UserError(
-                f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory"
-            )
+            raise UserError(f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory")
     if not path.is_dir():
         raise UserError(f"there is no model directory {path}; give a directory, or the name {SHIPPED!r}")
     if not any((path / name).exists() for name in KNOWN):
@@ -61,9 +60,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise UserError(
-            f"the device {str(device)!r} cannot be used ({reason}); try cpu, cuda or mps"
-        ) from None
+        raise UserError(f"the device {str(device)!r} cannot be used ({reason}); try cpu, cuda or mps") from None
     if chosen.type == "meta":
         raise UserError("the device 'meta' cannot be used: it holds no numbers; try cpu, cuda or mps")
     return chosen
@@ -81,11 +78,22 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
 
 class Parts:
     """What lies in a model directory. `folder`: the directory; `device`, `dtype`: where and how the networks
-    compute.
+    compute; `hold`, `offload`, `tile`: see `UniModel.from_pretrained`.
     """
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        hold: str | None = None,
+        offload: bool = False,
+        tile: int = TILE,
+    ) -> None:
+        if tile < SMALLEST_TILE:
+            raise UserError(f"tile is {tile}; allowed: at least {SMALLEST_TILE} pixels")
         self.folder, self.device, self.dtype = folder, device, dtype
+        self.hold, self.offload, self.tile = hold, offload, tile
 
     @cached_property
     def defaults(self) -> Defaults:
@@ -106,7 +114,7 @@ class Parts:
     @cached_property
     def backbone(self) -> Backbone:
         _ = self.config, self.text  # a missing tokenizer is reported before gigabytes are read
-        return load_backbone(self.folder, device=self.device, dtype=self.dtype)
+        return load_backbone(self.folder, device=self.device, dtype=self.dtype, hold=self.hold)
 
     @cached_property
     def engine(self) -> Engine:
@@ -121,7 +129,7 @@ class Parts:
 
     @cached_property
     def decoder(self) -> ImageDecoder:
-        return ImageDecoder.from_pretrained(self.folder, self.device, self.dtype)
+        return ImageDecoder.from_pretrained(self.folder, self.device, self.dtype, offload=self.offload, tile=self.tile)
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -135,9 +143,7 @@ class Parts:
         path = self.folder / "image_tokenizer" / "config.json"
         size = read_json(path).get("vq_config", {}).get("num_embeddings", rest) if path.is_file() else rest
         if size > rest:
-            raise UserError(
-                f"{self.folder}: the image tokenizer has {size} codes, the backbone has room for {rest} only"
-            )
+            raise UserError(f"{self.folder}: the image tokenizer has {size} codes, the backbone has room for {rest} only")
         return size
 
     @cached_property

@@ -42,6 +42,7 @@ def save_model(
 
 def _write_parts(parts: Parts, out: Path, dtype: torch.dtype | None, layout: Layout) -> None:
     source = parts.folder
+    _check_links(source)
     for name in PLAIN_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
@@ -63,6 +64,19 @@ def _write_parts(parts: Parts, out: Path, dtype: torch.dtype | None, layout: Lay
         parts.image_tokenizer.save_pretrained(out / "image_tokenizer", kept)
     if "decoder" in parts.loaded:
         _write_decoder(parts.decoder, source, out, dtype)
+
+
+def _check_links(folder: Path) -> None:
+    """UserError for a link that leads out of the directory: its copy would hold a file from elsewhere on this machine.
+
+    The download cache of the hub keeps its files beside its snapshots; links into the same repository are its own.
+    """
+    home = folder.resolve()
+    if home.parent.name == "snapshots":
+        home = home.parent.parent
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise UserError(f"{path} is a link that leads out of the model directory; put the file itself there")
 
 
 def _write_decoder(decoder: ImageDecoder, source: Path, out: Path, dtype: torch.dtype | None) -> None:

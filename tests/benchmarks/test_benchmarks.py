@@ -47,13 +47,33 @@ def test_the_pipeline_of_diffusers_gives_our_tokens():
 
 def test_batch(tiny, tmp_path):  # noqa: F811
     assert batch.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
-    assert [row["case"] for row in rows_of(tmp_path / "rows.json")][:2] == ["middle, 1 requests", "middle, 8 requests"]
+    rows = rows_of(tmp_path / "rows.json")
+    assert [row["case"] for row in rows][:2] == ["middle, 1 requests", "middle, 8 requests"]
+    assert all(row["more"]["at most"] > 0 for row in rows)
+
+
+def test_products_include_those_of_the_experts(tiny):  # noqa: F811
+    """More than attention's projections and the experts of the prompt alone; the experts' path is as it was."""
+    model = tiny_backbone()
+    config, prompt = model.config, 4  # requests have prompts of 4 to 8 places
+    heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
+    experts = 3 * (config.num_experts_per_tok + 1) * config.moe_intermediate_size
+    least = 2 * prompt * config.hidden_size * (config.num_hidden_layers * heads * config.head_dim + experts)
+    assert batch.products(model, 1, 4, 8) > least
+    assert model.model.layers[-1].mlp.experts.path == "grouped"
 
 
 def test_experts(tmp_path, monkeypatch):
-    monkeypatch.setattr(experts, "LAYERS", {"tiny": (16, 8)})
+    monkeypatch.setattr(experts, "LAYERS", {"tiny": (64, 32)})
     assert experts.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
-    assert len(rows_of(tmp_path / "rows.json")) == 2
+    rows = {row["case"]: row for row in rows_of(tmp_path / "rows.json")}
+    assert len(rows) == 4 and rows["tiny layer, 8 experts"]["more"]["at most"] > 0
+    assert (
+        rows["tiny layer, 64 experts, int8"]["more"]["error"]
+        < 0.03
+        < rows["tiny layer, 64 experts, int4"]["more"]["error"]
+        < 0.2
+    )
 
 
 def test_scaling(tiny, tmp_path, monkeypatch):  # noqa: F811

@@ -10,11 +10,15 @@ import torch
 
 from llada_uni.backbone import Backbone
 from llada_uni.errors import UserError
+from llada_uni.generation import batch as batch_module
 from llada_uni.generation import engine, oracle
 from llada_uni.generation.batch import BatchEngine, Request
 from llada_uni.generation.settings import Guidance, Settings, Sprint
+from llada_uni.generation.stream import Stream
 from tests.backbone.helpers import small_config
 from tests.generation.test_engine import MASK, base, random_case
+
+PREFILLS = (1, 4, 8, 1024)  # one block at a time, a few places, whole prompts
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,7 @@ def test_a_batch_gives_what_each_request_gets_alone(model, part):
         cases = [random_case(rng) for _ in range(rng.randint(1, 6))]
         judge = oracle.generate if number % 3 == 0 else engine.generate
         expected = [alone(model, case, judge) for case in cases]
-        results, events, _ = mixed(model, cases, rng, max_rows=rng.choice([1, 4, 64]))
+        results, events, _ = mixed(model, cases, rng, max_rows=rng.choice([1, 4, 64]), prefill=PREFILLS[number % 4])
         for i, (result, seen) in enumerate(expected):
             assert results[i] == result and events[i] == seen, f"mix {number} of part {part}, case {i}: {cases[i]}"
         most = max(most, len(cases))
@@ -89,7 +93,7 @@ def test_shared_prefixes_change_nothing_and_are_computed_once(model):
             case["settings"] = replace(case["settings"], block_length=rng.choice([2, 4]))
             cases.append(case)
         limit = rng.choice([3_000, 1_000_000])
-        results, _, batch = mixed(model, cases, rng, prefix_cache_bytes=limit)
+        results, _, batch = mixed(model, cases, rng, prefix_cache_bytes=limit, prefill=PREFILLS[number % 4])
         assert batch.prefixes.bytes <= limit
         hits += batch.prefixes.hits
         for result, case in zip(results, cases, strict=True):
@@ -116,6 +120,45 @@ def test_requests_added_together_compute_their_common_prompt_once(model):
     together = BatchEngine(model, prefix_cache_bytes=1_000_000)
     assert apart - count_tokens(model, lambda: together.run(requests)) == 3 * 40
     assert together.prefixes.hits == 3 * 10
+
+
+def test_a_request_that_waits_for_a_block_counts_it_once(model, monkeypatch):
+    """And no caches are made for it before it begins."""
+    made = []
+    monkeypatch.setattr(batch_module, "Stream", lambda *given: made.append(1) or Stream(*given))
+    prompt = [(7 * i) % MASK for i in range(40)]
+    batch = BatchEngine(model, prefix_cache_bytes=1_000_000, prefill=8)
+    for seed in range(3):
+        batch.add(Request([*prompt, seed], base(gen_length=4)))
+    for _ in range(4):  # 40 places, 8 a forward: the fifth one reaches the block
+        batch.step()
+        assert len(made) == batch.active == 1
+    while batch.active or batch.waiting:
+        batch.step()
+    assert len(made) == 3 and batch.prefixes.hits == 2 * 10
+
+
+def test_a_long_prompt_does_not_hold_up_the_others(model):
+    """Its pieces end at block borders; the forwards before the last piece give it no drafts, but the others theirs."""
+    sizes, events = [], []
+    batch = BatchEngine(model, prefill=10)
+    batch.add(Request([1], base(gen_length=40, steps=4, threshold=1.0), on_step=events.append))
+    batch.step()
+    prompt = [(3 * i) % MASK for i in range(33)]
+    ticket = batch.add(Request(prompt, base()))
+    hook = model.model.word_embeddings.register_forward_hook(lambda _, args, __: sizes.append(args[0].numel()))
+    try:
+        done = {}
+        for _ in range(4):
+            before = len(events)
+            done.update(batch.step())
+            assert len(events) == before + 1
+    finally:
+        hook.remove()
+    assert sizes == [4 + 8, 4 + 8, 8 + 8, 4 + 12]  # the other: its block, once with a finished one; 32 places and a block
+    while ticket not in done:
+        done.update(batch.step())
+    assert done[ticket] == engine.generate(model, prompt, base())
 
 
 def test_the_prefix_cache_keeps_to_its_limit_and_forgets_the_oldest(model):

@@ -167,9 +167,7 @@ def test_frames_after_the_first_have_two_scales():
     assert second.branches["no_image"] == FORMAT.prompt("interleave", TURNS) + say("hello") + header()
 
 
-ANY_ID = st.integers(0, OFFSET + CODES - 1) | st.sampled_from(
-    [*header(2, 2), *EOS, TEXT.image_end_id, TEXT.mask_id]
-)
+ANY_ID = st.integers(0, OFFSET + CODES - 1) | st.sampled_from([*header(2, 2), *EOS, TEXT.image_end_id, TEXT.mask_id])
 
 
 @settings(deadline=None, max_examples=200)

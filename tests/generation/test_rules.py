@@ -108,6 +108,14 @@ def test_greedy_choice_and_its_probability():
     assert torch.allclose(confidence, logits.softmax(-1)[:, 2])
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-300])
+@pytest.mark.parametrize("top", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_p": 1e-300}])
+def test_a_tiny_temperature_is_greedy(temperature, top):
+    logits = torch.randn(8, 16, generator=torch.Generator().manual_seed(0)) * 30
+    choice, confidence = pick(logits, torch.full((8,), 0.5), temperature, forbidden=0, **top)
+    assert choice.tolist() == (logits[:, 1:].argmax(-1) + 1).tolist() and confidence.tolist() == [1.0] * 8
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_kinds_of_confidence(temperature):
     shares = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.0, 0.0, 1.0]])

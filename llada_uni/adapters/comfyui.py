@@ -1,0 +1,311 @@
+"""Nodes for ComfyUI: load, draw, ask, edit, inpaint, tell a story, codes in and out, unload.
+
+What flows through: ComfyUI's IMAGE (float [B, H, W, 3] in 0..1) and MASK ([B, H, W], 1 = draw anew) -> pictures -> the task
+calls of `UniModel` -> IMAGE, STRING, and LLADA_UNI_CODES (grids of codes, one a picture). In number fields 0 means the
+model directory's own setting (-1 where 0 has a meaning). ComfyUI finds the nodes through `NODE_CLASS_MAPPINGS`; its
+progress bar and its stop button are used where ComfyUI is there, and nothing of it is needed to import this file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from llada_uni.errors import UserError
+from llada_uni.image.codes import ImageCodes
+from llada_uni.model import UniModel
+from llada_uni.results import EndEvent, ImageEvent, Progress
+from llada_uni.tasks.checks import LARGEST_SEED
+from llada_uni.tasks.defaults import Generate, Interleave
+from llada_uni.tasks.parts import DTYPES, find_model
+
+MODEL, CODES = "LLADA_UNI_MODEL", "LLADA_UNI_CODES"
+CATEGORY = "LLaDA2-Uni"
+WORDS = ("STRING", {"multiline": True, "default": ""})
+SEED = ("INT", {"default": 0, "min": 0, "max": LARGEST_SEED, "control_after_generate": True})
+SIDE = ("INT", {"default": 0, "min": 0, "max": 16384, "step": 8, "tooltip": "pixels; 0: the model's own"})
+STEPS = ("INT", {"default": 0, "min": 0, "max": 1024, "tooltip": "0: the model's own"})
+SCALE = ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "step": 0.1, "tooltip": "guidance; -1: the model's own"})
+DECODER = (["own", "turbo", "base"], {"tooltip": "turbo: 8 steps; base: 50 steps, guided"})
+COUNT = ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "pictures, with the seeds that follow one another"})
+DRAWING = {"seed": SEED, "steps": STEPS, "decoder": DECODER, "decoder_steps": STEPS}
+
+
+class OpenModel:
+    """A model directory that can be closed: the networks leave memory, and are read again when a node next needs them."""
+
+    def __init__(self, folder: str, device: str | None, dtype: str | None) -> None:
+        self._where = (folder, device, dtype)
+        self._model: UniModel | None = None
+
+    def __call__(self) -> UniModel:
+        if self._model is None:
+            self._model = UniModel.from_pretrained(*self._where)
+        return self._model
+
+    def close(self) -> None:
+        self._model = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class Loader:
+    """Opens a model directory."""
+
+    CATEGORY, FUNCTION = CATEGORY, "load"
+    RETURN_TYPES, RETURN_NAMES = (MODEL,), ("model",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        folder = ("STRING", {"default": "world", "tooltip": "a model directory; world: the shipped one"})
+        return {"required": {"folder": folder, "device": (["auto", "cpu", "cuda", "mps"],), "dtype": (["auto", *DTYPES],)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, folder: str) -> bool | str:
+        try:
+            find_model(folder)
+        except UserError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str, **_: str) -> float:
+        """A directory that was written anew is opened anew."""
+        return max(file.stat().st_mtime for file in find_model(folder).rglob("*") if file.is_file())
+
+    def load(self, folder: str, device: str, dtype: str) -> tuple[OpenModel]:
+        return (OpenModel(folder, *(None if name == "auto" else name for name in (device, dtype))),)
+
+
+class TextToImage:
+    """Draws what the prompt says; with thinking, the model writes down its thoughts first."""
+
+    CATEGORY, FUNCTION = CATEGORY, "draw"
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE", CODES, "STRING"), ("image", "codes", "thinking")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        more = {"width": SIDE, "height": SIDE, "cfg_scale": SCALE, "thinking": ("BOOLEAN", {"default": False})}
+        return {"required": {"model": (MODEL,), "prompt": WORDS, **more, **DRAWING, "batch_size": COUNT}}
+
+    def draw(self, model: OpenModel, prompt: str, seed: int, batch_size: int, **settings: Any) -> tuple[Any, ...]:
+        own = _settings(settings)
+        if batch_size > 1:
+            own |= _size_of(model().parts.defaults.generate, own)  # one IMAGE has one size, so a thought cannot choose it
+        results = [
+            model().generate_image(prompt, seed=seed + i, on_progress=_listener(i, batch_size), **own)
+            for i in range(batch_size)
+        ]
+        thoughts = "\n".join(result.thinking or "" for result in results)
+        return to_image([result.image for result in results]), [result.codes for result in results], thoughts
+
+
+class Edit:
+    """Changes a picture as the instruction says; several pictures of a batch are references."""
+
+    CATEGORY, FUNCTION = CATEGORY, "edit"
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE", CODES), ("image", "codes")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        rescale = ("FLOAT", {"default": -1.0, "min": -1.0, "max": 1.0, "step": 0.05, "tooltip": "-1: the model's own"})
+        scales = {"text_scale": SCALE, "image_scale": SCALE, "rescale": rescale}
+        inputs = {"model": (MODEL,), "image": ("IMAGE",), "instruction": WORDS, "width": SIDE, "height": SIDE}
+        return {"required": {**inputs, **scales, **DRAWING}}
+
+    def edit(self, model: OpenModel, image: torch.Tensor, instruction: str, seed: int, **settings: Any) -> tuple[Any, ...]:
+        pictures = to_pictures(image)
+        result = model().edit_image(pictures, instruction, seed=seed, on_progress=_listener(), **_settings(settings))
+        return to_image([result.image]), [result.codes]
+
+
+class Inpaint:
+    """Draws the masked part anew, so that the whole picture becomes what the prompt says."""
+
+    CATEGORY, FUNCTION = CATEGORY, "inpaint"
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE", CODES), ("image", "codes")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        inputs = {"model": (MODEL,), "image": ("IMAGE",), "mask": ("MASK",), "prompt": WORDS, "cfg_scale": SCALE}
+        return {"required": {**inputs, **DRAWING}}
+
+    def inpaint(
+        self, model: OpenModel, image: torch.Tensor, mask: torch.Tensor, prompt: str, seed: int, **settings: Any
+    ) -> tuple[Any, ...]:
+        pictures, masks = to_pictures(image), to_pictures(mask.reshape(-1, *mask.shape[-2:], 1).expand(-1, -1, -1, 3))
+        if len(pictures) != len(masks):
+            raise UserError(f"{len(pictures)} pictures came with {len(masks)} masks; allowed: one mask for each picture")
+        results = [
+            model().inpaint(*pair, prompt, seed=seed, on_progress=_listener(i, len(pictures)), **_settings(settings))
+            for i, pair in enumerate(zip(pictures, masks, strict=True))
+        ]
+        return to_image([result.image for result in results]), [result.codes for result in results]
+
+
+class Understand:
+    """Answers a question about the pictures of a batch, all together."""
+
+    CATEGORY, FUNCTION = CATEGORY, "ask"
+    RETURN_TYPES, RETURN_NAMES = ("STRING",), ("answer",)
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        temperature = ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "step": 0.05, "tooltip": "-1: the model's own"})
+        length = ("INT", {"default": 0, "min": 0, "max": 65536, "tooltip": "0: the model's own"})
+        inputs = {"model": (MODEL,), "image": ("IMAGE",), "question": WORDS, "max_tokens": length}
+        return {"required": {**inputs, "steps": STEPS, "temperature": temperature, "seed": SEED}}
+
+    def ask(self, model: OpenModel, image: torch.Tensor, question: str, seed: int, **settings: Any) -> dict[str, Any]:
+        pictures = to_pictures(image)
+        result = model().understand(pictures, question, seed=seed, on_progress=_listener(), **_settings(settings))
+        return {"ui": {"text": [result.text]}, "result": (result.text,)}
+
+
+class Story:
+    """Words and pictures in turn. The text says [picture 1] where a picture stands."""
+
+    CATEGORY, FUNCTION = CATEGORY, "tell"
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE", "STRING"), ("images", "text")
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        frames = ("INT", {"default": 0, "min": 0, "max": 64, "tooltip": "pictures at most; 0: the model's own"})
+        return {"required": {"model": (MODEL,), "prompt": WORDS, "max_frames": frames, **DRAWING}}
+
+    def tell(self, model: OpenModel, prompt: str, seed: int, **settings: Any) -> dict[str, Any]:
+        uni, said, images = model(), [], []
+        size = _size_of(uni.parts.defaults.interleave, {})
+        for event in uni.interleave(prompt, seed=seed, on_progress=_listener(), **_settings(settings)):
+            if isinstance(event, ImageEvent):
+                images.append(event.image.resize((size["width"], size["height"])))  # one IMAGE has one size
+                said.append(f"[picture {event.number}]")
+            elif not isinstance(event, EndEvent):
+                said.append(event.text)
+        text = "\n".join(said)
+        blank = [Image.new("RGB", (size["width"], size["height"]))]
+        return {"ui": {"text": [text]}, "result": (to_image(images or blank), text)}
+
+
+class Encode:
+    """Codes of pictures."""
+
+    CATEGORY, FUNCTION = CATEGORY, "encode"
+    RETURN_TYPES, RETURN_NAMES = (CODES,), ("codes",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": (MODEL,), "image": ("IMAGE",), "mode": (["edit", "understand", "raw"],)}}
+
+    def encode(self, model: OpenModel, image: torch.Tensor, mode: str) -> tuple[list[ImageCodes]]:
+        return ([model().encode_image(picture, mode) for picture in to_pictures(image)],)
+
+
+class Decode:
+    """Pictures of codes."""
+
+    CATEGORY, FUNCTION = CATEGORY, "decode"
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE",), ("image",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": (MODEL,), "codes": (CODES,), "seed": SEED, "decoder": DECODER, "steps": STEPS}}
+
+    def decode(self, model: OpenModel, codes: list[ImageCodes], seed: int, **settings: Any) -> tuple[torch.Tensor]:
+        own = _settings(settings)
+        results = [
+            model().decode_codes(one, seed=seed, on_progress=_listener(i, len(codes)), **own) for i, one in enumerate(codes)
+        ]
+        return (to_image([result.image for result in results]),)
+
+
+class Unload:
+    """Takes the networks out of memory once `after` has come; the model works again when it is next used."""
+
+    CATEGORY, FUNCTION = CATEGORY, "unload"
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": (MODEL,), "after": ("*", {"tooltip": "any output that must be there first"})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: dict[str, str]) -> bool:
+        """Naming the types here tells ComfyUI that `after` takes every type."""
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")  # equals nothing: run every time
+
+    def unload(self, model: OpenModel, after: Any) -> tuple[()]:
+        model.close()
+        return ()
+
+
+NODE_CLASS_MAPPINGS = {
+    f"LLaDA2Uni{node.__name__}": node
+    for node in (Loader, TextToImage, Edit, Inpaint, Understand, Story, Encode, Decode, Unload)
+}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "LLaDA2UniLoader": "LLaDA2-Uni: load",
+    "LLaDA2UniTextToImage": "LLaDA2-Uni: text to image",
+    "LLaDA2UniEdit": "LLaDA2-Uni: edit",
+    "LLaDA2UniInpaint": "LLaDA2-Uni: inpaint",
+    "LLaDA2UniUnderstand": "LLaDA2-Uni: ask about pictures",
+    "LLaDA2UniStory": "LLaDA2-Uni: story",
+    "LLaDA2UniEncode": "LLaDA2-Uni: picture to codes",
+    "LLaDA2UniDecode": "LLaDA2-Uni: codes to picture",
+    "LLaDA2UniUnload": "LLaDA2-Uni: unload",
+}
+
+
+# --- between ComfyUI and the tasks ---
+
+
+def to_pictures(image: torch.Tensor) -> list[Image.Image]:
+    """IMAGE, float [B, H, W, 3] in 0..1 -> B pictures."""
+    levels = image.detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+    return [Image.fromarray(np.ascontiguousarray(one[..., :3])) for one in levels]
+
+
+def to_image(pictures: list[Image.Image]) -> torch.Tensor:
+    """Pictures of one size -> IMAGE, float32 [B, H, W, 3] in 0..1."""
+    return torch.stack([torch.from_numpy(np.asarray(one.convert("RGB"), np.float32) / 255) for one in pictures])
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings that differ from "the model's own", which is 0 for whole numbers and -1 for others."""
+    return {name: value for name, value in given.items() if not _is_own(value)}
+
+
+def _is_own(value: Any) -> bool:
+    return value == "own" or (value == -1 if isinstance(value, float) else value == 0)
+
+
+def _size_of(defaults: Generate | Interleave, asked: dict[str, Any]) -> dict[str, int]:
+    """height and width in pixels, the directory's own where none is asked for."""
+    return {name: asked.get(name) or getattr(defaults, name) for name in ("height", "width")}
+
+
+def _listener(number: int = 0, count: int = 1) -> Callable[[Progress], None]:
+    """Moves ComfyUI's bar for result `number` of `count`, and ends the task when its stop button was pressed."""
+    utils, management = sys.modules.get("comfy.utils"), sys.modules.get("comfy.model_management")
+    bar = None if utils is None else utils.ProgressBar(100 * count)
+
+    def listen(progress: Progress) -> None:
+        if management is not None:
+            management.throw_exception_if_processing_interrupted()
+        if bar is not None:
+            within = 50 * progress.done // progress.total + (50 if progress.stage == "decode" else 0)
+            bar.update_absolute(100 * number + within, 100 * count)
+
+    return listen

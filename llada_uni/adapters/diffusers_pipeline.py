@@ -1,0 +1,245 @@
+"""The model as a diffusers pipeline: draw, edit and inpaint with the calls that diffusers' users know.
+
+What flows through: prompts (+ pictures, + mask) and generators -> the task calls of `UniModel`, picture after picture ->
+PIL pictures, arrays, tensors, or codes. A model directory has no model_index.json, because its backbone lies at the top
+and serves other programs; so `from_pretrained` and `save_pretrained` are ours, and progress bar, `components` and class
+are diffusers'.
+
+    pipe = LLaDA2UniPipeline.from_pretrained("models/world").to("cpu")
+    pipe("a cat and a dog on green", generator=torch.Generator().manual_seed(0)).images[0].save("cat.png")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+
+from llada_uni.adapters.seeds import seeds_of
+from llada_uni.errors import UserError
+from llada_uni.image.codes import ImageCodes
+from llada_uni.model import UniModel
+from llada_uni.results import ImageResult, OnProgress, Progress
+
+OUTPUTS = ("pil", "np", "pt", "latent")
+StepCallback = Callable[["LLaDA2UniPipeline", int, float, dict[str, torch.Tensor]], Any]
+
+
+@dataclass
+class LLaDA2UniPipelineOutput(ImagePipelineOutput):
+    """images: by `output_type`, list of PIL; [N, H, W, 3] or [N, 3, H, W] in 0..1; codes int64 [N, rows, columns].
+    codes: the grid of each picture; seeds: of each, for `UniModel` and the command line.
+    """
+
+    codes: list[ImageCodes]
+    seeds: list[int]
+
+
+class LLaDA2UniPipeline(DiffusionPipeline):
+    """Text to image; with `image` editing; with `image` and `mask_image` inpainting."""
+
+    _callback_tensor_inputs = ("codes",)
+
+    def __init__(self, model: UniModel) -> None:
+        super().__init__()
+        self.register_modules(model=model)
+        self._asked_dtype: torch.dtype | None = None
+        self._interrupt = False
+
+    # --- loading, saving, moving ---
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None = None,
+        torch_dtype: torch.dtype | None = None,
+        **memory: Any,
+    ) -> LLaDA2UniPipeline:
+        """A model directory (None: the shipped one) on the CPU; `to` moves it. Weights are read when first needed.
+
+        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: hold, offload, tile of `UniModel.from_pretrained`.
+        """
+        pipe = cls(UniModel.from_pretrained(pretrained_model_name_or_path, "cpu", torch_dtype, **memory))
+        pipe._asked_dtype = torch_dtype
+        return pipe
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Writes a model directory (`UniModel.save_pretrained`)."""
+        self.model.save_pretrained(save_directory)
+
+    def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> LLaDA2UniPipeline:
+        """Itself, computing there. The networks are read again from the directory when they are next needed."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        was, dtype = self.model.parts, dtype or self._asked_dtype
+        memory = {"hold": was.hold, "offload": was.offload, "tile": was.tile}
+        moved = UniModel.from_pretrained(was.folder, device or was.device, dtype, **memory)
+        if (moved.parts.device, moved.parts.dtype) != (was.device, was.dtype):
+            self.model = moved
+        self._asked_dtype = dtype
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.parts.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.parts.dtype
+
+    # --- drawing ---
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `pipe._interrupt = True` in a callback to end the call: it gives the pictures that were finished."""
+        return self._interrupt
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        image: Any = None,
+        mask_image: Any = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = (),
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        **sampling: Any,
+    ) -> LLaDA2UniPipelineOutput | tuple[Any]:
+        """`num_images_per_prompt` pictures of each prompt, in order; each is what the task call of `UniModel` draws.
+
+        image: PIL, array [H, W, 3] or tensor [3, H, W] in 0..1, path, bytes or codes; several are references of one edit,
+        for every prompt. mask_image: white is drawn anew. height, width: pixels; None: the directory's own, or the first
+        picture's. num_inference_steps: unmasking steps a block; decoder_steps: of the flow-matching decoder `decoder`
+        ("turbo" or "base"). guidance_scale: the text's; image_guidance_scale: the picture's, editing only.
+        generator: one, or one for each picture (adapters/seeds.py says how they become seeds). output_type "latent": codes.
+        callback_on_step_end(pipe, step, timestep, tensors) after every unmasking step and decoder evaluation; step counts
+        within a picture, timestep goes from 1 to 0 while it is unmasked and again while it is decoded; tensors may hold
+        "codes" int64 [rows, columns], -1 where there is no draft yet. What it returns is not used. sampling: threshold,
+        temperature ... as for `UniModel`. UserError for anything that is not possible.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if output_type not in OUTPUTS:
+            raise UserError(f"unknown output_type {output_type!r}; allowed: {', '.join(OUTPUTS)}")
+        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
+            raise UserError(f"callback_on_step_end_tensor_inputs: unknown {', '.join(unknown)}; allowed: codes")
+        sampling |= {"steps": num_inference_steps, "decoder_steps": decoder_steps}
+        sampling["decoder"] = "none" if output_type == "latent" else decoder
+        draw = self._task(image, mask_image, height, width, guidance_scale, image_guidance_scale)
+        seeds = seeds_of(generator, len(prompts) * num_images_per_prompt)
+        jobs = [one for one in prompts for _ in range(num_images_per_prompt)]
+        self._interrupt = False
+        results: list[ImageResult] = []
+        with self.progress_bar(total=100 * len(jobs)) as bar:
+            for text, seed in zip(jobs, seeds, strict=True):
+                listen = self._listener(bar, len(results), callback_on_step_end, callback_on_step_end_tensor_inputs)
+                try:
+                    results.append(draw(text, seed=seed, on_progress=listen, **sampling))
+                except _InterruptedError:
+                    break
+                bar.update(100 * len(results) - bar.n)
+        images = _as(output_type, results)
+        if not return_dict:
+            return (images,)
+        return LLaDA2UniPipelineOutput(images, [one.codes for one in results], [one.seed for one in results])
+
+    def _task(
+        self,
+        image: Any,
+        mask_image: Any,
+        height: int | None,
+        width: int | None,
+        guidance_scale: float | None,
+        image_guidance_scale: float | None,
+    ) -> Callable[..., ImageResult]:
+        """The task that these arguments ask for, called with the words and what all tasks take."""
+        pictures, masks = _pictures(image), _pictures(mask_image)
+        size = {"height": height, "width": width}
+        if masks:
+            if (len(pictures), len(masks)) != (1, 1) or height is not None or width is not None:
+                raise UserError("inpainting takes one picture and one mask; the result has the picture's size")
+            return partial(self.model.inpaint, pictures[0], masks[0], cfg_scale=guidance_scale)
+        if pictures:
+            scales = {"text_scale": guidance_scale, "image_scale": image_guidance_scale}
+            return partial(self.model.edit_image, pictures, **size, **scales)
+        return partial(self.model.generate_image, **size, cfg_scale=guidance_scale)
+
+    def _listener(self, bar: Any, number: int, callback: StepCallback | None, wanted: Sequence[str]) -> OnProgress:
+        """Moves the bar (half of a picture's hundred is its codes, half its decoding) and calls the callback."""
+        draft = _Draft(self.model.parts.config.image_token_offset)
+        step = 0
+
+        def listen(progress: Progress) -> None:
+            nonlocal step
+            left = 1 - progress.done / progress.total
+            bar.update(100 * number + (50 if progress.stage == "codes" else 100) - round(50 * left) - bar.n)
+            draft.take(progress)
+            if callback is not None:
+                callback(self, step, left, {name: draft.codes.clone() for name in wanted})
+            step += 1
+            if self._interrupt:
+                raise _InterruptedError
+
+        return listen
+
+
+class _InterruptedError(Exception):
+    """The callback asked to end the call."""
+
+
+class _Draft:
+    """The codes of a picture under way, int64 [rows, columns], -1 where there is no draft yet."""
+
+    def __init__(self, image_token_offset: int) -> None:
+        self.offset = image_token_offset
+        self.codes = torch.empty(0, 0, dtype=torch.int64)
+
+    def take(self, progress: Progress) -> None:
+        if progress.stage != "codes":
+            return
+        if not self.codes.numel():
+            self.codes = torch.full(progress.grid, -1)
+        drafts = torch.tensor(progress.tokens) - self.offset
+        self.codes.view(-1)[progress.start : progress.start + len(drafts)] = drafts
+
+
+def _pictures(given: Any) -> list[Any]:
+    """Pictures as `UniModel` takes them, from what diffusers' pipelines take."""
+    if given is None:
+        return []
+    if isinstance(given, torch.Tensor):
+        batch = given if given.dim() == 4 else given[None]
+        return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(batch))
+    if isinstance(given, np.ndarray):
+        return VaeImageProcessor.numpy_to_pil(given)
+    if isinstance(given, list | tuple):
+        return [picture for one in given for picture in _pictures(one)]
+    return [given]
+
+
+def _as(output_type: str, results: list[ImageResult]) -> Any:
+    """The pictures in the form asked for; see `LLaDA2UniPipelineOutput`."""
+    if output_type == "latent":
+        grids = [torch.tensor(one.codes.rows()) for one in results]
+        return torch.stack(grids) if grids else torch.empty(0, 0, 0, dtype=torch.int64)
+    images = [one.image for one in results]
+    if output_type == "pil" or not images:
+        return images
+    array = VaeImageProcessor.pil_to_numpy(images)
+    return array if output_type == "np" else VaeImageProcessor.numpy_to_pt(array)

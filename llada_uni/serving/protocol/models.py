@@ -1,0 +1,50 @@
+"""Bodies of /v1/models, /health, /ready and /v1/llada/defaults."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "llada-uni"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Health(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+class Ready(BaseModel):
+    """The model is loaded and requests are taken."""
+
+    status: Literal["ready"] = "ready"
+    model: str
+
+
+class Defaults(BaseModel):
+    """What a client needs to offer settings: the model's own, the sizes it can draw, what the server allows.
+
+    size_step: sides of pictures are multiples of it, in pixels. settings: as in the directory's generation_config.json.
+    """
+
+    model: str
+    version: str
+    size_step: int
+    settings: dict[str, Any]
+    decoders: list[str]
+    rules: list[str]
+    confidences: list[str]
+    limits: dict[str, int | float | None]
+    remote_images: bool

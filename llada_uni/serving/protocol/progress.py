@@ -1,0 +1,61 @@
+"""Events that only clients get that ask for them (`progress: true`): the state after each step, thoughts as they settle.
+
+What flows through: `Draft` and `TextDelta` of a job -> events of a stream, beside OpenAI's own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from llada_uni.serving.events import Draft
+
+
+class ProgressEvent(BaseModel):
+    """done of total: places filled, or evaluations of the decoder. In the stage "codes": grid is [rows, columns], and
+    codes (-1: none yet), settled and confidences have a value for every place, row by row; else codes is null.
+    index: which of the n results. choices: always empty; there so that a stream of chat chunks stays one.
+    """
+
+    type: Literal["llada.progress"] = "llada.progress"
+    index: int
+    stage: Literal["text", "codes", "decode"]
+    done: int
+    total: int
+    grid: tuple[int, int] | None
+    codes: list[int] | None
+    settled: list[bool]
+    confidences: list[float]
+    choices: list[None] = []
+
+    @classmethod
+    def of(cls, index: int, draft: Draft) -> ProgressEvent:
+        return cls(
+            index=index,
+            stage=draft.stage,
+            done=draft.done,
+            total=draft.total,
+            grid=draft.grid,
+            codes=None if draft.grid is None else list(draft.tokens),
+            settled=list(draft.settled),
+            confidences=[round(value, 3) for value in draft.confidences],
+        )
+
+
+class ThinkingEvent(BaseModel):
+    """Words of the thought before a picture, as they settle."""
+
+    type: Literal["llada.thinking"] = "llada.thinking"
+    index: int
+    delta: str
+
+
+class ChatPartialImageEvent(BaseModel):
+    """A draft of the picture that a chat answer is drawing; partial_image_index is counted for each picture."""
+
+    type: Literal["llada.partial_image"] = "llada.partial_image"
+    index: int
+    partial_image_index: int
+    b64_json: str
+    choices: list[None] = []

@@ -1,0 +1,25 @@
+// The help: the shortcuts, and what the model can be asked for.
+
+import { el } from "../dom.js";
+import { SHORTCUTS } from "./keys.js";
+
+const SMALL_WORLD = "It is a small model of a small world: 40 things (cat, rocket, donut …) as cartoon, flat or 3d emoji, "
+  + "on six plain backgrounds, at four places of a picture of 128 × 128. Outside of that world it knows nothing.";
+const SMALL_WORLD_SIDE = 128;
+
+/** open() shows it; about(defaults) says which model is served. */
+export function createHelp() {
+  const dialog = document.getElementById("help");
+  const rows = SHORTCUTS.map(([keys, words]) => el("tr", {}, el("th", { scope: "row" }, el("kbd", {}, keys)), el("td", {}, words)));
+  document.getElementById("help-keys").replaceChildren(...rows);
+  const open = () => dialog.showModal();
+  document.getElementById("help-open").addEventListener("click", open);
+
+  return {
+    open,
+    about({ model, version, sizes }) {
+      const small = sizes[0] === `${SMALL_WORLD_SIDE}x${SMALL_WORLD_SIDE}`;
+      document.getElementById("help-model").textContent = `The model is ${model} (server ${version}). ${small ? SMALL_WORLD : ""}`;
+    },
+  };
+}

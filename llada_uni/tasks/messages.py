@@ -1,0 +1,96 @@
+"""Messages of a conversation, as people write them, become turns of codes and text.
+
+What flows through: a text, or messages with words and pictures -> checked turns for the prompt. The template has a
+fixed system text for each task, so the words of a system message go in front of the user's words that follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from llada_uni.errors import UserError
+from llada_uni.image.codes import ImageCodes
+from llada_uni.image.preprocess import open_image
+from llada_uni.prompts import Turn
+from llada_uni.results import ImageEvent, ImageResult
+from llada_uni.tasks.checks import check_words
+from llada_uni.tasks.parts import Parts
+
+
+def read_messages(parts: Parts, messages: Any) -> list[Turn]:
+    """Turns of codes and text from a prompt, or from messages {"role": "user" or "assistant", "content":
+    ...}.
+
+    Roles may also be "system", with words only. Content is a string, a picture (also one of our results), or a
+    list of these; items may also be {"type": "text", "text": ...} and {"type": "image", "image": ...}. UserError
+    for anything else, for an empty user turn, and for the wrong order of roles.
+    """
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": check_words(messages, "prompt")}]
+    if not isinstance(messages, Sequence) or not messages:
+        raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
+    read = _with_system_words([_read_message(message) for message in messages])
+    for role, items in read:
+        if role == "user" and not any(isinstance(item, str) and item.strip() for item in items):
+            raise UserError("a user's message needs words: it has none")
+    alone = sum(not isinstance(item, str) for _, items in read for item in items) == 1
+    turns = []
+    for role, items in read:
+        done: list[str | ImageCodes] = []
+        for item in items:
+            if isinstance(item, Image.Image):
+                done.append(parts.image_tokenizer.encode(item, mode="understand", alone=alone))
+            else:
+                done.append(item if isinstance(item, str) else item.check_range(parts.codebook_size))
+        turns.append(Turn(role, tuple(done)))
+    return turns
+
+
+def _read_message(message: Any) -> tuple[str, list[str | Image.Image | ImageCodes]]:
+    """(role, items) of one message."""
+    if isinstance(message, Turn):
+        return message.role, list(message.parts)
+    if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+        raise UserError("a message must hold 'role' and 'content'")
+    content = message["content"]
+    items = content if isinstance(content, list | tuple) else [content]
+    return message["role"], [_read_item(item) for item in items]
+
+
+def _with_system_words(read: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+    """The messages without those of the role "system", whose words stand before the user's next ones."""
+    out: list[tuple[str, list[Any]]] = []
+    waiting: list[str] = []
+    for role, items in read:
+        if role == "system":
+            if not all(isinstance(item, str) for item in items):
+                raise UserError("a message of the role 'system' holds words only")
+            waiting += [f"{item.strip()}\n" for item in items]
+        elif role == "user":
+            has_words = any(isinstance(item, str) and item.strip() for item in items)
+            out.append((role, [*waiting, *items] if has_words else items))
+            waiting = []
+        else:
+            out.append((role, items))
+    if waiting:
+        raise UserError("after a message of the role 'system' there must be one of the role 'user'")
+    return out
+
+
+def _read_item(item: Any) -> str | Image.Image | ImageCodes:
+    if isinstance(item, Mapping):
+        kind = item.get("type")
+        if kind == "text" and isinstance(item.get("text"), str):
+            return item["text"]
+        if kind == "image" and "image" in item:
+            picture = item["image"]
+            return picture if isinstance(picture, ImageCodes) else open_image(picture)
+        raise UserError("an item of a message is {'type': 'text', 'text': ...} or {'type': 'image', 'image': ...}")
+    if isinstance(item, str | ImageCodes):
+        return item
+    if isinstance(item, ImageEvent | ImageResult):
+        return item.codes
+    return open_image(item)

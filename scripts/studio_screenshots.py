@@ -1,0 +1,205 @@
+"""Screenshots of the studio after a real action in each mode, for docs/studio.md.
+
+    python scripts/studio_screenshots.py [--out docs/studio] [--model DIR] [--chromium PATH]
+
+What flows through: `llada-uni serve` on a free port, headless Chromium -> prompts typed as a person would -> small PNG
+files. Needs the package `playwright` and a Chromium on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+PATIENCE = 120_000  # milliseconds that one action may take on a slow machine
+SLOW = 60_000  # bytes a second, for the picture of a picture that comes about
+LARGEST = 220_000  # bytes of a file
+SCENE = "a cartoon cat at the top left and a cartoon dog at the bottom right on green"
+
+
+def main() -> None:
+    options = _options()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with _server(options.model) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
+        shots = Shots(browser, url, options.out)
+        shots.walk()
+        shots.phone()
+        shots.dark()
+        browser.close()
+
+
+def _options() -> argparse.Namespace:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/studio"))
+    parser.add_argument("--model", help="model directory; default: the shipped one")
+    parser.add_argument("--chromium", default=found, help="path of a Chromium")
+    options = parser.parse_args()
+    if options.chromium is None:
+        parser.error("no Chromium found on the PATH; name one with --chromium")
+    return options
+
+
+@contextmanager
+def _server(model: str | None) -> Iterator[str]:
+    """The address of a server of the model, ready; stopped in the end."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "llada_uni.cli", "serve", *([model] if model else []), "--port", str(port)]
+    process = subprocess.Popen(command)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        while not _is_ready(url):
+            if process.poll() is not None:
+                raise SystemExit("the server ended before it was ready")
+            time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(f"{url}/ready").status == 200
+    except urllib.error.URLError:
+        return False
+
+
+class Shots:
+    """The actions, one method each, in the order of the walk in docs/studio.md."""
+
+    def __init__(self, browser: Browser, url: str, out: Path) -> None:
+        self.browser, self.url, self.out = browser, url, out
+
+    def open(self, size: dict[str, int], scheme: str = "light") -> Page:
+        page = self.browser.new_context(viewport=size, color_scheme=scheme).new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(self.url)
+        page.locator("#main:not([inert])").wait_for()
+        return page
+
+    def save(self, page: Page, name: str, top: str = "body") -> None:
+        """The visible part of the page from the element `top` on; in 256 colours where the file would be large."""
+        page.locator(top).evaluate("node => node.scrollIntoView()")
+        path = self.out / f"{name}.png"
+        picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+        picture.save(path, optimize=True)
+        if path.stat().st_size > LARGEST:
+            picture.quantize(256, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
+
+    def walk(self) -> None:
+        page = self.open(WIDE)
+        draw(page, SCENE, seed=1)
+        self.save(page, "draw")
+        page.locator("#panel-draw").get_by_label("Ask about this picture").click()
+        for question in ("describe the picture", "which style is the cat?", "what is at the top left?"):
+            run(page, "ask", question)
+        self.save(page, "ask")
+        self.edits(page)
+        self.chat(page)
+        page.locator("#tab-story").click()
+        run(page, "story", "tell a story about a bear and a penguin by the sea in cartoon style", seed=1)
+        self.save(page, "story")
+        page.locator("#tab-draw").click()
+        think(page)
+        self.save(page, "thinking")
+        self.live(page)
+
+    def edits(self, page: Page) -> None:
+        page.locator("#tab-draw").click()
+        page.locator("#panel-draw").get_by_label("Edit this picture").click()
+        run(page, "edit", "replace the cat with a fox", seed=1)
+        self.save(page, "edit")
+        page.get_by_text("Paint a part").click()
+        paint(page, (0.12, 0.75), (0.38, 0.75))
+        run(page, "edit", "cartoon cat top left, cartoon apple bottom left, cartoon dog bottom right on green", seed=1)
+        self.save(page, "brush")
+
+    def chat(self, page: Page) -> None:
+        page.locator("#tab-draw").click()
+        page.locator("#panel-draw").get_by_label("Chat about this picture").click()
+        for words in ("what is at the bottom right?", "which style is it?", "how many things are there?"):
+            run(page, "chat", words)
+        self.save(page, "chat")
+
+    def live(self, page: Page) -> None:
+        """The grid of codes, half filled in. Nothing is accepted early and the network is slow, so that one can look."""
+        slow = {"offline": False, "latency": 0, "downloadThroughput": SLOW, "uploadThroughput": -1}
+        page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+        panel = page.locator("#panel-draw")
+        page.get_by_label("Think first").uncheck()
+        panel.locator("summary", has_text="Settings").click()
+        panel.get_by_label("Threshold").fill("1")
+        panel.locator("summary", has_text="Settings").click()
+        panel.get_by_label("Pictures").fill("2")
+        panel.locator("textarea").fill("a cartoon fox at the top left and a cartoon cactus at the bottom right on pink")
+        page.keyboard.press("Control+Enter")
+        panel.locator(".forming").nth(1).wait_for()
+        self.save(page, "live")
+        page.keyboard.press("Escape")
+
+    def phone(self) -> None:
+        page = self.open(PHONE)
+        draw(page, SCENE, seed=1)
+        self.save(page, "phone", "#panel-draw .stage")
+
+    def dark(self) -> None:
+        page = self.open(WIDE, "dark")
+        draw(page, "a flat frog and a flat mushroom on gray", seed=1)
+        page.get_by_label("Codes over the picture").click()
+        self.save(page, "dark")
+
+
+def run(page: Page, mode: str, words: str, seed: int | None = None) -> None:
+    """Types the words, runs, and waits for the end."""
+    panel = page.locator(f"#panel-{mode}")
+    if seed is not None:
+        panel.get_by_label("Seed", exact=True).fill(str(seed))
+    panel.locator("textarea").fill(words)
+    panel.locator("textarea").press("Control+Enter")
+    panel.locator(".run [type=submit]").wait_for(state="hidden")
+    panel.locator(".run [type=submit]").wait_for()
+    if panel.locator(".notice").count():
+        raise SystemExit(f"{mode}: {panel.locator('.notice').inner_text()}")
+
+
+def draw(page: Page, words: str, seed: int) -> None:
+    run(page, "draw", words, seed)
+
+
+def think(page: Page) -> None:
+    page.get_by_label("Think first").check()
+    draw(page, "two plus one flat lemons", seed=1)
+    page.locator("#panel-draw .thinking summary").click()
+
+
+def paint(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A stroke on the mask, from and to shares of its sides."""
+    canvas = page.locator("#panel-edit canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    page.mouse.move(*points[1], steps=8)
+    page.mouse.up()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""ComfyUI's nodes without ComfyUI: the form it asks for, the pictures of the task calls, the example workflow run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from llada_uni.adapters import comfyui
+from llada_uni.adapters.comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, to_image, to_pictures
+from llada_uni.errors import UserError
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "comfyui"
+BUILT_IN = {"STRING", "INT", "FLOAT", "BOOLEAN", "IMAGE", "MASK", "*"}
+DRAWING = {"seed": 1, "steps": 0, "decoder": "own", "decoder_steps": 0}
+
+
+def node(name: str):
+    return NODE_CLASS_MAPPINGS[f"LLaDA2Uni{name}"]()
+
+
+def run(name: str, **inputs):
+    """What ComfyUI does with a node: the function it names, with the inputs by name; the result tuple."""
+    made = node(name)
+    result = getattr(made, made.FUNCTION)(**inputs)
+    return result["result"] if isinstance(result, dict) else result
+
+
+@pytest.fixture(scope="module")
+def opened(folder):
+    return run("Loader", folder=str(folder), device="cpu", dtype="auto")[0]
+
+
+@pytest.fixture
+def image(picture):
+    return to_image([picture])
+
+
+@pytest.mark.parametrize("name", NODE_CLASS_MAPPINGS)
+def test_every_node_has_the_form_that_comfyui_asks_for(name):
+    kind = NODE_CLASS_MAPPINGS[name]
+    inputs = kind.INPUT_TYPES()
+    assert set(inputs) == {"required"} and name in NODE_DISPLAY_NAME_MAPPINGS and kind.CATEGORY
+    function = getattr(kind, kind.FUNCTION)
+    taken = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+    assert set(taken) <= set(inputs["required"])
+    for type_, *options in inputs["required"].values():
+        assert isinstance(type_, list) or type_ in BUILT_IN | {comfyui.MODEL, comfyui.CODES}
+        for option in options:
+            json.dumps(option)
+            low, high = option.get("min", -math.inf), option.get("max", math.inf)
+            assert "default" not in option or isinstance(option["default"], str) or low <= option["default"] <= high
+    assert all(type_ in BUILT_IN | {comfyui.MODEL, comfyui.CODES} for type_ in kind.RETURN_TYPES)
+    assert len(getattr(kind, "RETURN_NAMES", kind.RETURN_TYPES)) == len(kind.RETURN_TYPES)
+
+
+def test_pictures_and_images_are_the_same_levels(picture):
+    image = to_image([picture, picture.rotate(90)])
+    assert image.shape == (2, 32, 32, 3) and image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1
+    assert [np.asarray(one).tolist() for one in to_pictures(image)] == [
+        np.asarray(one).tolist() for one in (picture, picture.rotate(90))
+    ]
+
+
+def test_text_to_image_and_back_from_codes(opened, model):
+    size = {"width": 32, "height": 16, "cfg_scale": 1.0, "thinking": False}
+    images, codes, thinking = run("TextToImage", model=opened, prompt="a cat", batch_size=2, **size, **DRAWING)
+    want = [model.generate_image("a cat", 16, 32, cfg_scale=1.0, seed=seed) for seed in (1, 2)]
+    assert torch.equal(images, to_image([one.image for one in want])) and codes == [one.codes for one in want]
+    assert thinking == "\n"
+    (decoded,) = run("Decode", model=opened, codes=codes[:1], seed=1, decoder="own", steps=0)
+    assert torch.equal(decoded, images[:1])
+    own = {"width": 0, "height": 0, "cfg_scale": -1.0, "thinking": True}
+    images, _, _ = run("TextToImage", model=opened, prompt="a cat", batch_size=2, **own, **DRAWING)
+    assert images.shape == (2, 32, 32, 3)
+
+
+def test_edit_encode_and_ask(opened, model, picture, image):
+    own = {"width": 0, "height": 0, "image_scale": -1.0, "rescale": -1.0}
+    edited, codes = run("Edit", model=opened, image=image, instruction="make it red", text_scale=2.0, **own, **DRAWING)
+    want = model.edit_image(picture, "make it red", text_scale=2.0, seed=1)
+    assert torch.equal(edited, to_image([want.image])) and codes == [want.codes]
+    (encoded,) = run("Encode", model=opened, image=image, mode="edit")
+    assert encoded == [model.encode_image(picture, "edit")]
+    settings = {"max_tokens": 5, "steps": 0, "temperature": 1.5, "seed": 3}
+    (answer,) = run("Understand", model=opened, image=image, question="what is it?", **settings)
+    assert answer == model.understand(picture, "what is it?", max_tokens=5, temperature=1.5, seed=3).text
+
+
+def test_inpaint_takes_comfyui_s_masks(opened, model, picture, image):
+    mask = torch.zeros(1, 32, 32)
+    mask[:, :16, :16] = 1
+    white = Image.fromarray((mask[0].numpy() * 255).astype(np.uint8))
+    want = to_image([model.inpaint(picture, white, "a cat", seed=1).image])
+    inputs = {"model": opened, "prompt": "a cat", "cfg_scale": -1.0, **DRAWING}
+    for form in (mask, mask[0]):
+        assert torch.equal(run("Inpaint", image=image, mask=form, **inputs)[0], want)
+    with pytest.raises(UserError, match="one mask for each"):
+        run("Inpaint", image=image, mask=mask.repeat(2, 1, 1), **inputs)
+
+
+def test_a_story_is_one_batch_of_pictures_and_its_text(opened):
+    images, text = run("Story", model=opened, prompt="tell a story about a cat", max_frames=1, **DRAWING)
+    assert images.shape == (max(1, text.count("[picture")), 32, 32, 3) and isinstance(text, str)
+
+
+def test_loader_says_what_is_wrong_and_sees_a_new_directory(folder, tmp_path):
+    loader = NODE_CLASS_MAPPINGS["LLaDA2UniLoader"]
+    assert loader.VALIDATE_INPUTS(str(folder)) is True
+    assert "no model directory" in loader.VALIDATE_INPUTS(str(tmp_path / "missing"))
+    (tmp_path / "config.json").write_text("{}")
+    before = loader.IS_CHANGED(str(tmp_path), device="cpu", dtype="auto")
+    (tmp_path / "model.safetensors").touch()
+    os.utime(tmp_path / "model.safetensors", (before + 10, before + 10))
+    assert loader.IS_CHANGED(str(tmp_path), device="cpu", dtype="auto") == before + 10
+
+
+def test_unload_frees_the_networks_and_the_model_works_again(folder, image):
+    opened = run("Loader", folder=str(folder), device="cpu", dtype="auto")[0]
+    (codes,) = run("Encode", model=opened, image=image, mode="edit")
+    before = opened()
+    assert before.parts.loaded == ("image_tokenizer",)
+    unload = NODE_CLASS_MAPPINGS["LLaDA2UniUnload"]
+    assert run("Unload", model=opened, after=codes) == () and math.isnan(unload.IS_CHANGED(model=opened, after=codes))
+    assert unload.VALIDATE_INPUTS({"after": "STRING"})
+    assert opened() is not before and opened().parts.loaded == ()
+    assert run("Encode", model=opened, image=image, mode="edit") == (codes,)
+
+
+def test_comfyui_s_bar_and_stop_button(opened, monkeypatch):
+    moves, pressed = [], []
+
+    class StopPressed(Exception):
+        pass
+
+    def interrupted():
+        if pressed:
+            raise StopPressed
+
+    bar = SimpleNamespace(update_absolute=lambda value, total: moves.append((value, total)))
+    utils, management = ModuleType("comfy.utils"), ModuleType("comfy.model_management")
+    utils.ProgressBar = lambda total: bar
+    management.throw_exception_if_processing_interrupted = interrupted
+    monkeypatch.setitem(sys.modules, "comfy.utils", utils)
+    monkeypatch.setitem(sys.modules, "comfy.model_management", management)
+    inputs = {"width": 0, "height": 0, "cfg_scale": -1.0, "thinking": False, "batch_size": 2, **DRAWING}
+    run("TextToImage", model=opened, prompt="a cat", **inputs)
+    assert [value for value, _ in moves] == sorted(value for value, _ in moves) and moves[-1] == (200, 200)
+    pressed.append(True)
+    with pytest.raises(StopPressed):
+        run("TextToImage", model=opened, prompt="a cat", **inputs)
+
+
+class SaveImage:
+    """Stands for ComfyUI's own node."""
+
+    RETURN_TYPES, FUNCTION, saved = (), "save", []
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"images": ("IMAGE",), "filename_prefix": ("STRING", {})}}
+
+    def save(self, images, filename_prefix):
+        self.saved.append((filename_prefix, images))
+        return ()
+
+
+def test_the_example_workflow_fits_the_nodes_and_runs():
+    workflow = json.loads((EXAMPLES / "workflow.json").read_text())
+    nodes = {**NODE_CLASS_MAPPINGS, "SaveImage": SaveImage}
+    results = {}
+    for key, step in workflow.items():  # written in the order in which it can run
+        kind, inputs = nodes[step["class_type"]], {}
+        assert set(step["inputs"]) == set(kind.INPUT_TYPES()["required"])
+        for name, value in step["inputs"].items():
+            wanted = kind.INPUT_TYPES()["required"][name][0]
+            if isinstance(value, list):
+                source, place = value
+                assert wanted in ("*", nodes[workflow[source]["class_type"]].RETURN_TYPES[place])
+                value = results[source][place]
+            elif isinstance(wanted, list):
+                assert value in wanted
+            inputs[name] = value
+        made = kind()
+        result = getattr(made, kind.FUNCTION)(**inputs)
+        results[key] = result["result"] if isinstance(result, dict) else result
+    assert results["4"] == ("fox",), "the edited picture has a fox where the cat was"
+    assert [name for name, _ in SaveImage.saved] == ["llada-uni", "llada-uni-edit"]
+
+
+def test_the_folder_for_custom_nodes_exports_the_nodes():
+    spec = importlib.util.spec_from_file_location("llada2_uni", EXAMPLES / "llada2_uni" / "__init__.py")
+    package = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    assert package.NODE_CLASS_MAPPINGS is NODE_CLASS_MAPPINGS
+    assert package.NODE_DISPLAY_NAME_MAPPINGS.keys() == NODE_CLASS_MAPPINGS.keys()

@@ -1,0 +1,90 @@
+"""The scripts of examples/ and the code of docs/adapters.md, each run as a user would run it, with the shipped model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from llada_uni.model import UniModel
+from llada_uni.serving.http import create_app
+from llada_uni.serving.options import ServerOptions
+from llada_uni.serving.service import Service
+from tests.serving.servers import live, wait_for
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs an example with these words on its command line; what it printed."""
+
+    def run(name: str, *words: object) -> str:
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        script.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def uni():
+    return UniModel.from_pretrained("world", "cpu")
+
+
+def test_openai_client(run, uni, tmp_path):
+    service = Service(uni)
+    service.start()
+    try:
+        wait_for(lambda: service.ready, "the model")
+        with live(create_app(service, ServerOptions())) as address:
+            said = run("openai_client", "--base-url", f"{address}/v1", "--out", tmp_path).splitlines()
+    finally:
+        service.close()
+    assert said[1] == "cat"
+    drawn = uni.generate_image("a cat and a dog on green", seed=1)
+    assert Image.open(tmp_path / "drawn.png").tobytes() == drawn.image.tobytes()
+    assert uni.understand(tmp_path / "edited.png", "what is at the top left?").text == "fox"
+    assert len(list(tmp_path.glob("story-*.png"))) == 2
+
+
+def test_diffusers_pipeline(run, uni, tmp_path):
+    said = run("diffusers_pipeline", "--model", uni.folder, "--out", tmp_path)
+    assert "step  0: " in said and " 0 places without a draft" in said
+    assert len(list(tmp_path.glob("drawn-*.png"))) == 2
+    assert "fox" in (
+        uni.understand(tmp_path / "edited.png", f"what is at the {side}?").text for side in ("top left", "bottom right")
+    )
+    assert uni.understand(tmp_path / "filled.png", "what is at the top left?").text == "robot"
+
+
+def test_transformers_backbone(run, uni, tmp_path):
+    uni.generate_image("a cat and a dog on green", seed=1).save(tmp_path / "cat.png")
+    answer, loss = run("transformers_backbone", tmp_path / "cat.png", "what is at the top left?", "--model", uni.folder).split(
+        "\n", 1
+    )
+    assert answer == "cat" and loss.startswith("loss 0.")
+
+
+def test_the_code_of_the_page_runs(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "adapters.md").read_text(), re.DOTALL):
+        exec(block, names)
+    assert (tmp_path / "cat.png").is_file() and capsys.readouterr().out.strip() == "cat"
+
+
+def test_the_configuration_on_the_page_is_json():
+    page = (ROOT / "docs" / "adapters.md").read_text()
+    (block,) = re.findall(r'^    \{"model".*?\}\}$', page, re.DOTALL | re.MULTILINE)
+    assert json.loads(block)["model"]["llada-uni"]["class"] == "GPT4V"

@@ -1,0 +1,102 @@
+"""Progress of the tasks: words that settle, grids of codes, stop strings, settings of chats and stories (tiny model)."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from llada_uni.errors import UserError
+from llada_uni.model import UniModel
+from llada_uni.results import EndEvent, ImageEvent, TextEvent
+from llada_uni.tasks.messages import read_messages
+from tests.tiny_model import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, golden):
+    return UniModel.from_pretrained(make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", golden), device="cpu")
+
+
+PICTURE = Image.new("RGB", (32, 32), (250, 240, 120))
+ASK = [{"role": "user", "content": "what is there?"}]
+HOT = {"temperature": 1.0, "seed": 1}
+
+
+def test_the_words_of_the_steps_are_the_words_of_the_result(model):
+    steps = []
+    result = model.understand(PICTURE, "what?", 30, on_progress=steps.append, **HOT)
+    assert "".join(step.text for step in steps) == result.text and result.text
+    assert all(len(step.confidences) == len(step.tokens) == len(step.settled) for step in steps)
+    thinking = []
+    drawn = model.generate_image("a cat", thinking=True, on_progress=thinking.append, **HOT)
+    assert "".join(step.text for step in thinking if step.stage == "text") == drawn.thinking
+
+
+def test_codes_come_with_their_place_and_grid(model):
+    steps = []
+    result = model.generate_image("a cat", 16, 48, seed=1, decoder="none", on_progress=steps.append)
+    codes = [0] * 12
+    for step in steps:
+        assert step.grid == (2, 6) and step.total == 12
+        codes[step.start : step.start + len(step.tokens)] = step.tokens
+    offset = model.parts.config.image_token_offset
+    assert tuple(code - offset for code in codes) == result.codes.codes
+
+
+def test_a_stop_string_ends_words_and_saves_steps(model):
+    plain = model.chat(ASK, max_tokens=60, modalities="text", **HOT)
+    stop = plain.text[5:7]
+    cut = model.chat(ASK, max_tokens=60, modalities="text", stop=stop, **HOT)
+    assert cut.text == plain.text[: plain.text.find(stop)].strip() and cut.end.reason == "stop"
+    assert cut.end.evaluations.backbone < plain.end.evaluations.backbone
+    assert model.understand(PICTURE, "what?", 60, stop=[stop], **HOT).text.find(stop) == -1
+
+
+def test_a_chat_in_words_equals_the_question_asked_alone(model):
+    messages = [{"role": "user", "content": [PICTURE, "what is there?"]}]
+    alone = model.understand(PICTURE, "what is there?", 20, **HOT)
+    assert model.chat(messages, max_tokens=20, modalities=("text",), **HOT).text == alone.text
+    short = model.chat(messages, max_tokens=1, modalities=("text",), steps=1, block_length=4, **HOT)
+    assert short.end.evaluations.backbone == 1
+    for wrong in (("image",), ("text", "sound")):
+        with pytest.raises(UserError, match="modalities"):
+            model.chat(messages, modalities=wrong)
+    with pytest.raises(UserError, match="stepz"):
+        model.chat(messages, stepz=1)
+
+
+def test_a_story_takes_settings_and_stops(model):
+    plain = list(model.interleave("tell a story", 1, max_tokens=40, top_k=5, **HOT))
+    again = list(model.interleave("tell a story", 1, max_tokens=40, top_k=5, **HOT))
+    assert [type(event) for event in plain] == [type(event) for event in again] and isinstance(plain[-1], EndEvent)
+    first = next(event for event in plain if isinstance(event, TextEvent))
+    stop = first.text[3:5]
+    events = list(model.interleave("tell a story", 1, max_tokens=40, top_k=5, stop=[stop], **HOT))
+    assert events[-1].reason == "stop" and not any(isinstance(event, ImageEvent) for event in events)
+    assert "".join(event.text for event in events[:-1]) == first.text[: first.text.find(stop)].strip()
+    with pytest.raises(UserError, match="block_length"):
+        model.interleave("tell a story", block_length=0)
+
+
+def test_system_words_go_before_the_users_next_words(model):
+    system = {"role": "system", "content": " be brief "}
+    (turn,) = read_messages(model.parts, [system, {"role": "user", "content": [PICTURE, "what?"]}])
+    assert turn.role == "user" and turn.parts[0] == "be brief\n" and turn.parts[2] == "what?"
+    for wrong, words in (
+        ([system], "role 'user'"),
+        ([{"role": "system", "content": [PICTURE]}, *ASK], "words only"),
+        ([system, {"role": "user", "content": [PICTURE]}], "needs words"),
+    ):
+        with pytest.raises(UserError, match=words):
+            read_messages(model.parts, wrong)
+
+
+def test_less_memory_on_request(model):
+    folder, codes = model.folder, model.encode_image(PICTURE)
+    small = UniModel.from_pretrained(folder, device="cpu", hold="int8", offload=True, tile=64)
+    assert small.decode_codes(codes, seed=1).image.tobytes() == model.decode_codes(codes, seed=1).image.tobytes()
+    assert (small.parts.decoder.offload, small.parts.decoder.tile) == (True, 64)
+    with pytest.raises(UserError, match="tile"):
+        UniModel.from_pretrained(folder, device="cpu", tile=8)
+    with pytest.raises(UserError, match="held as"):
+        UniModel.from_pretrained(folder, device="cpu", hold="int1").generate_image("a cat")
