@@ -3,13 +3,15 @@
 A frame's text is what happens and, behind a colon, how things stand then: "mia the cat finds a key: flat cat middle left, flat
 key top right on green". The drawing copies the second half, which follows from the one before and from what happens. All of it
 is a small grammar: `read_frame` says what a frame must show, `follows` whether one frame comes from the other as told.
-What nobody mentions stays where it was. The kind is the number of frames, which the request names.
+What nobody mentions stays where it was. The kind is the number of frames, which the request names, or "open": neither the
+number nor the names are said, and both follow from a rule.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llada_uni.world.arrangement import PIPS
@@ -20,8 +22,8 @@ from llada_uni.world.scene import Scene, Thing, placed
 from llada_uni.world.split import in_split
 from llada_uni.world.wordings import NUMBERS, Speaker, article, joined, normal
 
-STORY_KINDS = {"two": 0.28, "three": 0.32, "four": 0.24, "five": 0.10, "six": 0.06}
-FRAMES = {kind: NUMBERS.index(kind) for kind in STORY_KINDS}
+STORY_KINDS = {"two": 0.24, "three": 0.28, "four": 0.22, "five": 0.08, "six": 0.06, "open": 0.12}
+FRAMES = {kind: 3 if kind == "open" else NUMBERS.index(kind) for kind in STORY_KINDS}
 PEOPLE = ("mia", "tom", "leo", "zoe", "max", "lily", "sam", "emma")
 CHARACTERS = (*(n for n, c in CONCEPTS.items() if c.category == "animal"), "robot", "ghost", "snowman")
 OBJECTS = tuple(n for n in THINGS if n not in CHARACTERS)
@@ -127,8 +129,17 @@ def _next(rng: random.Random, cast: Cast, s: State, split: str) -> tuple[str, St
     return until(make)
 
 
-def _opening(rng: random.Random, split: str) -> tuple[Cast, State, bool] | None:
-    """Who, where, and whether the request says the style."""
+def usual_names(concepts: Sequence[str]) -> list[str]:
+    """What characters are called when the request leaves it open: always the same, and no two of them alike."""
+    names: list[str] = []
+    for concept in concepts:
+        start = CHARACTERS.index(concept)
+        names.append(next(n for n in (*PEOPLE[start % len(PEOPLE) :], *PEOPLE) if n not in names))
+    return names
+
+
+def _opening(rng: random.Random, split: str, named: bool) -> tuple[Cast, State, bool] | None:
+    """Who, where, and whether the request says the style. named: whether it says what the characters are called."""
     concepts = rng.sample(CHARACTERS, 1 if rng.random() < 0.4 else 2)
     said = rng.random() < 0.7
     style = open_style(rng, said)
@@ -136,18 +147,22 @@ def _opening(rng: random.Random, split: str) -> tuple[Cast, State, bool] | None:
     state = State(tuple((Thing(n, style), c) for n, c in zip(concepts, cells, strict=True)), rng.choice(COLOR_NAMES))
     if split == "heldout" and not pinned([wanted(n, style if said else None) for n in concepts]):
         return None
-    cast = Cast(tuple(zip(concepts, rng.sample(PEOPLE, len(concepts)), strict=True)))
+    names = rng.sample(PEOPLE, len(concepts)) if named else usual_names(concepts)
+    cast = Cast(tuple(zip(concepts, names, strict=True)))
     return (cast, state, said) if in_split(state.scene(), split) else None
 
 
 def sample_story(rng: random.Random, kind: str, split: str, wordings: str) -> Sample:
-    """A request for a story about one or two named characters, and the story.
+    """A request for a story about one or two characters, and the story.
 
     In the held-out split the request itself holds a held-out combination (two characters, or one in a style).
     """
-    (cast, state, styled), say = until(lambda: _opening(rng, split)), Speaker(rng, wordings)
+    named = kind != "open"
+    (cast, state, styled), say = until(lambda: _opening(rng, split, named)), Speaker(rng, wordings)
     style, color, there = state.things[0][0].style, state.background, rng.random() < 0.4
-    asked = f"{cast.all()}{' ' + PLACES[color] if there else ''}{f' in {style} style' if styled else ''} in {kind} pictures"
+    who = cast.all() if named else joined([article(concept) for concept, _ in cast.names])
+    asked = f"{who}{' ' + PLACES[color] if there else ''}{f' in {style} style' if styled else ''}"
+    asked += f" in {kind} pictures" if named else ""
     start = rng.choice(_STARTS)
     text = f"{cast.all()} {_MANY[start] if len(cast.names) > 1 else start} {PLACES[color]}"
     answer: list[str | Scene] = [f"{text}: {state.words()}", state.scene()]

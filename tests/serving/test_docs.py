@@ -31,7 +31,7 @@ def test_every_block_of_code_runs(tmp_path, monkeypatch, capsys):
     finally:
         service.close()
     said = capsys.readouterr().out
-    assert "image_generation.completed 128x128" in said and "a picture of" in said
+    assert "image_generation.completed 192x192" in said and "a picture of" in said
     assert {path.name for path in tmp_path.glob("cat-*.png")} == {"cat-7.png", "cat-8.png", "cat-9.png"}
 
 

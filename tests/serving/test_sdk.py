@@ -143,7 +143,7 @@ def test_interleaved_story(client, uni):
     assert [frame.tobytes() for frame in frames] == [image.tobytes() for image in images]
     told = {"role": "assistant", "content": content}  # goes back as it came
     again = [*STORY["messages"], told, {"role": "user", "content": "what is in the last picture?"}]
-    assert client.chat.completions.create(model="world", messages=again).usage.prompt_tokens > 2 * 16
+    assert client.chat.completions.create(model="world", messages=again).usage.prompt_tokens > 2 * 36
 
 
 def test_streamed_story_is_the_same_story(client):
@@ -164,11 +164,11 @@ def test_streamed_story_is_the_same_story(client):
 
 
 def test_a_picture_over_http_is_the_picture_without_a_server(client, drawn, tmp_path):
-    answer = client.images.generate(model="world", prompt=CAT, size="128x128", extra_body={"seed": 5})
+    answer = client.images.generate(model="world", prompt=CAT, size="192x192", extra_body={"seed": 5})
     data = base64.b64decode(answer.data[0].b64_json)
     assert data == drawn.save(tmp_path / "drawn.png").read_bytes()
     assert answer.data[0].seed == 5 and answer.data[0].revised_prompt == CAT
-    assert answer.size == "128x128" and answer.output_format == "png" and answer.usage.output_tokens == 16
+    assert answer.size == "192x192" and answer.output_format == "png" and answer.usage.output_tokens == 36
 
 
 def test_three_pictures_alone_and_in_a_batch_of_other_requests(client):
@@ -189,7 +189,7 @@ def test_three_pictures_alone_and_in_a_batch_of_other_requests(client):
 
 def test_thinking(client):
     item = client.images.generate(prompt=CAT, extra_body={"seed": 1, "thinking": True}).data[0]
-    assert item.thinking and opened(item.b64_json).size == (128, 128)
+    assert item.thinking and opened(item.b64_json).size == (192, 192)
 
 
 def test_streamed_partials(client):
@@ -198,7 +198,7 @@ def test_streamed_partials(client):
     kinds = [event.type for event in events]
     assert kinds[-1] == "image_generation.completed" and set(kinds[:-1]) == {"image_generation.partial_image"}
     assert [event.partial_image_index for event in events[:-1]] == list(range(len(events) - 1)) and len(events) > 1
-    assert all(opened(event.b64_json).size == (128, 128) for event in events)
+    assert all(opened(event.b64_json).size == (192, 192) for event in events)
     assert events[-1].b64_json == client.images.generate(**request).data[0].b64_json
 
 
@@ -283,4 +283,4 @@ def test_the_asynchronous_client(base):
             return await asyncio.gather(image, chat)
 
     image, chat = asyncio.run(draw_and_chat())
-    assert opened(image.data[0].b64_json).size == (128, 128) and chat.choices[0].message.role == "assistant"
+    assert opened(image.data[0].b64_json).size == (192, 192) and chat.choices[0].message.role == "assistant"

@@ -9,7 +9,7 @@ from llada_uni.evaluation.scoring import score_story
 from llada_uni.world.checker import Reading
 from llada_uni.world.concepts import COLORS
 from llada_uni.world.scene import Thing
-from llada_uni.world.stories import CHARACTERS, FRAMES, PEOPLE, PLACES, State, follows, opens, read_frame
+from llada_uni.world.stories import CHARACTERS, FRAMES, PEOPLE, PLACES, State, follows, opens, read_frame, usual_names
 from llada_uni.world.tasks import Sample, sample_task
 
 CAT, FOX, KEY = Thing("cat", "flat"), Thing("fox", "flat"), Thing("key", "flat")
@@ -28,7 +28,7 @@ def test_every_story_is_right_by_its_own_rules(split: str) -> None:
         scores = score_story(story.expect, frames)
         assert set(scores.values()) == {1.0}, (story, scores)
         assert len(frames) == FRAMES[story.kind] == story.expect["frames"]
-        assert f"in {story.kind} pictures" in story.turns[0].parts[0]
+        assert (f"in {story.kind} pictures" in story.turns[0].parts[0]) == (story.kind != "open")
         for text, scene in zip(texts, scenes, strict=True):
             assert read_frame(text).state.scene() == scene
 
@@ -36,11 +36,22 @@ def test_every_story_is_right_by_its_own_rules(split: str) -> None:
 def test_named_characters_persist_and_something_happens() -> None:
     for story in stories("train", 200):
         request, texts, scenes = story.turns[0].parts[0], story.answer[::2], story.answer[1::2]
+        asked = texts[0] if story.kind == "open" else request
         for concept in story.expect["characters"]:
-            name = next(p for p in PEOPLE if f"{p} the {concept}" in request)
+            name = next(p for p in PEOPLE if f"{p} the {concept}" in asked)
             assert f"{name} the {concept}" in texts[0]
             assert all(scene.names().count(concept) == 1 for scene in scenes)
         assert all(a != b for a, b in itertools.pairwise(scenes))
+
+
+def test_who_is_not_named_has_a_usual_name() -> None:
+    assert usual_names(["cat"]) == usual_names(["cat"]) and len(set(usual_names(CHARACTERS[:1] + CHARACTERS[8:9]))) == 2
+    rng = random.Random(3)
+    for story in (sample_task(rng, "story", kind="open") for _ in range(50)):
+        characters, request = story.expect["characters"], story.turns[0].parts[0]
+        assert not any(f" {name} " in request for name in PEOPLE) and " pictures" not in request
+        for concept, name in zip(characters, usual_names(characters), strict=True):
+            assert f"{name} the {concept}" in story.answer[0]
 
 
 def test_places_are_colours() -> None:

@@ -3,9 +3,9 @@
 import { el } from "../dom.js";
 import { SHORTCUTS } from "./keys.js";
 
-const SMALL_WORLD = "It is a small model of a small world: 40 things (cat, rocket, donut …) as cartoon, flat or 3d emoji, "
-  + "on six plain backgrounds, at four places of a picture of 128 × 128. Outside of that world it knows nothing.";
-const SMALL_WORLD_SIDE = 128;
+const SMALL_WORLD = "It is a small model of a small world: 100 things (cat, rocket, donut …) and the ten digits as cartoon, flat or 3d emoji, "
+  + "on eight plain backgrounds, at nine places of a picture of 192 × 192. Outside of that world it knows nothing.";
+const SMALL_WORLD_SIDE = 192;
 
 /** open() shows it; about(defaults) says which model is served. */
 export function createHelp() {
