@@ -39,7 +39,10 @@ def test_a_picture_of_them(runs, tmp_path, capsys):
     assert heights == sorted(heights, reverse=True), "higher values stand higher"
 
 
-@pytest.mark.parametrize(("more", "says"), [(["--keys", "nothing"], "no run has logged nothing"), (["gone"], "no log.jsonl in gone")])
+WRONG = [(["--keys", "nothing"], "no run has logged nothing"), (["gone"], "no log.jsonl in gone")]
+
+
+@pytest.mark.parametrize(("more", "says"), WRONG)
 def test_what_is_not_there(runs, tmp_path, capsys, more, says):
     with pytest.raises(SystemExit):
         main([*map(str, runs), *more, "--out", str(tmp_path / "x.svg")])
