@@ -18,11 +18,13 @@ from PIL import Image
 from llada_uni.data.records import Conversation, Message, Picture
 from llada_uni.data.templates import TEMPLATES
 from llada_uni.errors import UserError
+from llada_uni.world.captions import caption
 from llada_uni.world.render import render
 from llada_uni.world.rewording import mistyped
-from llada_uni.world.samples import Sample
+from llada_uni.world.samples import Sample, Turn
 from llada_uni.world.scene import Scene
 from llada_uni.world.tasks import KINDS, sample_task
+from llada_uni.world.wordings import Speaker
 
 BLOCK = 100
 SPLITS = ("train", "heldout")
@@ -32,7 +34,19 @@ _TEMPLATE_OF = {"reasoning": "story"}  # where the world's task has another name
 Weights = Mapping[tuple[str, str | None], float]
 """(task, kind or None for a draw by the world's own weights) -> how often."""
 
+DESCRIBED = "described"
+"""In place of a task: the pictures of `t2i` the other way round, as captions."""
+
 MIXTURES: dict[str, Weights] = {
+    # Few things in a picture, and words for all of them: which word is which drawing is learnt soonest here.
+    "first": {
+        ("t2i", "single"): 0.25,
+        ("t2i", "two objects"): 0.08,
+        ("t2i", "position"): 0.22,
+        (DESCRIBED, "single"): 0.15,
+        (DESCRIBED, "position"): 0.15,
+        ("understand", "what-is-where"): 0.15,
+    },
     "default": {
         ("t2i", None): 0.29,
         ("understand", None): 0.27,
@@ -56,7 +70,7 @@ MIXTURES: dict[str, Weights] = {
         ("edit", "move"): 0.05,
     },
 }
-"""The mixtures of the shipped model: all tasks, then more of reading places."""
+"""The mixtures of the shipped model: few things, all tasks, more of reading places."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +128,10 @@ class WorldRecords:
             rng = random.Random(f"world/{self.seed}/{block}")
             for number in range(block * BLOCK, (block + 1) * BLOCK):
                 task, kind = rng.choices(choices, shares)[0]
-                sample = sample_task(rng, task, self.split, kind=kind)
+                if task == DESCRIBED:
+                    sample = _described(rng, sample_task(rng, "t2i", self.split, kind=kind))
+                else:
+                    sample = sample_task(rng, task, self.split, kind=kind)
                 if rng.random() < TYPING_MISTAKES:
                     sample.turns[-1].parts[-1] = mistyped(rng, sample.turns[-1].parts[-1])
                 if start <= number < start + count:
@@ -124,6 +141,13 @@ class WorldRecords:
         """The same as records."""
         for number, sample in enumerate(self.samples(start, count), start):
             yield conversation_of(sample, f"world-{self.seed}-{number}", self.side)
+
+
+def _described(rng: random.Random, drawn: Sample) -> Sample:
+    """The picture of a drawing sample and its caption."""
+    (scene,) = drawn.answer
+    turn = Turn("user", [scene, Speaker(rng, "train").pick("caption")])
+    return Sample("understand", "caption", [turn], [caption(scene)], {})
 
 
 def conversation_of(sample: Sample, name: str, side: int) -> Conversation:
