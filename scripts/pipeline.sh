@@ -40,6 +40,7 @@ decoder=$!
 if [ "$size" = smoke ]; then
   extract world:3000:11 tokens
 else
+  extract world:50000:13:first tokens-first
   extract world:240000:11 tokens
   extract world:80000:12:reading tokens-reading
 fi
