@@ -26,8 +26,8 @@ ADAM_ONLY = ("embed", "lm_head", "gate.weight", "router")
 
 
 def is_hidden(name: str, weight: nn.Parameter) -> bool:
-    """Whether Muon takes a weight: a plain matrix inside the network (stacked experts would cost as much as the step)."""
-    return weight.dim() == 2 and not any(part in name for part in ADAM_ONLY)
+    """Whether Muon takes a weight: a matrix inside the network, or a stack of them, one an expert."""
+    return weight.dim() in (2, 3) and not any(part in name for part in ADAM_ONLY)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -74,14 +74,14 @@ class Muon(torch.optim.AdamW):
         beta, rate = group["betas"][0], group["lr"]
         alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         for weight in group["params"]:
-            alike[weight.shape].append(weight)
+            alike[weight.shape[-2:]].append(weight)
         for shape, weights in alike.items():
             moved = []
             for weight in weights:
                 momentum = self.state[weight]["exp_avg"]
                 momentum.lerp_(weight.grad, 1 - beta)
-                moved.append(weight.grad.lerp(momentum, beta))  # Nesterov's look ahead
-            updates = orthogonalised(torch.stack(moved)).mul_(SCALE * max(shape) ** 0.5)
-            for weight, update in zip(weights, updates, strict=True):
-                weight.mul_(1 - rate * group["weight_decay"]).add_(update, alpha=-rate)
+                moved.append(weight.grad.lerp(momentum, beta).view(-1, *shape))  # Nesterov's look ahead
+            updates = orthogonalised(torch.cat(moved)).mul_(SCALE * max(shape) ** 0.5)
+            for weight, update in zip(weights, updates.split([len(m) for m in moved]), strict=True):
+                weight.mul_(1 - rate * group["weight_decay"]).add_(update.view_as(weight), alpha=-rate)
                 self.state[weight]["step"] += 1

@@ -39,7 +39,7 @@ def test_the_nearest_orthogonal_matrix(shape):
 
 def test_which_weights_it_takes():
     assert [name for name, weight in weights_of().items() if is_hidden(name, weight)] == [
-        "layer.query.weight", "layer.dense.weight", "mlp.down.weight",
+        "layer.query.weight", "layer.dense.weight", "mlp.down.weight", "mlp.experts.up",
     ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_a_step_by_its_definition_beside_adamw():
             continue
         beta = OPTIONS.betas[0]
         moved = weight.grad * (1 - beta) + beta * (1 - beta) * weight.grad
-        step = orthogonalised(moved[None])[0] * SCALE * max(weight.shape) ** 0.5
+        step = orthogonalised(moved.view(-1, *weight.shape[-2:])).view_as(weight) * SCALE * max(weight.shape[-2:]) ** 0.5
         torch.testing.assert_close(weight.data, before[name] * (1 - 0.01 * 0.1) - 0.01 * step)
         assert 0.5 * SCALE < step.square().mean().sqrt() < 1.5 * SCALE, "as large as AdamW's"
 
