@@ -94,7 +94,7 @@ def test_what_is_no_source_is_named(tmp_path):
     for name in ("world:", "world:x:1", "world:5:1:default:9"):
         with pytest.raises(UserError, match="allowed: world:COUNT:SEED"):
             open_source(name)
-    with pytest.raises(UserError, match="unknown mixture 'all'; allowed: first, default, reading"):
+    with pytest.raises(UserError, match="unknown mixture 'all'; allowed: first, default, reading, late"):
         open_source("world:5:1:all")
 
 
