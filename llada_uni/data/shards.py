@@ -88,6 +88,10 @@ class TokenShard:
         start, stop = int(self.ends[row - 1]) if row else 0, int(self.ends[row])
         return Record(self._ids[start:stop], self._kinds[start:stop], task)
 
+    def learnt_ids(self, context: int) -> np.ndarray:
+        """Ids of all places whose kind is not `context`."""
+        return self._ids[:][self._kinds[:] != context]
+
     def summary(self) -> dict[str, Any]:
         """Its entry in the manifest; "shortest": tokens of the shortest record of each task."""
         lengths = np.diff(self.ends, prepend=0)

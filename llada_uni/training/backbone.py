@@ -32,6 +32,7 @@ from llada_uni.training.losses import SCHEMES, chunked_cross_entropy, learnt_pla
 from llada_uni.training.mixture import Mixture
 from llada_uni.training.objective import Loss, Objective
 from llada_uni.training.processes import Processes
+from llada_uni.training.rarity import rarity_weights
 from llada_uni.training.sizes import sizes_of
 from llada_uni.training.vocabulary import fill_backbone, read_config
 
@@ -47,8 +48,8 @@ class BackboneOptions:
     from loop.micro_batches. heldout: a folder for evaluation, of which heldout_samples records are used.
     length: places of a packed sequence, clean and noised ones together. A slot holds `samples` records, in as many sequences
     as they take, or as many records as fit into `sequences` (one of the two is given).
-    masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). balance: step of the router bias, 0:
-    off.
+    masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). rarity: rare tokens count for more, by
+    this power of their frequency (rarity.py). balance: step of the router bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
     lora: train adapters only; the export is merged, the adapter beside it. low_memory: build without memory, and let each
@@ -66,6 +67,7 @@ class BackboneOptions:
     sequences: int | None = None
     masking: MaskingOptions = field(default_factory=MaskingOptions)
     weighting: str = "linear"
+    rarity: float = 0.0
     balance: float = 0.002
     sizes: str | dict[str, Any] | None = None
     init: str | None = None
@@ -89,6 +91,8 @@ class BackboneOptions:
         for name, allowed in (("weighting", SCHEMES), ("dtype", DTYPES)):
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        if not 0 <= self.rarity <= 1:
+            raise UserError(f"rarity is {self.rarity}; allowed: 0 to 1")
         if self.lora is not None and self.low_memory:
             raise UserError("lora and low_memory do not go together")
 
@@ -137,6 +141,8 @@ class BackboneObjective(Objective):
         self._check_vocabulary()
         self.masker = Masker(options.masking, self.text.mask_id, self.text.eos_id, options.length)
         self.balance = Balance(model, options.balance, self.processes)
+        size = self.backbone.config.vocab_size
+        self.rarity = rarity_weights(options.data, size, options.rarity) if options.rarity else None
         self._last: Batch | None = None
 
     def _check_vocabulary(self) -> None:
@@ -182,8 +188,11 @@ class BackboneObjective(Objective):
     def _loss(self, batch: Batch) -> Loss:
         places = learnt_places(batch)
         weights, divisor = weigh(batch, places, self.options.weighting)
+        wanted = batch.targets.flatten()[places]
+        if self.rarity is not None:
+            weights = weights * self.rarity[wanted]
         device = self.backbone.lm_head.weight.device
-        moved, at, targets = batch.to(device), places.to(device), batch.targets.flatten()[places].to(device)
+        moved, at, targets = batch.to(device), places.to(device), wanted.to(device)
         hidden = self.model.hidden(moved.ids, moved.positions, moved.mask(), only=at)
         losses, right = chunked_cross_entropy(hidden, targets, self.model.logits, self.options.chunk)
         numbers = self._numbers(batch, places, losses.detach(), right)

@@ -1,4 +1,4 @@
-"""AdamW over named weights, with a state that can be saved and cut anew: one entry a weight, made before the first step."""
+"""The optimizer over named weights; its state can be saved and cut anew: one entry a weight, made before the first step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from llada_uni.training.ema import local_part
+from llada_uni.training.muon import Muon
 from llada_uni.training.options import LoopOptions
 
 
 def make_optimizer(weights: Mapping[str, nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:
-    """AdamW; only matrices (tensors of two and more axes) decay."""
+    """AdamW or Muon; only matrices (tensors of two and more axes) decay."""
+    if options.optimizer == "muon":
+        muon = Muon(weights, options.lr, options.betas, options.eps, options.weight_decay)
+        optimizer_state(muon, weights)  # Muon keeps its momentum where AdamW keeps its own
+        return muon
     matrices = [weight for weight in weights.values() if weight.dim() >= 2]
     others = [weight for weight in weights.values() if weight.dim() < 2]
     groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]

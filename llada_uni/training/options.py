@@ -9,6 +9,7 @@ from llada_uni.training.schedule import SCHEDULES
 
 PRECISIONS = ("float32", "bfloat16")
 ON_NAN = ("stop", "skip")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass
@@ -18,6 +19,7 @@ class LoopOptions:
     steps: optimizer steps in all. micro_batches: slots of a global batch, shared out over the processes.
     lr: peak learning rate; schedule: constant | cosine | wsd; warmup: steps of linear rise; decay_fraction: part of the steps
     in which wsd falls; min_lr_fraction: where cosine and wsd end, relative to lr.
+    optimizer: adamw | muon (for hidden matrices, adamw for the rest; muon.py).
     weight_decay: on matrices only (tensors of two and more axes); betas, eps: AdamW's; clip: largest gradient norm, 0 = off.
     ema: decay of the averaged weights, which are evaluated and exported; 0 = off.
     precision: float32 | bfloat16 (computation; weights, averages and optimizer stay in float32).
@@ -33,6 +35,7 @@ class LoopOptions:
     warmup: int = 100
     decay_fraction: float = 0.2
     min_lr_fraction: float = 0.02
+    optimizer: str = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
@@ -51,7 +54,8 @@ class LoopOptions:
 
     def __post_init__(self) -> None:
         self.betas = tuple(self.betas)
-        for name, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("on_nan", ON_NAN)):
+        choices = {"schedule": SCHEDULES, "precision": PRECISIONS, "on_nan": ON_NAN, "optimizer": OPTIMIZERS}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"loop.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         for name in ("steps", "micro_batches", "keep", "log_every"):

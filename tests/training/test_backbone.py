@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.load import load_backbone
@@ -15,6 +16,7 @@ from llada_uni.errors import UserError
 from llada_uni.training.backbone import BackboneObjective, BackboneOptions
 from llada_uni.training.loop import LoopOptions, run
 from llada_uni.training.lora import LoraOptions
+from llada_uni.training.losses import learnt_places, weigh
 from llada_uni.training.processes import Processes
 from llada_uni.training.recipe import read_recipe
 from tests.training.token_folder import make_token_folder
@@ -168,6 +170,7 @@ def test_two_folders_are_mixed(tokens, tmp_path):
         ({"sizes": None}, "sizes or init"),
         ({"sequences": 3}, "one of the two"),
         ({"weighting": "root"}, "none, linear, inverse_root"),
+        ({"rarity": 2.0}, "0 to 1"),
         ({"sizes": "huge"}, "smoke, world, released_16b"),
         ({"tasks": {"poems": 1.0}}, "poems"),
         ({"data": {}}, "at least one folder"),
@@ -194,3 +197,16 @@ def test_released_recipes_describe_the_released_network(name):
 def test_small_recipes_parse(size, name):
     recipe = read_recipe(Path(__file__).parents[2] / "recipes" / size / f"{name}.yaml")
     assert recipe.stage == "backbone" and recipe.options.data
+
+
+def test_rarity_weighs_the_loss(tokens):
+    plain, rare = build(tokens), build(tokens, rarity=0.5)
+    batch = plain._samples(plain.data, 0, 4, random.Random(0))
+    places = learnt_places(batch)
+    wanted = batch.targets.flatten()[places]
+    assert len(set(rare.rarity[wanted].tolist())) > 1
+    with torch.no_grad():
+        logits = plain.model(batch.ids, batch.positions, batch.mask()).flatten(0, 1)[places]
+        losses = F.cross_entropy(logits, wanted, reduction="none")
+        expected = (losses * weigh(batch, places, plain.options.weighting)[0] * rare.rarity[wanted]).sum()
+        torch.testing.assert_close(rare._loss(batch).total, expected)
