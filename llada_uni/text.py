@@ -217,9 +217,10 @@ def control_tokens(max_side: int = 64) -> list[str]:
     ]
 
 
-def _splitter() -> pre_tokenizers.PreTokenizer:
+def _splitter(phrases: Sequence[str]) -> pre_tokenizers.PreTokenizer:
     sentences = [re.escape(f" {text} ").replace(r"\ ", " ") for text in SYSTEM_TEXTS.values()]
-    return pre_tokenizers.Split(Regex("|".join([*sentences, WORDS])), behavior="isolated")
+    whole = [" ?" + re.escape(phrase).replace(r"\ ", " ") + r"(?!\p{L})" for phrase in phrases]
+    return pre_tokenizers.Split(Regex("|".join([*sentences, *whole, WORDS])), behavior="isolated")
 
 
 def train_tokenizer(
@@ -229,12 +230,14 @@ def train_tokenizer(
 
     corpus: texts; words seen at least twice become tokens (the most frequent first, as far as `vocab_size`,
     the size of the whole tokenizer with its control tokens, allows). keep: words that become tokens in any
-    case, with and without a leading space. The space that is left goes to at most `max_merges` pair merges,
+    case, with and without a leading space; of several words ("top left") too: one token, as in SuperBPE
+    (arXiv:2503.13423). The space that is left goes to at most `max_merges` pair merges,
     which spell the words nobody foresaw; single bytes spell the rest, so any string has an encoding. Each
     system sentence is one token.
     Ids: 256 bytes, merges, words, then the control tokens. The same corpus gives the same file.
     """
-    splitter, to_bytes = _splitter(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    splitter = _splitter([phrase for phrase in keep if " " in phrase])
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     counts: Counter[str] = Counter()
     for text in corpus:
         counts.update(piece for piece, _ in splitter.pre_tokenize_str(text))

@@ -91,10 +91,17 @@ def test_sizes_both_ways():
 
 
 @pytest.mark.parametrize(
-    "word", [" cat", "Draw", " top", "balloon", " balloon", " fox", "fox", " 3", ".", "'s"]
+    "word", [" cat", "Draw", " top", "hot-air balloon", " hot-air balloon", " fox", "fox", " 3", ".", "'s"]
 )
 def test_frequent_and_kept_words_are_single_tokens(word):
     assert len(TEXT.encode(word)) == 1
+
+
+def test_a_kept_phrase_is_one_token_only_as_a_whole():
+    (phrase,) = TEXT.encode(" hot-air balloon")
+    assert TEXT.encode("a hot-air balloon.")[1] == phrase and TEXT.decode([phrase]) == " hot-air balloon"
+    for other in ("a hot-air balloons", "a hot-air  balloon", "a shot-air balloon", "hot-air"):
+        assert phrase not in TEXT.encode(other) and TEXT.decode(TEXT.encode(other)) == other
 
 
 def test_rare_words_are_spelt_and_come_back():

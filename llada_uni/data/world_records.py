@@ -19,9 +19,10 @@ from llada_uni.data.records import Conversation, Message, Picture
 from llada_uni.data.templates import TEMPLATES
 from llada_uni.errors import UserError
 from llada_uni.world.captions import caption
+from llada_uni.world.concepts import CELLS
 from llada_uni.world.render import render
 from llada_uni.world.rewording import mistyped
-from llada_uni.world.samples import Sample, Turn
+from llada_uni.world.samples import Sample, Turn, until
 from llada_uni.world.scene import Scene
 from llada_uni.world.tasks import KINDS, sample_task
 from llada_uni.world.wordings import Speaker
@@ -46,6 +47,17 @@ MIXTURES: dict[str, Weights] = {
         (DESCRIBED, "single"): 0.15,
         (DESCRIBED, "position"): 0.15,
         ("understand", "what-is-where"): 0.15,
+    },
+    # Two things at most, at places that are named: which words are which place is learnt here, in both directions.
+    "places": {
+        ("t2i", "position"): 0.26,
+        (DESCRIBED, "position"): 0.14,
+        ("understand", "what-is-where"): 0.20,
+        ("understand", "relation"): 0.05,
+        ("edit", "add"): 0.10,
+        ("edit", "remove"): 0.08,
+        ("edit", "move"): 0.10,
+        ("edit", "replace"): 0.07,
     },
     "default": {
         ("t2i", None): 0.29,
@@ -83,7 +95,10 @@ MIXTURES: dict[str, Weights] = {
         ("edit", "two references"): 0.07,
     },
 }
-"""The mixtures of the shipped model: few things, all tasks, more of reading places, more of what is learnt late."""
+"""The mixtures of the shipped model: few things, their places, all tasks, more of reading, more of what is learnt late."""
+
+MOST_THINGS = {"places": 2}
+"""Mixtures whose pictures hold so many things at most."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +121,14 @@ class ScenePicture:
 
 @dataclass(frozen=True)
 class WorldRecords:
-    """`count` records of the split, drawn by `weights`, with pictures of `side` pixels."""
+    """`count` records of the split, drawn by `weights`, with pictures of `side` pixels and `most` things."""
 
     count: int
     seed: int
     weights: Weights
     side: int = 96
     split: str = "train"
+    most: int = len(CELLS)
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -126,13 +142,15 @@ class WorldRecords:
         parts = name.split(":")[1:]
         if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts[:2]):
             raise UserError(f"{name!r} is not understood; allowed: world:COUNT:SEED or world:COUNT:SEED:MIXTURE")
-        return cls(int(parts[0]), int(parts[1]), mixture(parts[2] if len(parts) == 3 else "default"), side)
+        chosen = parts[2] if len(parts) == 3 else "default"
+        return cls(int(parts[0]), int(parts[1]), mixture(chosen), side, most=MOST_THINGS.get(chosen, len(CELLS)))
 
     @property
     def name(self) -> str:
         """Equal for equal records."""
         weights = " ".join(f"{task}/{kind or '*'}={share:g}" for (task, kind), share in self.weights.items())
-        return f"world:{self.count}:{self.seed} {self.split} {self.side} px {weights}"
+        most = f" up to {self.most}" if self.most < len(CELLS) else ""
+        return f"world:{self.count}:{self.seed} {self.split} {self.side} px{most} {weights}"
 
     def samples(self, start: int, count: int) -> Iterator[Sample]:
         """Samples start, start + 1, ..."""
@@ -140,15 +158,19 @@ class WorldRecords:
         for block in range(start // BLOCK, -(-(start + count) // BLOCK)):
             rng = random.Random(f"world/{self.seed}/{block}")
             for number in range(block * BLOCK, (block + 1) * BLOCK):
-                task, kind = rng.choices(choices, shares)[0]
-                if task == DESCRIBED:
-                    sample = _described(rng, sample_task(rng, "t2i", self.split, kind=kind))
-                else:
-                    sample = sample_task(rng, task, self.split, kind=kind)
+                sample = until(lambda: self._few(self._sample(rng, *rng.choices(choices, shares)[0])))  # noqa: B023
                 if rng.random() < TYPING_MISTAKES:
                     sample.turns[-1].parts[-1] = mistyped(rng, sample.turns[-1].parts[-1])
                 if start <= number < start + count:
                     yield sample
+
+    def _sample(self, rng: random.Random, task: str, kind: str | None) -> Sample:
+        if task == DESCRIBED:
+            return _described(rng, sample_task(rng, "t2i", self.split, kind=kind))
+        return sample_task(rng, task, self.split, kind=kind)
+
+    def _few(self, sample: Sample) -> Sample | None:
+        return sample if all(len(scene.things()) <= self.most for scene in sample.scenes()) else None
 
     def conversations(self, start: int, count: int) -> Iterator[Conversation]:
         """The same as records."""

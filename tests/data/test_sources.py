@@ -94,7 +94,7 @@ def test_what_is_no_source_is_named(tmp_path):
     for name in ("world:", "world:x:1", "world:5:1:default:9"):
         with pytest.raises(UserError, match="allowed: world:COUNT:SEED"):
             open_source(name)
-    with pytest.raises(UserError, match="unknown mixture 'all'; allowed: first, default, reading, late"):
+    with pytest.raises(UserError, match="unknown mixture 'all'; allowed: first, places, default, reading, late"):
         open_source("world:5:1:all")
 
 
@@ -104,6 +104,15 @@ def test_the_world_on_disk_is_the_world_made_directly(tmp_path, form):
     direct = open_source("world:120:3", side=32)
     assert [plain(c) for c in all_of(open_source(tmp_path))] == [plain(c) for c in all_of(direct)]
     assert [plain(c) for c in all_of(open_source("world:9:4", side=32))] != [plain(c) for c in all_of(direct)][:9]
+
+
+def test_a_mixture_of_few_things_holds_no_more(tmp_path):
+    few = WorldRecords.from_name("world:60:3:places", 32)
+    counts = {len(scene.things()) for sample in few.samples(0, 60) for scene in sample.scenes()}
+    assert few.most == 2 and counts == {0, 1, 2}  # 0: what was there is taken away
+    assert few.name != WorldRecords(60, 3, MIXTURES["places"], 32).name
+    plain_world = WorldRecords(60, 3, MIXTURES["default"], 32)
+    assert any(len(scene.things()) > 2 for sample in plain_world.samples(0, 60) for scene in sample.scenes())
 
 
 def test_the_same_settings_write_the_same_bytes_and_go_on_after_a_stop(tmp_path, monkeypatch):
