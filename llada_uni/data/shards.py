@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from llada_uni.checkpoint.files import atomic_file, read_json, require, write_json
+from llada_uni.data.kinds import CONTEXT
 from llada_uni.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -88,9 +89,9 @@ class TokenShard:
         start, stop = int(self.ends[row - 1]) if row else 0, int(self.ends[row])
         return Record(self._ids[start:stop], self._kinds[start:stop], task)
 
-    def learnt_ids(self, context: int) -> np.ndarray:
-        """Ids of all places whose kind is not `context`."""
-        return self._ids[:][self._kinds[:] != context]
+    def learnt_ids(self) -> np.ndarray:
+        """Ids of all places that are learnt: those whose kind is not CONTEXT."""
+        return self._ids[:][self._kinds[:] != CONTEXT]
 
     def summary(self) -> dict[str, Any]:
         """Its entry in the manifest; "shortest": tokens of the shortest record of each task."""

@@ -2,20 +2,18 @@
 
 What flows through: a matrix's gradient -> momentum -> its nearest orthogonal matrix, by five Newton-Schulz iterations -> the
 update, scaled to the size that AdamW's would have, so that both share one learning rate. Every direction of a matrix moves
-by the same amount: what is seen rarely is learnt beside what is seen always.
+by the same amount: what is seen rarely is learnt beside what is seen always. torch.optim.Muon takes no stacked experts, and no
+other weights beside the matrices.
 Source: K. Jordan et al., Muon (2024); the scale from arXiv:2502.16982, section 2.2.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-
-from llada_uni.errors import UserError
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -31,7 +29,11 @@ def is_hidden(name: str, weight: nn.Parameter) -> bool:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """[N, R, C] -> the same with all singular values near 1 (0.7 to 1.2)."""
+    """[N, R, C] -> the same with all singular values near 1 (0.7 to 1.2). A few at a time: they stay in the cache."""
+    return torch.cat([_orthogonalised(few) for few in matrices.split(4)])
+
+
+def _orthogonalised(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -42,22 +44,25 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return x.transpose(1, 2) if tall else x
 
 
-class Muon(torch.optim.AdamW):
-    """weights: by name; those of which `is_hidden` speaks are in a group with "muon": True. UserError for weights in parts."""
+def shared_out(matrices: Tensor) -> Tensor:
+    """`orthogonalised`, of which each of several processes that hold equal matrices works out its part: the same on all."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return orthogonalised(matrices)
+    size, rank = dist.get_world_size(), dist.get_rank()
+    part = -(-len(matrices) // size)
+    mine = matrices.new_zeros(part, *matrices.shape[1:])
+    own = matrices[rank * part : (rank + 1) * part]
+    if len(own):
+        mine[: len(own)] = orthogonalised(own)
+    found = matrices.new_empty(size * part, *matrices.shape[1:])
+    dist.all_gather(list(found.split(part)), mine)
+    return found[: len(matrices)]
 
-    def __init__(
-        self, weights: Mapping[str, nn.Parameter], lr: float, betas: tuple[float, float], eps: float, decay: float
-    ) -> None:
-        if any(isinstance(weight, DTensor) for weight in weights.values()):
-            raise UserError("muon needs whole matrices: set parallel.shard to false, or loop.optimizer to adamw")
-        hidden = [w for name, w in weights.items() if is_hidden(name, w)]
-        rest = [w for name, w in weights.items() if not is_hidden(name, w)]
-        groups = [
-            {"params": hidden, "weight_decay": decay, "muon": True},
-            {"params": [w for w in rest if w.dim() >= 2], "weight_decay": decay, "muon": False},
-            {"params": [w for w in rest if w.dim() < 2], "weight_decay": 0.0, "muon": False},
-        ]
-        super().__init__([group for group in groups if group["params"]], lr=lr, betas=betas, eps=eps, fused=True)
+
+class Muon(torch.optim.AdamW):
+    """Takes AdamW's groups; those with "muon": True hold weights of which `is_hidden` speaks. It keeps its momentum where
+    AdamW keeps its own, which must be there before the first step.
+    """
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -81,7 +86,7 @@ class Muon(torch.optim.AdamW):
                 momentum = self.state[weight]["exp_avg"]
                 momentum.lerp_(weight.grad, 1 - beta)
                 moved.append(weight.grad.lerp(momentum, beta).view(-1, *shape))  # Nesterov's look ahead
-            updates = orthogonalised(torch.cat(moved)).mul_(SCALE * max(shape) ** 0.5)
+            updates = shared_out(torch.cat(moved)).mul_(SCALE * max(shape) ** 0.5)
             for weight, update in zip(weights, updates.split([len(m) for m in moved]), strict=True):
                 weight.mul_(1 - rate * group["weight_decay"]).add_(update.view_as(weight), alpha=-rate)
                 self.state[weight]["step"] += 1

@@ -8,22 +8,29 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from llada_uni.errors import UserError
 from llada_uni.training.ema import local_part
-from llada_uni.training.muon import Muon
+from llada_uni.training.muon import Muon, is_hidden
 from llada_uni.training.options import LoopOptions
 
 
 def make_optimizer(weights: Mapping[str, nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:
-    """AdamW or Muon; only matrices (tensors of two and more axes) decay."""
-    if options.optimizer == "muon":
-        muon = Muon(weights, options.lr, options.betas, options.eps, options.weight_decay)
-        optimizer_state(muon, weights)  # Muon keeps its momentum where AdamW keeps its own
-        return muon
-    matrices = [weight for weight in weights.values() if weight.dim() >= 2]
-    others = [weight for weight in weights.values() if weight.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """AdamW or Muon; only matrices (tensors of two and more axes) decay. UserError for Muon on weights cut into parts."""
+    muon = options.optimizer == "muon"
+    if muon and any(isinstance(weight, DTensor) for weight in weights.values()):
+        raise UserError("muon needs whole matrices: set parallel.shard to false, or loop.optimizer to adamw")
+    hidden = [weight for name, weight in weights.items() if muon and is_hidden(name, weight)]
+    rest = [weight for name, weight in weights.items() if not (muon and is_hidden(name, weight))]
+    groups = [
+        {"params": hidden, "weight_decay": options.weight_decay, "muon": True},
+        {"params": [weight for weight in rest if weight.dim() >= 2], "weight_decay": options.weight_decay, "muon": False},
+        {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0, "muon": False},
+    ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
+    kind = Muon if muon else torch.optim.AdamW
+    optimizer = kind(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
+    optimizer_state(optimizer, weights)
+    return optimizer
 
 
 def optimizer_state(optimizer: torch.optim.AdamW, weights: Mapping[str, nn.Parameter]) -> dict[str, dict[str, Tensor]]:

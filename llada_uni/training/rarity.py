@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llada_uni.data.kinds import CONTEXT
 from llada_uni.data.shards import TokenShard, read_manifest
 
 LARGEST = 30.0
@@ -25,7 +24,7 @@ def frequencies(data: Mapping[str, float], size: int) -> Tensor:
     total = torch.zeros(size, dtype=torch.float64)
     for folder, share in data.items():
         shard = TokenShard(Path(folder) / read_manifest(Path(folder))["shards"][0]["file"])
-        counts = np.bincount(shard.learnt_ids(CONTEXT), minlength=size)
+        counts = np.bincount(shard.learnt_ids(), minlength=size)
         total += share * torch.from_numpy(counts / max(1, counts.sum()))
     return total / total.sum()
 

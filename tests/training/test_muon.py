@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from llada_uni.errors import UserError
-from llada_uni.training.muon import SCALE, is_hidden, orthogonalised
+from llada_uni.training.muon import SCALE, is_hidden, orthogonalised, shared_out
 from llada_uni.training.optimizer import make_optimizer, optimizer_state
 from llada_uni.training.options import LoopOptions
 
@@ -81,3 +82,20 @@ def test_its_state_goes_on():
 def test_another_optimizer_is_refused():
     with pytest.raises(UserError, match="adamw, muon"):
         LoopOptions(optimizer="sgd")
+
+
+def _shared_out(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    matrices = torch.load(f"{folder}/given.pt")
+    torch.save([shared_out(stack) for stack in matrices], f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_share_the_work_and_agree_with_one(tmp_path):
+    generator = torch.Generator().manual_seed(2)
+    matrices = [torch.randn(shape, generator=generator) for shape in ((5, 8, 12), (1, 20, 6))]
+    torch.save(matrices, tmp_path / "given.pt")
+    torch.multiprocessing.spawn(_shared_out, (str(tmp_path),), nprocs=2)
+    for rank in (0, 1):
+        for found, given in zip(torch.load(tmp_path / f"{rank}.pt"), matrices, strict=True):
+            torch.testing.assert_close(found, orthogonalised(given))
