@@ -43,7 +43,7 @@ from llada_uni.serving.protocol.models import Defaults, Ready
 from llada_uni.serving.protocol.progress import ProgressEvent, ThinkingEvent
 
 WEB = Path(llada_uni.serving.__file__).parent / "web"
-SIDE, GRID = 128, (4, 4)
+SIDE, GRID = 192, (4, 4)
 MODEL = "world"
 COLOURS = ("#96d892", "#8ac0f6", "#faacca", "#ffe26e")
 CODES = {"steps": 16, "threshold": 0.98, "temperature": 0.0, "top_p": 1.0, "rule": "threshold", "sprint": None}
@@ -177,7 +177,7 @@ async def _pictures(body: Any, kind: str, thinking: bool | None) -> AsyncIterato
             if step in (2, 3):
                 partial = {"created_at": 0, "b64_json": picture(seed, step / 4), "output_format": "png"}
                 event = PartialImageEvent(
-                    type=f"{kind}.partial_image", index=index, size="128x128", partial_image_index=step - 2, **partial
+                    type=f"{kind}.partial_image", index=index, size="192x192", partial_image_index=step - 2, **partial
                 )
                 yield sse.message(event)
             await asyncio.sleep(0)
@@ -185,7 +185,7 @@ async def _pictures(body: Any, kind: str, thinking: bool | None) -> AsyncIterato
         usage = ImagesUsage(input_tokens=9, output_tokens=16, total_tokens=25)
         thought = "two plus one is three" if thinking else None
         event = CompletedEvent(
-            type=f"{kind}.completed", index=index, size="128x128", seed=seed, thinking=thought, usage=usage, **done
+            type=f"{kind}.completed", index=index, size="192x192", seed=seed, thinking=thought, usage=usage, **done
         )
         yield sse.message(event)
 

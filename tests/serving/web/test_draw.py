@@ -18,10 +18,10 @@ def test_a_prompt_becomes_a_picture(page: Page, seen: Seen) -> None:
     hold_seed(page, "draw", 7)
     stage = run(page, "draw", "  a cat on green ")
     expect(stage.get_by_role("img", name="a cat on green")).to_be_visible()
-    expect(stage.locator(".facts")).to_contain_text("seed 7 · 128 × 128")
+    expect(stage.locator(".facts")).to_contain_text("seed 7 · 192 × 192")
     body = last_body(seen, PATH)
     assert body == {
-        "prompt": "a cat on green", "model": "world", "n": 1, "size": "128x128", "seed": 7, "thinking": False,
+        "prompt": "a cat on green", "model": "world", "n": 1, "size": "192x192", "seed": 7, "thinking": False,
         "stream": True, "partial_images": 3, "progress": True,
     }  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_downloads_have_readable_names(page: Page, tmp_path: Path) -> None:
         stage.get_by_label("Download the picture").click()
     assert got.value.suggested_filename == "a-cat-a-dog-on-green-seed2.png"
     got.value.save_as(tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").size == (128, 128)
+    assert Image.open(tmp_path / "a.png").size == (192, 192)
     with page.expect_download() as got:
         stage.get_by_label("Download the settings as JSON").click()
     got.value.save_as(tmp_path / "a.json")

@@ -14,10 +14,10 @@ PATH = "/v1/images/edits"
 def white_share(seen: Seen) -> float:
     """Share of the mask that is white, in the last request."""
     mask = opened(last_body(seen, PATH)["mask"])
-    assert mask.size == (128, 128)
+    assert mask.size == (192, 192)
     white = mask.convert("L").histogram()
-    assert white[0] + white[255] == 128 * 128  # black and white only
-    return white[255] / 128**2
+    assert white[0] + white[255] == 192 * 192  # black and white only
+    return white[255] / 192**2
 
 
 def open_brush(page: Page) -> dict[str, float]:
@@ -87,7 +87,7 @@ def test_painting_with_keys(page: Page, seen: Seen) -> None:
         canvas.press(key)
     run(page, "edit", "a cat")
     mask = opened(last_body(seen, PATH)["mask"]).convert("L")
-    assert mask.getpixel((48, 48)) == 255 and mask.getpixel((80, 80)) == 0  # half a brush to the left and up
+    assert mask.getpixel((72, 72)) == 255 and mask.getpixel((120, 120)) == 0  # half a brush to the left and up
     canvas.press("z")
     expect(run(page, "edit", "a cat").get_by_role("alert")).to_contain_text("Nothing is painted yet")
 

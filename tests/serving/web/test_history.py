@@ -24,7 +24,7 @@ def test_an_entry_survives_a_reload_and_comes_back(page: Page, seen: Seen) -> No
     expect(form.locator("textarea")).to_have_value("a cat on green")
     expect(form.get_by_label("Seed", exact=True)).to_have_value("11")
     expect(form.get_by_label("Temperature")).to_have_value("0.5")
-    assert panel(page, "draw").locator(".facts").all_text_contents() == ["seed 11 · 128 × 128", "seed 12 · 128 × 128"]
+    assert panel(page, "draw").locator(".facts").all_text_contents() == ["seed 11 · 192 × 192", "seed 12 · 192 × 192"]
     panel(page, "draw").get_by_label("Same again").first.click()
     expect(panel(page, "draw").locator(".stage")).to_have_attribute("aria-busy", "false")
     body = last_body(seen, "/v1/images/generations")
@@ -83,4 +83,4 @@ def test_a_result_goes_to_another_mode(page: Page, seen: Seen) -> None:
     run(page, "edit", "make it blue").get_by_label("Ask about this picture").click()
     run(page, "ask", "what is it?")
     sent = last_body(seen, "/v1/chat/completions")["messages"][0]["content"][0]["image_url"]["url"]
-    assert opened(sent).size == (128, 128)
+    assert opened(sent).size == (192, 192)
