@@ -20,6 +20,7 @@ from llada_uni.data.templates import TEMPLATES
 from llada_uni.errors import UserError
 from llada_uni.world.captions import caption
 from llada_uni.world.concepts import CELLS
+from llada_uni.world.drills import sample_drill
 from llada_uni.world.render import render
 from llada_uni.world.rewording import mistyped
 from llada_uni.world.samples import Sample, Turn, until
@@ -34,6 +35,9 @@ TYPING_MISTAKES = 0.06
 _TEMPLATE_OF = {"reasoning": "story"}  # where the world's task has another name than the template it uses
 Weights = Mapping[tuple[str, str | None], float]
 """(task, kind or None for a draw by the world's own weights) -> how often."""
+
+DRILL = "drill"
+"""In place of a task: the drills of world/drills.py; the kind is one of DRILLS."""
 
 DESCRIBED = "described"
 """In place of a task: the pictures of `t2i` the other way round, as captions."""
@@ -80,6 +84,27 @@ MIXTURES: dict[str, Weights] = {
         ("edit", "replace"): 0.05,
         ("edit", "style"): 0.05,
         ("edit", "move"): 0.05,
+    },
+    # Many small questions at once, until things are found by their names.
+    "drills": {
+        (DRILL, "where"): 0.30,
+        (DRILL, "which"): 0.15,
+        (DRILL, "remove"): 0.25,
+        (DRILL, "extract"): 0.15,
+        (DRILL, "restyle"): 0.15,
+    },
+    # What needs a thing to be found by its name: in the picture for a question, and at its place for an edit.
+    "finding": {
+        ("edit", "remove"): 0.20,
+        ("edit", "replace"): 0.14,
+        ("edit", "move"): 0.10,
+        ("edit", "style"): 0.06,
+        ("edit", "extract"): 0.08,
+        ("understand", "presence"): 0.14,
+        ("understand", "relation"): 0.10,
+        ("understand", "what-is-where"): 0.10,
+        ("understand", "two pictures"): 0.04,
+        ("understand", "counting"): 0.04,
     },
     # What the first mixtures teach too rarely: stories that leave much open, numbers, edits that copy from place to place.
     "late": {
@@ -167,6 +192,8 @@ class WorldRecords:
     def _sample(self, rng: random.Random, task: str, kind: str | None) -> Sample:
         if task == DESCRIBED:
             return _described(rng, sample_task(rng, "t2i", self.split, kind=kind))
+        if task == DRILL:
+            return sample_drill(rng, kind, self.split)
         return sample_task(rng, task, self.split, kind=kind)
 
     def _few(self, sample: Sample) -> Sample | None:
