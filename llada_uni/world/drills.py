@@ -59,7 +59,7 @@ def _where(rng: random.Random, scene: Scene, say: Speaker) -> Sample:
 
 def _which(rng: random.Random, scene: Scene, say: Speaker) -> Sample:
     """Names of which about half are there."""
-    there = {thing.concept: cell for cell, thing in some(rng, scene, least=2)}
+    there = [thing.concept for _, thing in some(rng, scene, least=2)]
     others = rng.sample([name for name in THINGS if name not in scene.names()], rng.randint(0, 3))
     names = rng.sample([*there, *others], len(there) + len(others))
     answer = ", ".join(f"{name} {'yes' if name in there else 'no'}" for name in names)
