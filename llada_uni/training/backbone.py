@@ -21,15 +21,18 @@ from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.files import read_json, write_json
 from llada_uni.checkpoint.load import save_backbone
 from llada_uni.config import BackboneConfig
+from llada_uni.data.kinds import CONTEXT
 from llada_uni.data.masking import Masker, MaskingOptions
 from llada_uni.data.packing import Batch, Packer, pack
 from llada_uni.data.shards import read_manifest
 from llada_uni.errors import UserError
 from llada_uni.text import TextTokenizer
 from llada_uni.training.balance import Balance
+from llada_uni.training.lookups import FITTED_ROWS, Held, LookUpOptions, fit_lookups
 from llada_uni.training.lora import LoraOptions, add_lora, merge_lora, save_adapter
 from llada_uni.training.losses import SCHEMES, chunked_cross_entropy, learnt_places, weigh
 from llada_uni.training.mixture import Mixture
+from llada_uni.training.named_codes import begin_as_words, named_codes
 from llada_uni.training.objective import Loss, Objective
 from llada_uni.training.processes import Processes
 from llada_uni.training.rarity import rarity_weights
@@ -52,6 +55,8 @@ class BackboneOptions:
     this power of their frequency (rarity.py). balance: step of the router bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
+    named_codes: codes of the world's patch tokenizer begin as the words they stand for (named_codes.py; without init only).
+    lookups: heads that begin as look-ups (lookups.py).
     lora: train adapters only; the export is merged, the adapter beside it. low_memory: build without memory, and let each
     process read its own part. chunk: logits of so many places are held at a time.
     generation: what generation_config.json is to hold (empty: that of init). dtype: of the exported weights.
@@ -71,6 +76,8 @@ class BackboneOptions:
     balance: float = 0.002
     sizes: str | dict[str, Any] | None = None
     init: str | None = None
+    named_codes: bool = False
+    lookups: LookUpOptions = field(default_factory=LookUpOptions)
     lora: LoraOptions | None = None
     low_memory: bool = False
     chunk: int = 8192
@@ -95,6 +102,11 @@ class BackboneOptions:
             raise UserError(f"rarity is {self.rarity}; allowed: 0 to 1")
         if self.lora is not None and self.low_memory:
             raise UserError("lora and low_memory do not go together")
+        if self.named_codes and self.init is not None:
+            raise UserError("named_codes is for a network that starts from random values: leave init out")
+        looks_up = self.lookups.fit != "no" or self.lookups.hold
+        if (self.named_codes or looks_up) and (self.low_memory or self.lora is not None):
+            raise UserError("named_codes and lookups do not go together with low_memory or lora")
 
     def config(self) -> BackboneConfig:
         """The config of the network; the data are looked at only for a vocabulary that `sizes` does not name."""
@@ -143,7 +155,31 @@ class BackboneObjective(Objective):
         self.balance = Balance(model, options.balance, self.processes)
         size = self.backbone.config.vocab_size
         self.rarity = rarity_weights(options.data, size, options.rarity) if options.rarity else None
+        self._begin()
+        self.held: Held | None = None
         self._last: Batch | None = None
+
+    def _begin(self) -> None:
+        """Names and look-ups, where the options want them; a checkpoint's weights are loaded over them."""
+        options = self.options
+        if not options.named_codes and options.lookups.fit == "no":
+            return
+        named = named_codes(self.text, self.data.image_token_offset, self.data.codebook_size)
+        if options.named_codes:
+            begin_as_words(self.backbone, named, self.seed)
+        if options.lookups.fit != "no":
+            fit_lookups(self.backbone, self._rows_to_fit(), named, self.text.mask_id, options.lookups)
+
+    def _rows_to_fit(self) -> list[Tensor]:
+        """Token rows of the data, every other one with its answer masked."""
+        mixture = Mixture(self.options.data, self.options.tasks, self.options.length, self.seed, 1)
+        rng, rows = random.Random(self.seed), []
+        for number in range(FITTED_ROWS):
+            record = mixture.draw(0, rng)
+            row = torch.from_numpy(record.ids.astype("int64"))
+            learnt = torch.from_numpy(record.kinds.astype("int64")) != CONTEXT
+            rows.append(torch.where(learnt, self.text.mask_id, row) if number % 2 else row)
+        return rows
 
     def _check_vocabulary(self) -> None:
         config = self.backbone.config
@@ -162,6 +198,8 @@ class BackboneObjective(Objective):
 
     def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
         options = self.options
+        if options.lookups.hold and self.held is None:
+            self.held = Held(self.backbone, options.lookups)
         if options.samples is not None:
             batch = self._samples(self.data, slot, options.samples, rng)
         else:
@@ -218,6 +256,8 @@ class BackboneObjective(Objective):
         }
 
     def after_step(self, step: int) -> dict[str, Any]:
+        if self.held is not None:
+            self.held.restore()
         return self.balance.after_step()
 
     def evaluate(self, step: int) -> dict[str, float]:

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-SCALE = 0.2
-"""Root mean square of AdamW's updates, about."""
 ADAM_ONLY = ("embed", "lm_head", "gate.weight", "router")
 """Parts of the names of matrices that are tables or choose: AdamW's."""
 
@@ -60,8 +58,8 @@ def shared_out(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.AdamW):
-    """Takes AdamW's groups; those with "muon": True hold weights of which `is_hidden` speaks. It keeps its momentum where
-    AdamW keeps its own, which must be there before the first step.
+    """Takes AdamW's groups; those with "muon": True hold weights of which `is_hidden` speaks, and "scale" is the root mean
+    square of their updates. It keeps its momentum where AdamW keeps its own, which must be there before the first step.
     """
 
     @torch.no_grad()
@@ -86,7 +84,7 @@ class Muon(torch.optim.AdamW):
                 momentum = self.state[weight]["exp_avg"]
                 momentum.lerp_(weight.grad, 1 - beta)
                 moved.append(weight.grad.lerp(momentum, beta).view(-1, *shape))  # Nesterov's look ahead
-            updates = shared_out(torch.cat(moved)).mul_(SCALE * max(shape) ** 0.5)
+            updates = shared_out(torch.cat(moved)).mul_(group["scale"] * max(shape) ** 0.5)
             for weight, update in zip(weights, updates.split([len(m) for m in moved]), strict=True):
                 weight.mul_(1 - rate * group["weight_decay"]).add_(update.view_as(weight), alpha=-rate)
                 self.state[weight]["step"] += 1

@@ -19,7 +19,8 @@ class LoopOptions:
     steps: optimizer steps in all. micro_batches: slots of a global batch, shared out over the processes.
     lr: peak learning rate; schedule: constant | cosine | wsd; warmup: steps of linear rise; decay_fraction: part of the steps
     in which wsd falls; min_lr_fraction: where cosine and wsd end, relative to lr.
-    optimizer: adamw | muon (for hidden matrices, adamw for the rest; muon.py).
+    optimizer: adamw | muon (for hidden matrices, adamw for the rest; muon.py). muon_scale: root mean square of Muon's updates,
+    relative to lr (AdamW's are about 0.2): more of it moves matrices faster than embeddings.
     weight_decay: on matrices only (tensors of two and more axes); betas, eps: AdamW's; clip: largest gradient norm, 0 = off.
     ema: decay of the averaged weights, which are evaluated and exported; 0 = off.
     precision: float32 | bfloat16 (computation; weights, averages and optimizer stay in float32).
@@ -36,6 +37,7 @@ class LoopOptions:
     decay_fraction: float = 0.2
     min_lr_fraction: float = 0.02
     optimizer: str = "adamw"
+    muon_scale: float = 0.2
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
@@ -61,5 +63,7 @@ class LoopOptions:
         for name in ("steps", "micro_batches", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"loop.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.muon_scale <= 0:
+            raise UserError(f"loop.muon_scale is {self.muon_scale}; it must be above 0")
         if not 0 <= self.ema < 1:
             raise UserError(f"loop.ema is {self.ema}; it must be at least 0 and less than 1")
