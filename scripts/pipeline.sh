@@ -41,7 +41,12 @@ if [ "$size" = smoke ]; then
   extract world:3000:11 tokens
 else
   extract world:50000:13:first tokens-first
-  extract world:240000:11 tokens
+  extract world:60000:14:places tokens-places
+  extract world:80000:31:finding tokens-finding
+  extract world:80000:32:asking tokens-asking
+  extract world:60000:34:drills tokens-drills
+  extract world:30000:15:late tokens-late
+  extract world:390000:11 tokens
   extract world:80000:12:reading tokens-reading
 fi
 train s0 s1 s2

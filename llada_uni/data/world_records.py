@@ -106,6 +106,12 @@ MIXTURES: dict[str, Weights] = {
         ("understand", "two pictures"): 0.04,
         ("understand", "counting"): 0.04,
     },
+    # Questions that name a thing: where it is, whether it is there, how it stands to another.
+    "asking": {
+        ("understand", "what-is-where"): 0.60,
+        ("understand", "presence"): 0.25,
+        ("understand", "relation"): 0.15,
+    },
     # What the first mixtures teach too rarely: stories that leave much open, numbers, edits that copy from place to place.
     "late": {
         ("story", "open"): 0.25,
@@ -120,7 +126,8 @@ MIXTURES: dict[str, Weights] = {
         ("edit", "two references"): 0.07,
     },
 }
-"""The mixtures of the shipped model: few things, their places, all tasks, more of reading, more of what is learnt late."""
+"""The mixtures of the shipped model: few things, their places, all tasks, more of reading, names in questions and edits, and
+more of what is learnt late."""
 
 MOST_THINGS = {"places": 2}
 """Mixtures whose pictures hold so many things at most."""

@@ -269,8 +269,8 @@ def fit_lookups(
     """Fits the look-ups of options.fit, layer by layer, since each changes what the next one reads.
 
     rows: int64 token rows [T]; half of them should hold masks, as rows do that are being written. Returns for each layer of
-    names how much nearer words lie to codes of their own name than to others, in cosines. UserError where the network has too few
-    layers, or rows without names.
+    names how much nearer words lie to codes of their own name than to others, in cosines. UserError where the network has
+    too few layers, or rows without names.
     """
     layers = (options.neighbours, *options.names)
     if max(layers) >= len(model.model.layers):

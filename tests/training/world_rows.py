@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llada_uni.config import BackboneConfig
+from llada_uni.data.kinds import CONTEXT, TEXT
+from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
 from llada_uni.data.vocabulary import world_words
 from llada_uni.text import TextTokenizer, train_tokenizer
 from llada_uni.training.patch_tokenizer import ANSWERS, MEANINGS, answers_of, question_of_patch
@@ -69,3 +73,19 @@ def backbone_config(text: TextTokenizer) -> BackboneConfig:
     }
     own = {"vocab_size": OFFSET + MEANINGS, "image_token_offset": OFFSET, "pad_token_id": text.pad_id}
     return BackboneConfig.from_json({**sizes, **own})
+
+
+def world_folder(folder: Path, count: int) -> Path:
+    """A folder of token shards whose records are such questions and the answer "here"."""
+    folder.mkdir(parents=True)
+    text, records = world_text(), []
+    text.save(folder / "tokenizer.json")
+    for row, _, _ in zip(*question_rows(count), strict=True):
+        asked = [i for i in row.tolist() if i != text.mask_id]
+        answer = [*text.encode(" here"), text.eos_id]
+        kinds = [CONTEXT] * len(asked) + [TEXT] * len(answer)
+        records.append(Record(np.array(asked + answer, np.int32), np.array(kinds, np.int8), "understand"))
+    write_shard(folder / shard_name(0), records)
+    facts = {"image_token_offset": OFFSET, "codebook_size": MEANINGS, "text_tokenizer": "", "image_tokenizer": ""}
+    write_manifest(folder, [TokenShard(folder / shard_name(0))], facts)
+    return folder
