@@ -50,8 +50,7 @@ def shared_out(matrices: Tensor) -> Tensor:
     part = -(-len(matrices) // size)
     mine = matrices.new_zeros(part, *matrices.shape[1:])
     own = matrices[rank * part : (rank + 1) * part]
-    if len(own):
-        mine[: len(own)] = orthogonalised(own)
+    mine[: len(own)] = orthogonalised(own)
     found = matrices.new_empty(size * part, *matrices.shape[1:])
     dist.all_gather(list(found.split(part)), mine)
     return found[: len(matrices)]

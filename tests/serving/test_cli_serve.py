@@ -89,7 +89,7 @@ def test_a_server_from_start_to_end(tiny):
 
 def _drain_with_a_stream_under_way(server):
     """SIGTERM after the first event of a long answer: it is finished, and who comes meanwhile is refused."""
-    body = {"prompt": "a cat", "stream": True, "progress": True, "decoder": "base", "decoder_steps": 200, "n": 2}
+    body = {"prompt": "a cat", "stream": True, "progress": True, "decoder": "base", "decoder_steps": 600, "n": 2}
     with httpx.stream("POST", f"{server.base}/v1/images/generations", json=body, timeout=PATIENCE) as response:
         arriving = response.iter_text()
         text = next(arriving)
