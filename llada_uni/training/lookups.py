@@ -1,10 +1,11 @@
 """Heads that begin as look-ups: in attention's last key/value group, for codes that have names (named_codes.py).
 
 What flows through: token rows -> states that enter a layer -> what queries, keys and values are to hold, by ridge regression
--> weights of the layer's last group. There are two sorts of look-ups:
+-> weights of the layer's last group. There are three sorts of look-ups, each reading what the one before wrote:
 neighbours, in one early layer: a thing's code looks at the code before it, which says its place; a word at the words around it.
 names, in later layers: the word of a thing looks at the code of the same thing, and what is written there is that code's place,
 in directions in which the states hardly vary. Nothing reads those at first, so nothing is disturbed; training finds them.
+answers, in one late layer: a mask looks at the words of things and reads where they are, as the words for places.
 Without such a start "where is the owl?" stayed at chance (docs/log.md). Training moves what these heads read, faster than it
 finds what they write; so they may be held as they are (`Held`), or be fitted again to the states that have moved.
 
@@ -39,21 +40,24 @@ _LONGEST = 200
 @dataclass(frozen=True)
 class LookUpOptions:
     """fit: no | new (queries, keys, values and what is written) | again (queries, keys and values of the names alone, for
-    states that have moved since). neighbours, names: the layers. write: size of what names write, in deviations of the states.
-    hold: these heads stay as they are while the rest is trained.
+    states that have moved since). neighbours, names, answers: the layers (answers -1: none). write, answer: size of what names
+    and answers write, in deviations of the states. hold: these heads stay as they are while the rest is trained, answers aside.
     """
 
     fit: str = "no"
     neighbours: int = 0
     names: tuple[int, ...] = (1, 2)
+    answers: int = -1
     write: float = 1.0
+    answer: float = 0.6
     hold: bool = False
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
             raise UserError(f"lookups.fit is {self.fit!r}; allowed: {', '.join(FITS)}")
-        if self.neighbours in self.names:
-            raise UserError(f"lookups: layer {self.neighbours} cannot look up both neighbours and names")
+        layers = [self.neighbours, *self.names, self.answers]
+        if len(set(layers)) < len(layers):
+            raise UserError(f"lookups name a layer twice: {', '.join(map(str, layers))}; each sort needs layers of its own")
 
 
 class _Group:
@@ -98,9 +102,11 @@ class _Rows:
     code: Tensor  # bool: the code of a thing
     place_code: Tensor  # bool
     word: Tensor  # bool: any word
+    mask: Tensor  # bool
     name: Tensor  # number of the thing that a code or word names
     place: Tensor  # number of the place that a code or word names
     own_place: Tensor  # of a thing's code: its place, which the code before it says
+    asked: Tensor  # of a thing's word: the place of the one code of its name that is there
 
 
 def _read(rows: Sequence[Tensor], named: Sequence[NamedCode], offset: int, mask_id: int) -> _Rows:
@@ -114,7 +120,13 @@ def _read(rows: Sequence[Tensor], named: Sequence[NamedCode], offset: int, mask_
     name, place, image = name[ids], place[ids], ids >= offset
     own = torch.full_like(ids, -1)
     own[1:] = torch.where(image[1:] & (name[1:] >= 0) & image[:-1], place[:-1], -1)
-    return _Rows(rows, ids, image & (name >= 0), image & (place >= 0), ~image & (ids != mask_id), name, place, own)
+    code, word = image & (name >= 0), ~image & (ids != mask_id)
+    asked, row = torch.full_like(ids, -1), torch.arange(len(rows)).repeat_interleave(torch.tensor([len(r) for r in rows]))
+    for at in (word & (name >= 0)).nonzero().flatten().tolist():
+        (found,) = (code & (row == row[at]) & (name == name[at])).nonzero(as_tuple=True)
+        if len(found) == 1:
+            asked[at] = own[found[0]]
+    return _Rows(rows, ids, code, image & (place >= 0), word, ids == mask_id, name, place, own, asked)
 
 
 def _states(model: Backbone, layer: int, rows: Sequence[Tensor], normed: bool) -> Tensor:
@@ -169,8 +181,8 @@ def _firm(weight: Tensor) -> Tensor:
 class _Fitter:
     """Fits look-ups into a model, in place."""
 
-    def __init__(self, model: Backbone, read: _Rows) -> None:
-        self.model, self.read = model, read
+    def __init__(self, model: Backbone, read: _Rows, named: Sequence[NamedCode]) -> None:
+        self.model, self.read, self.named = model, read, named
         config = model.config
         self.d, self.half = config.head_dim, int(config.head_dim * config.partial_rotary_factor) // 2
         # Names lie in features that the rotary embedding turns slowly or not at all; the last says "there is nothing here".
@@ -255,6 +267,37 @@ class _Fitter:
             group.written[0][:, :_PLACES] = write * raw.norm(dim=1).mean() * directions / 2
         return self._margin(x, group, word)
 
+    def answers(self, layer: int, size: float) -> None:
+        read, group = self.read, _Group(self.model, layer)
+        x = _states(self.model, layer, read.rows, normed=True)
+        word, known = read.word & (read.name >= 0), read.asked >= 0
+        here = torch.zeros(self.d)
+        here[self.features] = len(self.features) ** -0.5
+        queries, keys = torch.zeros(len(x), self.d), self._nothing()
+        queries[read.mask], keys[word] = here, here
+        group.scales[0][self.features] = 1.6
+        group.queries[0].copy_(_firm(_ridge(x, queries, _even(read.mask))))
+        group.keys.copy_(_firm(_ridge(x, keys, _even(word))))
+        values = torch.zeros(len(x), _PLACES)
+        values[known, read.asked[known]] = 1.0
+        group.values.zero_()
+        group.values[:_PLACES] = 2 * _ridge(x, values, _even(known, word & ~known))
+        for written in group.written:
+            written.zero_()
+        group.written[0][:, :_PLACES] = size * self._spread(layer) * self._place_words().T
+
+    def _spread(self, layer: int) -> Tensor:
+        """How far the states that enter a layer lie from their mean."""
+        raw = _states(self.model, layer, self.read.rows, normed=False)
+        return (raw - raw.mean(0)).norm(dim=1).mean()
+
+    def _place_words(self) -> Tensor:
+        """[places, D]: unit vectors along which the words of the places become likelier."""
+        head = self.model.lm_head.weight.float()
+        places = sorted((code for code in self.named if code.sort == "place"), key=lambda code: code.number)
+        found = torch.stack([head[list(code.words)].mean(0) for code in places])
+        return F.normalize(found - found.mean(0), dim=1)
+
     def _margin(self, x: Tensor, group: _Group, word: Tensor) -> float:
         words, codes = word.nonzero().flatten()[:400], self.read.code.nonzero().flatten()[:3000]
         cosines = F.normalize(x[words] @ group.queries[0].T, dim=1) @ F.normalize(x[codes] @ group.keys.T, dim=1).T
@@ -272,7 +315,7 @@ def fit_lookups(
     names how much nearer words lie to codes of their own name than to others, in cosines. UserError where the network has
     too few layers, or rows without names.
     """
-    layers = (options.neighbours, *options.names)
+    layers = (options.neighbours, *options.names, options.answers)
     if max(layers) >= len(model.model.layers):
         raise UserError(f"lookups name layer {max(layers)}; the network has layers 0 to {len(model.model.layers) - 1}")
     rows = [row for row in rows if len(row) <= _LONGEST][:FITTED_ROWS]
@@ -280,7 +323,10 @@ def fit_lookups(
     if not (bool(read.code.any()) and bool((read.word & (read.name >= 0)).any())):
         raise UserError("lookups cannot be fitted: the data has no names of things beside their codes")
     with torch.enable_grad():
-        fitter = _Fitter(model, read)
+        fitter = _Fitter(model, read, named)
     if options.fit == "new":
         fitter.neighbours(options.neighbours)
-    return {layer: fitter.names(layer, options.write, options.fit == "again") for layer in sorted(options.names)}
+    margins = {layer: fitter.names(layer, options.write, options.fit == "again") for layer in sorted(options.names)}
+    if options.answers >= 0 and options.fit == "new":
+        fitter.answers(options.answers, options.answer)
+    return margins

@@ -71,6 +71,19 @@ def test_a_word_looks_at_the_code_of_its_name(model, named, monkeypatch):
         assert share_found(after[layer]) > 0.8
 
 
+def test_a_mask_reads_the_place_at_the_word(model, named):
+    """Fitted, nothing trained: of the nine words for places the right one is the likeliest."""
+    rows = question_rows(ROWS)[0]
+    fit_lookups(model, rows, named, world_text().mask_id, LookUpOptions(fit="new", names=(1,), answers=2, answer=2.0))
+    words = [code.words[0] for code in sorted((c for c in named if c.sort == "place"), key=lambda c: c.number)]
+    right, asked = 0, question_rows(60, seed=99)
+    for row, _, code in zip(*asked, strict=True):
+        with torch.inference_mode():
+            logits = model(row[None], attention_mask=block_causal_square(len(row), 32))[0, -8]
+        right += words[int(logits[words].argmax())] == words[int(row[code - 1]) - OFFSET]
+    assert right / 60 > 0.9
+
+
 def test_held_heads_stay_and_the_rest_moves(model, named):
     fit_lookups(model, question_rows(ROWS)[0], named, world_text().mask_id, NEW)
     held, before = Held(model, NEW), {name: value.clone() for name, value in model.state_dict().items()}
@@ -115,7 +128,7 @@ def test_what_cannot_be_fitted_is_said(model, named):
         fit_lookups(model, words, named, world_text().mask_id, NEW)
     with pytest.raises(UserError, match="allowed: no, new, again"):
         LookUpOptions(fit="old")
-    with pytest.raises(UserError, match="layer 1"):
+    with pytest.raises(UserError, match="twice: 1, 1, 2"):
         LookUpOptions(neighbours=1)
 
 
