@@ -24,7 +24,8 @@ def main() -> None:
     pipe = LLaDA2UniPipeline.from_pretrained(given.model).to(given.device)
     generator = torch.Generator().manual_seed(0)
 
-    drawn = pipe("a cat and a dog on green", num_images_per_prompt=2, guidance_scale=2.0, generator=generator)
+    prompt = "a cat at the top left and a dog at the bottom right on green"
+    drawn = pipe(prompt, num_images_per_prompt=2, guidance_scale=2.0, generator=generator)
     for image, seed in zip(drawn.images, drawn.seeds, strict=True):
         image.save(given.out / f"drawn-{seed}.png")
 

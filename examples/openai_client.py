@@ -29,7 +29,8 @@ def main() -> None:
     client = OpenAI(base_url=given.base_url, api_key=given.api_key)
     model = client.models.list().data[0].id
 
-    drawn = client.images.generate(model=model, prompt="a cat and a dog on green", extra_body={"seed": 1}).data[0]
+    prompt = "a cat at the top left and a dog at the bottom right on green"
+    drawn = client.images.generate(model=model, prompt=prompt, extra_body={"seed": 1}).data[0]
     uri = save(given.out / "drawn.png", drawn.b64_json)
 
     question = [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": "what is at the top left?"}]

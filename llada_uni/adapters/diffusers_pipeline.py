@@ -6,7 +6,8 @@ and serves other programs; so `from_pretrained` and `save_pretrained` are ours, 
 are diffusers'.
 
     pipe = LLaDA2UniPipeline.from_pretrained("models/world").to("cpu")
-    pipe("a cat and a dog on green", generator=torch.Generator().manual_seed(0)).images[0].save("cat.png")
+    prompt = "a cat at the top left and a dog at the bottom right on green"
+    pipe(prompt, generator=torch.Generator().manual_seed(0)).images[0].save("cat.png")
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _introduce(host: str, port: int, options: ServerOptions, limits: Limits) -> 
     shown = "localhost" if everywhere else f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{port}"
     auth = " -H 'Authorization: Bearer KEY'" if options.api_keys else ""
-    body = '{"prompt": "a cat and a dog on green", "seed": 1}'
+    body = '{"prompt": "a cat at the top left and a dog at the bottom right on green", "seed": 1}'
     say(f"{base}  the page; {base}/v1  the API, for any OpenAI client")
     say(f"model   {options.model_name}, loading; {base}/ready tells when it is there")
     say(

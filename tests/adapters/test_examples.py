@@ -51,7 +51,7 @@ def test_openai_client(run, uni, tmp_path):
     finally:
         service.close()
     assert said[1] == "cat"
-    drawn = uni.generate_image("a cat and a dog on green", seed=1)
+    drawn = uni.generate_image("a cat at the top left and a dog at the bottom right on green", seed=1)
     assert Image.open(tmp_path / "drawn.png").tobytes() == drawn.image.tobytes()
     assert uni.understand(tmp_path / "edited.png", "what is at the top left?").text == "fox"
     assert len(list(tmp_path.glob("story-*.png"))) == 2
@@ -68,7 +68,7 @@ def test_diffusers_pipeline(run, uni, tmp_path):
 
 
 def test_transformers_backbone(run, uni, tmp_path):
-    uni.generate_image("a cat and a dog on green", seed=1).save(tmp_path / "cat.png")
+    uni.generate_image("a cat at the top left and a dog at the bottom right on green", seed=1).save(tmp_path / "cat.png")
     answer, loss = run("transformers_backbone", tmp_path / "cat.png", "what is at the top left?", "--model", uni.folder).split(
         "\n", 1
     )

@@ -82,7 +82,7 @@ def test_every_shape_is_taken_and_answered(name):
 
 def test_the_answers_are_those_of_the_model_itself():
     uni = UniModel.from_pretrained("world", "cpu")
-    picture = uni.generate_image("a cat and a dog on green", seed=1).image
+    picture = uni.generate_image("a cat at the top left and a dog at the bottom right on green", seed=1).image
     service = Service(uni)
     service.start()
     try:

@@ -169,7 +169,7 @@ def test_processor_generate_decode_give_the_words_of_unimodel(world):
         AutoProcessor.from_pretrained(world),
         UniModel.from_pretrained(world, "cpu"),
     )
-    picture = model.generate_image("a cat and a dog on green", seed=1).image
+    picture = model.generate_image("a cat at the top left and a dog at the bottom right on green", seed=1).image
     inputs = processor(text=QUESTION, images=picture)
     out = lm.generate(**inputs)
     assert torch.equal(out[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
