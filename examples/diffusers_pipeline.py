@@ -42,8 +42,9 @@ def main() -> None:
     edited.images[0].save(given.out / "edited.png")
 
     mask = Image.new("L", drawn.images[0].size)
-    mask.paste(255, (0, 0, mask.width // 2, mask.height // 2))
-    filled = pipe("a robot and a dog on green", image=drawn.images[0], mask_image=mask, generator=generator)
+    mask.paste(255, (0, 0, mask.width // 3, mask.height // 3))
+    wanted = prompt.replace("cat", "robot")
+    filled = pipe(wanted, image=drawn.images[0], mask_image=mask, generator=generator)
     filled.images[0].save(given.out / "filled.png")
 
 
