@@ -251,9 +251,9 @@ class _Fitter:
         queries[:, self.nothing] = 0.0  # no query looks for what is nothing: no drift can make it
         group.queries[0].copy_(_firm(_ridge(x, queries, _even(word))))
         group.keys.copy_(_firm(_ridge(x, keys, _even(read.code))))
+        # The other features of the values keep what they had: zero here and in what is written, they could never learn.
         values = torch.zeros(len(read.ids), _PLACES)
         values[read.code & (read.own_place >= 0), read.own_place[read.code & (read.own_place >= 0)]] = 1.0
-        group.values.zero_()
         group.values[:_PLACES] = 2 * _ridge(x, values, _even(read.code), 1e-3)
         if not again:
             group.scales[0][self.features] = 1.6
@@ -280,7 +280,6 @@ class _Fitter:
         group.keys.copy_(_firm(_ridge(x, keys, _even(word))))
         values = torch.zeros(len(x), _PLACES)
         values[known, read.asked[known]] = 1.0
-        group.values.zero_()
         group.values[:_PLACES] = 2 * _ridge(x, values, _even(known, word & ~known))
         for written in group.written:
             written.zero_()

@@ -71,6 +71,18 @@ def test_a_word_looks_at_the_code_of_its_name(model, named, monkeypatch):
         assert share_found(after[layer]) > 0.8
 
 
+def test_features_that_are_not_used_can_learn(model, named):
+    options = LookUpOptions(fit="new", names=(1,), answers=2)
+    fit_lookups(model, question_rows(ROWS)[0], named, world_text().mask_id, options)
+    row = question_rows(1, seed=5)[0][0][None]
+    model(row, attention_mask=block_causal_square(row.shape[1], 32)).square().mean().backward()
+    for layer in (1, 2):
+        weight = model.model.layers[layer].attention.dense.weight
+        head = slice(3 * 32, 4 * 32)  # the first of the last group; its features behind the nine places write nothing yet
+        assert weight[:, head][:, 9:].abs().max() == 0
+        assert weight.grad[:, head][:, 9:].abs().max(0).values.min() > 0
+
+
 def test_a_mask_reads_the_place_at_the_word(model, named):
     """Fitted, nothing trained: of the nine words for places the right one is the likeliest."""
     rows = question_rows(ROWS)[0]
