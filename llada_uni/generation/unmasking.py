@@ -5,6 +5,8 @@ Whatever the rule, a step accepts a least number of drafts, so that a block is f
 
 rule         accepted                                                             at least
 "threshold"  all above the threshold (released configuration)                     an even share of the block
+"left"       all above the threshold, and where they are too few the open places   an even share of the block
+             furthest to the left: sentences of several forms are begun, not joined
 "adaptive"   all above the threshold (SPRINT, arXiv:2604.20796)                    masks left / steps left
 "entropy"    by rising entropy, while the entropies of all but the largest of      masks left / steps left
              them sum to at most the threshold, in nats (arXiv:2505.24857)
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-RULES = ("threshold", "adaptive", "entropy", "factor")
+RULES = ("threshold", "left", "adaptive", "entropy", "factor")
 
 
 def quota(block_length: int, steps: int, step: int) -> int:
@@ -32,7 +34,9 @@ def accept(rule: str, confidence: Sequence[float], threshold: float, block_lengt
     needs the kind "entropy". step: number of this step in its block, from 0, of `steps`.
     """
     ranked = sorted(range(len(confidence)), key=lambda i: -confidence[i])
-    if rule == "threshold":
+    if rule == "left":
+        ranked.sort(key=lambda i: (confidence[i] <= threshold, i))
+    if rule in ("threshold", "left"):
         least = quota(block_length, steps, step)
     else:
         least = -(-len(confidence) // (steps - step))

@@ -38,6 +38,9 @@ def test_acceptance(confidence, least, threshold, expected):
 @pytest.mark.parametrize(
     ("rule", "confidence", "threshold", "steps", "step", "expected"),
     [
+        ("left", [0.1, 0.9, 0.5, 0.95], 0.8, 4, 0, [1, 3]),
+        ("left", [0.1, 0.9, 0.5, 0.6], 0.95, 4, 0, [0]),  # none is sure: the first, not the likeliest
+        ("left", [0.1, 0.9, 0.5, 0.97], 0.95, 2, 0, [0, 3]),  # two at least: the sure one, and then the first
         ("adaptive", [0.1, 0.9, 0.5, 0.95], 0.8, 4, 0, [1, 3]),
         ("adaptive", [0.1, 0.9, 0.5], 0.95, 4, 2, [1, 2]),  # 3 masks, 2 steps left: 2 of them
         ("adaptive", [0.1, 0.2, 0.3], 0.95, 4, 3, [0, 1, 2]),
@@ -137,7 +140,7 @@ def test_a_forbidden_choice_is_no_second_best():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rule": "best"}, "allowed: threshold, adaptive, entropy, factor"),
+        ({"rule": "best"}, "allowed: threshold, left, adaptive, entropy, factor"),
         ({"confidence": "best"}, "allowed: probability, margin, entropy"),
         ({"rule": "entropy"}, "allowed with the rule 'entropy': entropy"),
     ],

@@ -33,7 +33,7 @@ def test_a_call_may_change_them():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rule": "best"}, "unknown rule 'best'; allowed: threshold, adaptive, entropy, factor"),
+        ({"rule": "best"}, "unknown rule 'best'; allowed: threshold, left, adaptive, entropy, factor"),
         ({"confidence": 1}, "unknown confidence 1; allowed: probability, margin, entropy"),
         ({"sprint": 0.5}, "sprint must hold settings or be null, not 0.5"),
         ({"sprint": {"share": 0.5}}, "sprint: unknown setting 'share'; known: r, r_text, r_img, alpha"),

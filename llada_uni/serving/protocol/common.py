@@ -37,7 +37,7 @@ def unsupported(reason: str, *neutral: Any) -> Any:
     return Annotated[Any, PlainValidator(check), WithJsonSchema(schema)]
 
 
-Rule = Literal["threshold", "adaptive", "entropy", "factor"]
+Rule = Literal["threshold", "left", "adaptive", "entropy", "factor"]
 Confidence = Literal["probability", "margin", "entropy"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0, le=100)]
