@@ -19,8 +19,8 @@ train() { for stage in "$@"; do say "train $stage"; "$uni" train "recipes/$size/
 extract() { say "extract $1"; "$uni" data extract "$1" "$runs/$2" --model "$tokenizer/model" --tokenizer "$runs/tokenizer.json"; }
 
 case $size in
-  smoke) tokenizer=$runs/quantizer words=world:3000:5 images=(siglip quantizer) ;;
-  world) tokenizer=$runs/patch_tokenizer words=world:20000:5 images=(patch_tokenizer) ;;
+  smoke) tokenizer=$runs/quantizer words=world:3000:5 images=(siglip quantizer) stages=(s0 s1 s2) ;;
+  world) tokenizer=$runs/patch_tokenizer words=world:20000:5 images=(patch_tokenizer) stages=(s0 s1 s2 s3) ;;
   *) echo "unknown size $size; allowed: smoke, world (released needs a cluster: docs/training.md)" >&2; exit 2 ;;
 esac
 
@@ -49,9 +49,9 @@ else
   extract world:390000:11 tokens
   extract world:80000:12:reading tokens-reading
 fi
-train s0 s1 s2
+train "${stages[@]}"
 wait "$decoder" || { tail -5 "$runs/decoder.log"; exit 1; }
 
 say "export"
-"$uni" export "$out" "$tokenizer" "$runs"/{vae,decoder3,distill,s2} --dtype float16
+"$uni" export "$out" "$tokenizer" "$runs"/{vae,decoder3,distill} "$runs/${stages[-1]}" --dtype float16
 say "done: llada-uni eval --model $out"
