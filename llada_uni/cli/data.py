@@ -102,7 +102,9 @@ def world(
     count: Annotated[int, typer.Option(min=1, help="How many records.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 0,
     split: Annotated[str, typer.Option(help="train or heldout.")] = "train",
-    mixture: Annotated[str, typer.Option(help="first, default (all tasks), reading or late.")] = "default",
+    mixture: Annotated[
+        str, typer.Option(help="default (all tasks), first, places, reading, drills, finding, asking, late or hard.")
+    ] = "default",
     shares: Annotated[
         list[str] | None, typer.Option(help="task=weight or task/kind=weight, in place of a mixture; may be repeated.")
     ] = None,

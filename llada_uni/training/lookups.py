@@ -74,6 +74,12 @@ class _Group:
         self.written = [dense[:, h * d : (h + 1) * d] for h in range(first, heads)]
         self.scales = [attention.query_layernorm.weight, attention.key_layernorm.weight]
 
+    def write(self, directions: Tensor) -> None:
+        """The first head writes its first features along `directions` [D, features]; nothing else of the group is written."""
+        for written in self.written:
+            written.zero_()
+        self.written[0][:, : directions.shape[1]] = directions
+
 
 class Held:
     """Weights of the look-ups, as they were when this was made, or as `restore` last put them back."""
@@ -121,11 +127,13 @@ def _read(rows: Sequence[Tensor], named: Sequence[NamedCode], offset: int, mask_
     own = torch.full_like(ids, -1)
     own[1:] = torch.where(image[1:] & (name[1:] >= 0) & image[:-1], place[:-1], -1)
     code, word = image & (name >= 0), ~image & (ids != mask_id)
-    asked, row = torch.full_like(ids, -1), torch.arange(len(rows)).repeat_interleave(torch.tensor([len(r) for r in rows]))
-    for at in (word & (name >= 0)).nonzero().flatten().tolist():
-        (found,) = (code & (row == row[at]) & (name == name[at])).nonzero(as_tuple=True)
-        if len(found) == 1:
-            asked[at] = own[found[0]]
+    asked, start = torch.full_like(ids, -1), 0
+    for row in rows:
+        here = slice(start, start := start + len(row))
+        for at in (word[here] & (name[here] >= 0)).nonzero().flatten().tolist():
+            (found,) = (code[here] & (name[here] == name[here][at])).nonzero(as_tuple=True)
+            if len(found) == 1:
+                asked[here][at] = own[here][found[0]]
     return _Rows(rows, ids, code, image & (place >= 0), word, ids == mask_id, name, place, own, asked)
 
 
@@ -253,18 +261,16 @@ class _Fitter:
         group.keys.copy_(_firm(_ridge(x, keys, _even(read.code))))
         # The other features of the values keep what they had: zero here and in what is written, they could never learn.
         values = torch.zeros(len(read.ids), _PLACES)
-        values[read.code & (read.own_place >= 0), read.own_place[read.code & (read.own_place >= 0)]] = 1.0
+        placed = read.code & (read.own_place >= 0)
+        values[placed, read.own_place[placed]] = 1.0
         group.values[:_PLACES] = 2 * _ridge(x, values, _even(read.code), 1e-3)
         if not again:
             group.scales[0][self.features] = 1.6
-            raw = _states(self.model, layer, read.rows, normed=False)
-            raw = raw - raw.mean(0)
+            raw = self._deviations(layer)
             quiet = torch.linalg.eigh(raw.T @ raw)[1][:, :_QUIET]
             generator = torch.Generator().manual_seed(layer)
             directions = torch.linalg.qr(quiet @ torch.randn(quiet.shape[1], _PLACES, generator=generator))[0]
-            for written in group.written:
-                written.zero_()
-            group.written[0][:, :_PLACES] = write * raw.norm(dim=1).mean() * directions / 2
+            group.write(write * raw.norm(dim=1).mean() * directions / 2)
         return self._margin(x, group, word)
 
     def answers(self, layer: int, size: float) -> None:
@@ -281,14 +287,12 @@ class _Fitter:
         values = torch.zeros(len(x), _PLACES)
         values[known, read.asked[known]] = 1.0
         group.values[:_PLACES] = 2 * _ridge(x, values, _even(known, word & ~known))
-        for written in group.written:
-            written.zero_()
-        group.written[0][:, :_PLACES] = size * self._spread(layer) * self._place_words().T
+        group.write(size * self._deviations(layer).norm(dim=1).mean() * self._place_words().T)
 
-    def _spread(self, layer: int) -> Tensor:
-        """How far the states that enter a layer lie from their mean."""
+    def _deviations(self, layer: int) -> Tensor:
+        """[P, D]: the states that enter a layer, less their mean."""
         raw = _states(self.model, layer, self.read.rows, normed=False)
-        return (raw - raw.mean(0)).norm(dim=1).mean()
+        return raw - raw.mean(0)
 
     def _place_words(self) -> Tensor:
         """[places, D]: unit vectors along which the words of the places become likelier."""

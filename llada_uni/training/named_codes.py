@@ -18,7 +18,7 @@ from torch import Tensor
 from llada_uni.backbone import Backbone
 from llada_uni.errors import UserError
 from llada_uni.text import TextTokenizer
-from llada_uni.training.patch_tokenizer import ANSWERS, MEANINGS
+from llada_uni.training.patch_tokenizer import FIRST, MEANINGS
 from llada_uni.world.concepts import COLORS, CONCEPTS, DIGITS, POSITIONS, STYLES
 
 SORTS = ("place", "thing", "digit", "colour", "style")
@@ -50,11 +50,11 @@ def named_codes(text: TextTokenizer, offset: int, codebook_size: int) -> list[Na
         if words:
             found.append(NamedCode(sort, number, offset + code, words))
 
-    first_color, first_style = sum(ANSWERS[:2]), sum(ANSWERS[:3])
+    first_place, first_thing, first_color, first_style = FIRST.tolist()
     for i, position in enumerate(POSITIONS):
-        add("place", i, i, f" {position}", position)
+        add("place", i, first_place + i, f" {position}", position)
     for i, (name, concept) in enumerate(CONCEPTS.items()):
-        code = ANSWERS[0] + 1 + i  # behind the places and "nothing"
+        code = first_thing + 1 + i  # behind "nothing"
         if name in DIGITS:
             add("digit", DIGITS.index(name), code, f" {name}", name)
         else:

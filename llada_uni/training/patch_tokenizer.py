@@ -50,7 +50,8 @@ _COLOR = {name: i for i, name in enumerate(COLORS)}
 ANSWERS = (len(CELLS), len(CONCEPTS) + 1, len(COLORS), len(STYLES) + 1)
 """Answers to the four questions: places, concepts and nothing, colours, styles and none."""
 MEANINGS = sum(ANSWERS)
-_FIRST = torch.tensor([0, *ANSWERS]).cumsum(0)[:-1]  # number of each question's first answer among all answers
+FIRST = torch.tensor([0, *ANSWERS]).cumsum(0)[:-1]
+"""int64 [4]: the code of each question's first answer."""
 _MEAN_DECAY = 0.98  # of the mean vector of every answer, before there are codes
 _TEMPERATURE = 0.1  # of the cosines to the codes
 
@@ -143,7 +144,7 @@ class PatchTokenizerObjective(CodedVisionObjective):
 
     def code_of(self, answers: Tensor) -> Tensor:
         """The codes int64 [B, N] of the answers [B, N] to the patches' questions."""
-        return answers + _FIRST.to(answers.device)[self.question]
+        return answers + FIRST.to(answers.device)[self.question]
 
     def _see(self, vectors: Tensor, codes: Tensor) -> None:
         """Adds the vectors [P, C] of one slot to the step's sums by their codes [P]."""

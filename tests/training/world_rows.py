@@ -15,11 +15,10 @@ from llada_uni.data.kinds import CONTEXT, TEXT
 from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
 from llada_uni.data.vocabulary import world_words
 from llada_uni.text import TextTokenizer, train_tokenizer
-from llada_uni.training.patch_tokenizer import ANSWERS, MEANINGS, answers_of, question_of_patch
+from llada_uni.training.patch_tokenizer import FIRST, MEANINGS, answers_of, question_of_patch
 from llada_uni.world.scene import Scene, sample_scene
 
 OFFSET = 1344
-_FIRST = torch.tensor([0, *ANSWERS]).cumsum(0)[:-1]
 
 
 @cache
@@ -30,7 +29,7 @@ def world_text() -> TextTokenizer:
 
 def codes_of(scene: Scene) -> list[int]:
     """The 36 ids of a picture."""
-    return (OFFSET + torch.from_numpy(answers_of(scene)).flatten() + _FIRST[question_of_patch()]).tolist()
+    return (OFFSET + torch.from_numpy(answers_of(scene)).flatten() + FIRST[question_of_patch()]).tolist()
 
 
 def question_rows(count: int, seed: int = 0) -> tuple[list[Tensor], list[int], list[int]]:
