@@ -8,6 +8,7 @@ import pytest
 
 from llada_uni.cli import main
 from llada_uni.data.tokens import default_offset
+from llada_uni.data.world_records import MIXTURES
 from llada_uni.text import TextTokenizer
 from tests.data.helpers import drawing, question, small_model, write_records
 
@@ -22,6 +23,11 @@ def call(capsys):
         return code, captured.out, captured.err
 
     return run
+
+
+def test_the_help_names_every_mixture(call):
+    _, out, _ = call("world", "--help")
+    assert MIXTURES and all(name in out for name in MIXTURES)
 
 
 def test_check_shows_a_table_and_lists_what_is_bad(call, tmp_path):

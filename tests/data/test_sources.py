@@ -94,7 +94,7 @@ def test_what_is_no_source_is_named(tmp_path):
     for name in ("world:", "world:x:1", "world:5:1:default:9"):
         with pytest.raises(UserError, match="allowed: world:COUNT:SEED"):
             open_source(name)
-    allowed = "first, places, default, reading, drills, finding, asking, late"
+    allowed = "first, places, default, reading, drills, finding, asking, late, hard"
     with pytest.raises(UserError, match=f"unknown mixture 'all'; allowed: {allowed}"):
         open_source("world:5:1:all")
 
