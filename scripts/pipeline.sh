@@ -19,8 +19,10 @@ train() { for stage in "$@"; do say "train $stage"; "$uni" train "recipes/$size/
 extract() { say "extract $1"; "$uni" data extract "$1" "$runs/$2" --model "$tokenizer/model" --tokenizer "$runs/tokenizer.json"; }
 
 case $size in
-  smoke) tokenizer=$runs/quantizer words=world:3000:5 images=(siglip quantizer) stages=(s0 s1 s2) ;;
-  world) tokenizer=$runs/patch_tokenizer words=world:20000:5 images=(patch_tokenizer) stages=(s0 s1 s2 s3) ;;
+  smoke) tokenizer=$runs/quantizer words=world:3000:5 images=(siglip quantizer)
+         decoders=(decoder1 decoder2 decoder3) stages=(s0 s1 s2) ;;
+  world) tokenizer=$runs/patch_tokenizer words=world:20000:5 images=(patch_tokenizer)
+         decoders=(decoder1 decoder2 decoder3 decoder4) stages=(s0 s1 s2 s3 s4) ;;
   *) echo "unknown size $size; allowed: smoke, world (released needs a cluster: docs/training.md)" >&2; exit 2 ;;
 esac
 
@@ -33,8 +35,8 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 train "${images[@]}"
 wait "$vae" || { tail -5 "$runs/vae.log"; exit 1; }
 
-say "train decoder1, decoder2, decoder3, distill (in the background, log in $runs/decoder.log)"
-train decoder1 decoder2 decoder3 distill >"$runs/decoder.log" 2>&1 &
+say "train ${decoders[*]} distill (in the background, log in $runs/decoder.log)"
+train "${decoders[@]}" distill >"$runs/decoder.log" 2>&1 &
 decoder=$!
 # Meanwhile the other core learns words and codes.
 if [ "$size" = smoke ]; then
@@ -54,5 +56,5 @@ train "${stages[@]}"
 wait "$decoder" || { tail -5 "$runs/decoder.log"; exit 1; }
 
 say "export"
-"$uni" export "$out" "$tokenizer" "$runs"/{vae,decoder3,distill} "$runs/${stages[-1]}" --dtype float16
+"$uni" export "$out" "$tokenizer" "$runs/vae" "$runs/${decoders[-1]}" "$runs/distill" "$runs/${stages[-1]}" --dtype float16
 say "done: llada-uni eval --model $out"
