@@ -111,7 +111,7 @@ def mix(number: int, picture: str) -> Ask:
         Ask("draw", "/v1/images/generations", {"prompt": f"a {animal} and a {other} on green", "seed": number}, check_images),
         Ask("chat", chat, said(shown, text(f"what is at the {place}?")), check_words),
         Ask("edit", "/v1/images/edits", {"image": picture, "prompt": f"add a {animal}", "seed": number}, check_images),
-        Ask("words", chat, said(text(f"tell a story about a {animal}")), check_words),
+        Ask("words", chat, said(shown, text("describe the picture")), check_words),
         Ask("story", chat, said(text(f"tell a story about a {animal}"), modalities=["text", "image"]), check_story),
     )
     return asks[number % len(asks)]

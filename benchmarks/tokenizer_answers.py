@@ -37,7 +37,13 @@ SPLITS = ("train", "heldout")
 def _wordings() -> list[tuple[re.Pattern[str], str]]:
     named = [(kind, TEMPLATES[name]) for kind in UNDERSTAND_KINDS for name in TEMPLATES_OF.get(kind, (kind,))]
     texts = [(text, kind) for kind, wordings in named for text in (*wordings.train, *wordings.heldout)]
-    return [(re.compile(re.sub(r"\\\{\w+\\\}", ".+", re.escape(text)) + r"\??"), kind) for text, kind in texts]
+    texts.sort(key=lambda pair: -len(re.sub(r"\{\w+\}", "", pair[0])))  # the one with the most words of its own first
+    return [(re.compile(_pattern(text)), kind) for text, kind in texts]
+
+
+def _pattern(template: str) -> str:
+    """What a question by a template looks like; {a} stands for a name with its article."""
+    return re.sub(r"\\\{\w+\\\}", ".+", re.escape(template).replace(r"\{a\}", "an? .+")) + r"\??"
 
 
 def kind_of(question: str) -> str:
