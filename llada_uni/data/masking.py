@@ -37,8 +37,11 @@ class MaskingOptions:
 
     block: places a block. objective: all views of a sample in one row, or one of them.
     rates: the share of masked places is drawn evenly from this range, per "block" or per "sample" (rate_per), and is at least
-    one place a block; everything: share of draws in which all is masked instead. complementary: each sample twice, with
-    opposite masks.
+    one place a block; everything: share of draws in which all is masked instead. onward: share of draws in which a block of
+    words is masked from one of its words on, as it stands while it is written from left to right: by evenly drawn rates, k
+    words known and just the next one masked is a case of 1 in (k + 1)(k + 2), so what follows from all of them is learnt late.
+    closing: share in which the last word and the end alone are masked: in an answer that is worked out, the word that decides.
+    complementary: each sample twice, with opposite masks.
     text_share: how often a sample that has both words and codes is used for its words.
     moved: share of samples whose block borders are moved by a random number of places: guidance aligns a shorter prompt to
     the end, so its borders may fall anywhere. tail_weight: weight of the end-of-text filling.
@@ -49,6 +52,8 @@ class MaskingOptions:
     rates: tuple[float, float] = (0.0, 1.0)
     rate_per: str = "block"
     everything: float = 0.0
+    onward: float = 0.0
+    closing: float = 0.0
     complementary: bool = False
     text_share: float = 0.5
     moved: float = 0.0
@@ -62,9 +67,11 @@ class MaskingOptions:
             raise UserError(f"masking: rate_per is {self.rate_per!r}; allowed: block, sample")
         if not 0 <= low <= high <= 1 or high == 0:
             raise UserError(f"masking: rates are {low} to {high}; allowed: a range inside 0 to 1")
-        for name in ("everything", "text_share", "moved", "tail_weight"):
+        for name in ("everything", "onward", "closing", "text_share", "moved", "tail_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"masking: {name} is {getattr(self, name)}; allowed: 0 to 1")
+        if self.onward + self.closing > 1:
+            raise UserError(f"masking: onward and closing are {self.onward + self.closing} together; allowed: at most 1")
         if self.block < 1:
             raise UserError(f"masking: block is {self.block}; allowed: at least 1")
 
@@ -132,10 +139,11 @@ class Masker:
         """
         options = self.options
         shift = rng.randrange(options.block) if rng.random() < options.moved else 0
-        views = views_of(ids, kinds, self._kind(kinds, rng), options.block, shift, self.eos_id, options.tail_weight)
+        kind = self._kind(kinds, rng)
+        views = views_of(ids, kinds, kind, options.block, shift, self.eos_id, options.tail_weight)
         if options.objective == "one_block":
             views = rng.choices(views, [(view.weights == 1).sum() for view in views])
-        rows = [self._row(ids, group, shift, task) for group in self._groups(self._noised(views, rng))]
+        rows = [self._row(ids, group, shift, task) for group in self._groups(self._noised(views, kind, rng))]
         return [row for row in rows if row is not None]
 
     def _kind(self, kinds: np.ndarray, rng: random.Random) -> int:
@@ -152,7 +160,7 @@ class Masker:
             return 1.0
         return max(rng.uniform(*self.options.rates), 1 / self.options.block)
 
-    def _noised(self, views: list[View], rng: random.Random) -> list[Noised]:
+    def _noised(self, views: list[View], kind: int, rng: random.Random) -> list[Noised]:
         """A mask for each view, or two opposite ones; at least one place of the sample is masked."""
         options = self.options
         noise = np.random.default_rng(rng.getrandbits(64))
@@ -160,6 +168,11 @@ class Masker:
         if options.rate_per == "block":
             rates = [self._rate(rng) for _ in views]
         masks = [(view.weights > 0) & (noise.random(len(view.ids)) < rate) for view, rate in zip(views, rates, strict=True)]
+        for i, view in enumerate(views) if options.onward + options.closing and kind == TEXT else ():
+            drawn = rng.random()
+            if drawn < options.onward + options.closing:
+                masks[i] = _closing(view) if drawn < options.closing else _onward(view, rng)
+                rates[i] = float(masks[i].sum() / (view.weights > 0).sum())
         if not any(mask.any() for mask in masks):
             masks[0][noise.choice(np.flatnonzero(views[0].weights == 1))] = True
         found = []
@@ -209,6 +222,17 @@ class Masker:
             learnable=float(sum(part.view.weights.sum() for part in group)),
             task=task,
         )
+
+
+def _onward(view: View, rng: random.Random) -> np.ndarray:
+    """A mask [w] of all that is learnt from one of the view's words on."""
+    first = rng.choice(np.flatnonzero(view.weights == 1).tolist())
+    return (view.weights > 0) & (np.arange(len(view.ids)) >= first)
+
+
+def _closing(view: View) -> np.ndarray:
+    """A mask [w] of the view's last two places, which are a word and the end where a stretch ends, and of the filling."""
+    return (view.weights > 0) & (np.arange(len(view.ids)) >= np.flatnonzero(view.weights == 1)[-2:][0])
 
 
 def stretches(kinds: np.ndarray, kind: int) -> list[tuple[int, int]]:

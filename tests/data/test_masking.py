@@ -101,6 +101,38 @@ def test_rates_are_drawn_from_their_range():
     assert row.learnable == 3000
 
 
+def test_onward_masks_words_from_one_of_them_on():
+    rng = random.Random(7)
+    ids, kinds = story(rng)
+    words, firsts = set(np.flatnonzero(kinds == TEXT).tolist()), set()
+    for _ in range(300):
+        for row in masker(text_share=1.0, onward=1.0).rows(ids, kinds, "story", rng):
+            for view in {*row.views.tolist()} - {0}:
+                here = row.views == view
+                learnt = row.targets[here] >= 0
+                first = int(row.positions[here][learnt][0])
+                assert learnt[learnt.argmax() :].all()  # nothing known behind it, filling included
+                able = learnt.sum() / row.rates[here][0]
+                assert learnt.sum() <= able <= BLOCK and able == pytest.approx(round(able))
+                firsts.add(first)
+    assert firsts == words  # each is at some time the first that is masked
+    pictures = [masker(text_share=0.0, onward=share).rows(ids, kinds, "story", random.Random(8)) for share in (0.0, 1.0)]
+    assert all((a.targets == b.targets).all() for a, b in zip(*pictures, strict=True))
+
+
+def test_closing_masks_the_last_word_and_the_end():
+    rng, counts = random.Random(9), set()
+    for _ in range(60):
+        (row,) = masker(text_share=1.0, closing=1.0, objective="one_block").rows(*story(rng, 0), "understand", rng)
+        learnt = row.targets >= 0
+        assert learnt[learnt.argmax() :].all()
+        words = row.targets[learnt & (row.weights == 1)]
+        able = learnt.sum() / row.rates[-1]
+        assert len(words) <= 2 and able == pytest.approx(round(able)) and (row.targets[learnt][2:] == EOS).all()
+        counts.add(len(words))
+    assert counts == {1, 2}  # one where the end stands alone in a block
+
+
 def test_opposite_masks_share_the_clean_places():
     rng = random.Random(6)
     for objective in ("one_block", "two_stream"):
@@ -143,6 +175,8 @@ def test_long_samples_become_several_rows_and_lose_nothing():
         ({"rates": (0.5, 0.2)}, "inside 0 to 1"),
         ({"rate_per": "row"}, "block, sample"),
         ({"moved": 2.0}, "0 to 1"),
+        ({"onward": -0.1}, "0 to 1"),
+        ({"onward": 0.6, "closing": 0.6}, "at most 1"),
         ({"block": 0}, "at least 1"),
     ],
 )
