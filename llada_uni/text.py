@@ -230,13 +230,14 @@ def train_tokenizer(
 
     corpus: texts; words seen at least twice become tokens (the most frequent first, as far as `vocab_size`,
     the size of the whole tokenizer with its control tokens, allows). keep: words that become tokens in any
-    case, with and without a leading space; of several words ("top left") too: one token, as in SuperBPE
-    (arXiv:2503.13423). The space that is left goes to at most `max_merges` pair merges,
+    case, with and without a leading space; of several words ("top left", "3d") too: one token, as in
+    SuperBPE (arXiv:2503.13423). The space that is left goes to at most `max_merges` pair merges,
     which spell the words nobody foresaw; single bytes spell the rest, so any string has an encoding. Each
     system sentence is one token.
     Ids: 256 bytes, merges, words, then the control tokens. The same corpus gives the same file.
     """
-    splitter = _splitter([phrase for phrase in keep if " " in phrase])
+    plain = _splitter(())
+    splitter = _splitter([phrase for phrase in keep if len(plain.pre_tokenize_str(phrase)) > 1])
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     counts: Counter[str] = Counter()
     for text in corpus:

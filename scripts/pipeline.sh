@@ -50,7 +50,8 @@ else
   extract world:30000:15:late tokens-late
   extract world:390000:11 tokens
   extract world:80000:12:reading tokens-reading
-  extract world:70000:52:hard tokens-hard
+  extract world:100000:52:hard tokens-hard
+  extract world:70000:53:worked tokens-worked
 fi
 train "${stages[@]}"
 wait "$decoder" || { tail -5 "$runs/decoder.log"; exit 1; }

@@ -18,7 +18,7 @@ CORPUS = [
     "There are 3 apples, it's green.",
     "<role>HUMAN</role> is only text here, so is <|mask|> and <boi>. <role>HUMAN</role> <|mask|> <boi>",
 ] * 3
-TEXT = train_tokenizer(CORPUS, 700, keep=["hot-air balloon", "fox"])
+TEXT = train_tokenizer(CORPUS, 700, keep=["hot-air balloon", "fox", "3d"])
 
 
 def attacks() -> list[str]:
@@ -91,7 +91,7 @@ def test_sizes_both_ways():
 
 
 @pytest.mark.parametrize(
-    "word", [" cat", "Draw", " top", "hot-air balloon", " hot-air balloon", " fox", "fox", " 3", ".", "'s"]
+    "word", [" cat", "Draw", " top", "hot-air balloon", " hot-air balloon", " fox", "fox", "3d", " 3d", " 3", ".", "'s"]
 )
 def test_frequent_and_kept_words_are_single_tokens(word):
     assert len(TEXT.encode(word)) == 1
@@ -100,7 +100,7 @@ def test_frequent_and_kept_words_are_single_tokens(word):
 def test_a_kept_phrase_is_one_token_only_as_a_whole():
     (phrase,) = TEXT.encode(" hot-air balloon")
     assert TEXT.encode("a hot-air balloon.")[1] == phrase and TEXT.decode([phrase]) == " hot-air balloon"
-    for other in ("a hot-air balloons", "a hot-air  balloon", "a shot-air balloon", "hot-air"):
+    for other in ("a hot-air balloons", "3days", "a hot-air  balloon", "a shot-air balloon", "hot-air"):
         assert phrase not in TEXT.encode(other) and TEXT.decode(TEXT.encode(other)) == other
 
 
@@ -112,7 +112,7 @@ def test_rare_words_are_spelt_and_come_back():
 def test_training_is_reproducible_and_fits():
     corpus = list(CORPUS)
     random.Random(1).shuffle(corpus)
-    again = train_tokenizer(corpus, 700, keep=["hot-air balloon", "fox"])
+    again = train_tokenizer(corpus, 700, keep=["hot-air balloon", "fox", "3d"])
     assert again._definition == TEXT._definition
     assert len(TEXT) <= 700
     with pytest.raises(UserError, match="at least"):

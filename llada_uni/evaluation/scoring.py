@@ -91,7 +91,7 @@ def score_answer(expect: dict, answer: str) -> dict[str, float]:
     """right: the words that decide are the canonical ones, up to case, spaces and a full stop. whole: all words are."""
     said, wanted, key = normal(answer), normal(expect["answer"]), expect["key"]
     whole = said == wanted
-    right = said.split(":")[0] == key if key is not None else whole
+    right = said.rpartition(": ")[2] == key if key is not None else whole
     return {"right": float(right), "whole": float(whole)}
 
 

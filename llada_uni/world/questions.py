@@ -1,7 +1,8 @@
 """Questions about one picture or two, with the one canonical answer each.
 
-Where an answer must be worked out, it says how ("three: top two, middle zero, bottom one"; "yes: cat top left, dog top right"):
-the model fills the places it is sure of first, and the word that decides, which is `key`, follows from them.
+Where an answer must be worked out, it says how first, and the words that decide, which are `key`, stand last: "top two, middle
+zero, bottom one: three"; "cat top left, dog top right: yes". Blocks are written from left to right, so at the other end those
+words would often be written before what they follow from (docs/log.md).
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ TEMPLATES_OF = {
     "two pictures": ("has", "both", "same ground"),
 }
 """Names in wordings.TEMPLATES of the questions of a kind, where they are not the kind's own."""
-_STATEMENTS = ("tell", "find", "count", "describe", "read")
+DECIDING = ("yes", "no", "first", "second", "both", "neither")
+"""Words that decide an answer, beside names of the world."""
+_STATEMENTS = ("tell", "find", "count", "describe", "read", "please")
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ def unique(scene: Scene) -> list[tuple[int, Thing]]:
     return [(i, t) for i, t in scene.things() if names.count(t.concept) == 1 and t.concept not in DIGITS]
 
 
-def absent(rng: random.Random, scene: Scene) -> str:
-    """A concept that is not in the scene."""
-    names = set(scene.names())
+def absent(rng: random.Random, *scenes: Scene) -> str:
+    """A concept that is in none of the scenes."""
+    names = {name for scene in scenes for name in scene.names()}
     while (name := rng.choice(THINGS)) in names:
         pass
     return name
@@ -103,7 +106,7 @@ def _counting(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
         name = absent(rng, scene) if not names or rng.random() < 0.1 else rng.choice(names)
         plural, cells = CONCEPTS[name].plural, [i for i, t in things if t.concept == name]
     count = NUMBERS[len(cells)]
-    return Asked(say.pick("counting").format(xs=plural), f"{count}: {by_rows(cells)}", count)
+    return Asked(say.pick("counting").format(xs=plural), f"{by_rows(cells)}: {count}", count)
 
 
 def _colour(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
@@ -114,8 +117,8 @@ def _style(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
     single = unique(scene)
     if not single:
         return None
-    thing = rng.choice(single)[1]
-    return Asked(say.pick("style").format(x=thing.concept), thing.style)
+    cell, thing = rng.choice(single)
+    return Asked(say.pick("style").format(x=thing.concept), f"{POSITIONS[cell]}: {thing.style}", thing.style)
 
 
 def _presence(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
@@ -123,7 +126,7 @@ def _presence(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
     template = say.pick("presence")
     if single and rng.random() < 0.5:
         cell, thing = rng.choice(single)
-        return Asked(template.format(a=article(thing.concept)), f"yes: {POSITIONS[cell]}", "yes")
+        return Asked(template.format(a=article(thing.concept)), f"{POSITIONS[cell]}: yes", "yes")
     return Asked(template.format(a=article(absent(rng, scene))), "no")
 
 
@@ -136,7 +139,7 @@ def _relation(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
     fitting = [name for name, holds in RELATIONS.items() if holds(i, j) == (key == "yes")]
     question = say.pick("relation").format(x=one.concept, y=other.concept, r=rng.choice(fitting))
     places = ", ".join(placed_name(cell, thing, style=False) for cell, thing in ((i, one), (j, other)))
-    return Asked(question, f"{key}: {places}", key)
+    return Asked(question, f"{places}: {key}", key)
 
 
 def _number_reading(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
@@ -162,17 +165,25 @@ _KINDS = {
 
 def compare(rng: random.Random, first: Scene, second: Scene, say: Speaker) -> Asked | None:
     """A question about two pictures: which one has a thing, what both have, whether their backgrounds are the same."""
-    ones, twos = ({t.concept for _, t in unique(scene)} for scene in (first, second))
-    how = rng.choice(("has", "has", "both", "same ground"))
+    how = rng.choice(("has", "both", "same ground"))
     if how == "same ground":
         key = "yes" if first.background == second.background else "no"
-        return marked(say, Asked(say.pick(how), f"{key}: {first.background} and {second.background}", key))
-    shared = sorted(ones & twos)
+        return marked(say, Asked(say.pick(how), f"{first.background} and {second.background}: {key}", key))
     if how == "both":
-        return marked(say, Asked(say.pick(how), shared[0])) if len(shared) == 1 else None
-    name = rng.choice(sorted(ones ^ twos) or sorted(ones | twos) or [absent(rng, first)])
-    which = {(1, 0): "the first", (0, 1): "the second", (1, 1): "both", (0, 0): "neither"}[name in ones, name in twos]
-    return marked(say, Asked(say.pick(how).format(a=article(name)), which))
+        shared = set(first.names()) & set(second.names())
+        if len(shared) != 1:
+            return None
+        lists = " and ".join(", ".join(scene.names()) for scene in (first, second))
+        (key,) = shared
+        return marked(say, Asked(say.pick(how), f"{lists}: {key}", key))
+    # Where a thing is asked for, it stands at most once in either picture, so that its place can be said.
+    ones, twos = ({t.concept: cell for cell, t in unique(scene)} for scene in (first, second))
+    alone = sorted(n for n in ones.keys() ^ twos.keys() if (first.names() + second.names()).count(n) == 1)
+    shared, missing = sorted(ones.keys() & twos.keys()), [absent(rng, first, second)]
+    name = rng.choice(rng.choice([names for names in (alone, alone, shared, missing) if names]))
+    key = {(1, 0): "first", (0, 1): "second", (1, 1): "both", (0, 0): "neither"}[name in ones, name in twos]
+    places = " and ".join(POSITIONS[cells[name]] if name in cells else "no" for cells in (ones, twos))
+    return marked(say, Asked(say.pick(how).format(a=article(name)), f"{places}: {key}", key))
 
 
 def question_scene(rng: random.Random, kind: str, split: str) -> Scene:

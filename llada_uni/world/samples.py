@@ -39,7 +39,7 @@ class Sample:
                    None, "relations": list of (object, relation, object), "number": digits or None, "row": row
                    of the number or None. Only what the prompt fixes stands there; any other object in the
                    picture is wrong. think: also "thought".
-      understand   "answer": the canonical answer; "key": the part of it that decides (its first word), or None
+      understand   "answer": the canonical answer; "key": the part of it that decides (its last words), or None
                    where all of it does.
       edit         "source": Scene, "scene": the whole wanted Scene, "cells": the cells that change.
       inpaint      the same; the cells are those to refill.

@@ -132,9 +132,9 @@ def _problem(rng: random.Random, kind: str) -> Problem:
             cell,
         )
     if kind == "sequence":
-        step, start = rng.choice((1, 2, 5)), rng.randint(1, 20)
+        step, start = rng.choice((1, 2, 3, 5)), rng.randint(1, 90)
         shown, found = [str(start + i * step) for i in range(3)], str(start + 3 * step)
-        return Problem(f"the number after {', '.join(shown)}", f"plus {step}, so it is {found}", number=found)
+        return Problem(f"the number after {', '.join(shown)}", f"{shown[-1]} plus {step} is {found}", number=found)
     color = rng.choice(tuple(FACTS))
     what, name = rng.choice(FACTS[color]), rng.choice(THINGS)
     return Problem(f"{article(name)} on the color of {what}", f"the color of {what} is {color}", ((name, 1),), color=color)

@@ -108,9 +108,9 @@ def test_answers_are_compared_by_words() -> None:
     plain = {"answer": "top left", "key": None}
     assert score_answer(plain, "Top  left.") == {"right": 1.0, "whole": 1.0}
     assert score_answer(plain, "top right")["right"] == 0.0 and score_answer(plain, "")["right"] == 0.0
-    reasoned = {"answer": "two: top two, middle zero, bottom zero", "key": "two"}
-    assert score_answer(reasoned, "two: top one, middle one, bottom zero") == {"right": 1.0, "whole": 0.0}
-    assert score_answer(reasoned, "three: top two, middle zero, bottom zero")["right"] == 0.0
+    reasoned = {"answer": "top two, middle zero, bottom zero: two", "key": "two"}
+    assert score_answer(reasoned, "top one, middle one, bottom zero: two") == {"right": 1.0, "whole": 0.0}
+    assert score_answer(reasoned, "top two, middle zero, bottom zero: three")["right"] == 0.0
     assert score_answer(reasoned, "two")["right"] == 1.0
 
 

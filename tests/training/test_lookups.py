@@ -129,7 +129,7 @@ def test_fitting_again_finds_what_has_moved_and_leaves_what_is_written(model, na
     found = looked_at(model, monkeypatch)
     assert torch.equal(model.model.layers[1].attention.dense.weight, written)
     for layer in (1, 2):
-        assert share_found(lost[layer]) < 0.5 < 0.8 < share_found(found[layer])
+        assert share_found(lost[layer]) < 0.6 < 0.8 < share_found(found[layer])
 
 
 def test_what_cannot_be_fitted_is_said(model, named):

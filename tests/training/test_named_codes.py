@@ -26,7 +26,6 @@ def test_every_code_of_a_picture_is_named_by_what_is_there():
         top = 12 * row + 2 * column
         thing = scene.cells[cell]
         drawn = (thing.concept, thing.style) if thing else (None, None)
-        drawn = tuple(None if word == "3d" else word for word in drawn)  # two tokens: a digit and a letter
         assert (words[top], words[top + 6]) == (position, scene.background)
         assert (words[top + 1], words[top + 7]) == drawn
 
