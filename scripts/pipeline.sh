@@ -52,6 +52,7 @@ else
   extract world:80000:12:reading tokens-reading
   extract world:100000:52:hard tokens-hard
   extract world:70000:53:worked tokens-worked
+  extract world:70000:54:told tokens-told
 fi
 train "${stages[@]}"
 wait "$decoder" || { tail -5 "$runs/decoder.log"; exit 1; }

@@ -155,9 +155,25 @@ MIXTURES: dict[str, Weights] = {
         ("understand", "relation"): 0.10,
         ("think", "sequence"): 0.05,
     },
+    # Several turns, frames and steps: what a short answer does not teach.
+    "told": {
+        ("story", "two"): 0.09,
+        ("story", "three"): 0.13,
+        ("story", "four"): 0.13,
+        ("story", "five"): 0.10,
+        ("story", "six"): 0.10,
+        ("story", "open"): 0.05,
+        ("dialogue", "questions"): 0.06,
+        ("dialogue", "edit"): 0.10,
+        ("dialogue", "draw"): 0.05,
+        ("reasoning", "sort"): 0.05,
+        ("reasoning", "walk"): 0.02,
+        ("understand", "caption"): 0.09,
+        ("understand", "style"): 0.03,
+    },
 }
 """The mixtures of the shipped model: few things, their places, all tasks, more of reading, names in questions and edits,
-more of what is learnt late or got wrong, and answers that are worked out."""
+more of what is learnt late or got wrong, answers that are worked out, and what is told in several turns or frames."""
 
 MOST_THINGS = {"places": 2}
 """Mixtures whose pictures hold so many things at most."""

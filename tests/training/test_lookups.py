@@ -120,16 +120,16 @@ def test_fitting_again_finds_what_has_moved_and_leaves_what_is_written(model, na
     rows, mask_id = question_rows(ROWS)[0], world_text().mask_id
     fit_lookups(model, rows, named, mask_id, NEW)
     generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():  # a turn of all states: what the heads read is elsewhere
-        turn = torch.linalg.qr(torch.randn(160, 160, generator=generator))[0]
-        model.model.word_embeddings.weight.copy_(model.model.word_embeddings.weight @ turn)
+    with torch.no_grad():  # words and codes turned each their own way: alike no more, and what the heads read is elsewhere
+        for part in (model.model.word_embeddings.weight[:OFFSET], model.model.word_embeddings.weight[OFFSET:]):
+            part.copy_(part @ torch.linalg.qr(torch.randn(160, 160, generator=generator))[0])
     lost = looked_at(model, monkeypatch)
     written = model.model.layers[1].attention.dense.weight.clone()
     fit_lookups(model, rows, named, mask_id, LookUpOptions(fit="again"))
     found = looked_at(model, monkeypatch)
     assert torch.equal(model.model.layers[1].attention.dense.weight, written)
     for layer in (1, 2):
-        assert share_found(lost[layer]) < 0.6 < 0.8 < share_found(found[layer])
+        assert share_found(lost[layer]) < 0.3 < 0.8 < share_found(found[layer])
 
 
 def test_what_cannot_be_fitted_is_said(model, named):
