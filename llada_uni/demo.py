@@ -43,7 +43,7 @@ QUESTIONS = (
     "what is at the top left?",
     "where is the dog?",
     "which color is the background?",
-    "how many things are there?",
+    "how many dogs are there?",
     "is the cat above the dog?",
     "describe the picture",
 )

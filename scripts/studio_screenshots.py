@@ -134,7 +134,7 @@ class Shots:
     def chat(self, page: Page) -> None:
         page.locator("#tab-draw").click()
         page.locator("#panel-draw").get_by_label("Chat about this picture").click()
-        for words in ("what is at the bottom right?", "which style is it?", "how many things are there?"):
+        for words in ("what is at the bottom right?", "which style is it?", "how many dogs are there?"):
             run(page, "chat", words)
         self.save(page, "chat")
 
