@@ -103,7 +103,8 @@ def world(
     seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 0,
     split: Annotated[str, typer.Option(help="train or heldout.")] = "train",
     mixture: Annotated[
-        str, typer.Option(help="default (all tasks), first, places, reading, drills, finding, asking, late, hard or worked.")
+        str,
+        typer.Option(help="default (all tasks), first, places, reading, drills, finding, asking, late, hard, worked or told."),
     ] = "default",
     shares: Annotated[
         list[str] | None, typer.Option(help="task=weight or task/kind=weight, in place of a mixture; may be repeated.")

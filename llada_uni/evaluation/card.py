@@ -50,7 +50,7 @@ def tables(reports: Sequence[dict[str, Any]]) -> str:
     rows, sections = [], []
     for suite in dict.fromkeys(s for r in reports for s in r["suites"]):
         found = [r["suites"].get(suite, {}) for r in reports]
-        counts = sorted({str(one["n"]) for one in found if "n" in one})
+        counts = list(dict.fromkeys(str(one["n"]) for one in found if "n" in one))
         rows.append(f"| {suite} (n {'/'.join(counts) or 0}) | " + " | ".join(_score(one) for one in found) + " |")
         parts = list(dict.fromkeys(part for one in found for part in parts_of(one)))
         for part in parts:
