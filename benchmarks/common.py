@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from llada_uni.backbone import Backbone
-from llada_uni.checkpoint.files import write_json
 from llada_uni.checkpoint.load import load_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.weights import write_json
 
 
 @dataclass(frozen=True)

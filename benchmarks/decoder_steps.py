@@ -23,12 +23,12 @@ from PIL import Image
 from benchmarks.common import Row, arguments, progress, run, start
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import load_transformer
-from llada_uni.evaluation.scoring import score_decoded
-from llada_uni.evaluation.suites import decoder_scene
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.tasks.parts import find_model
 from llada_uni.world.checker import Checker
+from llada_uni.world.evaluation.scoring import score_decoded
+from llada_uni.world.evaluation.suites import decoder_scene
 from llada_uni.world.render import render
 from llada_uni.world.scene import Scene
 

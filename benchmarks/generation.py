@@ -78,7 +78,7 @@ def image_case(model: Backbone, codes: int) -> Case:
 def shipped_cases(repeats: int) -> tuple[Backbone, list[Case]]:
     """The shipped model at its own settings: pictures of 16 codes with guidance, and thoughts."""
     from llada_uni.model import UniModel
-    from llada_uni.prompts import Turn
+    from llada_uni.text.prompts import Turn
 
     parts = UniModel.from_pretrained("world").parts
     form, defaults = parts.format, parts.defaults.generate

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from benchmarks import common
 from benchmarks.quantized_16b import step_of
+from benchmarks.static_step import StaticStep
 from llada_uni.backbone import Backbone
-from llada_uni.backbone.static_step import StaticStep
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import build_transformer, build_vae, released_decoder_config, released_vae_config

@@ -28,11 +28,11 @@ from torch import Tensor
 from benchmarks import common
 from llada_uni.backbone import Backbone
 from llada_uni.backbone.cache import KeyValueCache
-from llada_uni.checkpoint.files import write_json
 from llada_uni.checkpoint.layout import FLOAT32_SUFFIXES, places
 from llada_uni.checkpoint.load import Piece, load_backbone, write_shards
 from llada_uni.checkpoint.quantize import quantize
 from llada_uni.config import BackboneConfig
+from llada_uni.files.weights import write_json
 
 PREFIX, BLOCK, ACCEPTED = 64, 32, 4
 _DRAWN = 2**24  # random numbers that all weights are cut from, each tensor at an offset of its own

@@ -44,7 +44,7 @@ from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.masking import Masker, MaskingOptions
 from llada_uni.data.masking import Row as Noised
 from llada_uni.data.packing import pack
-from llada_uni.training.losses import chunked_cross_entropy, learnt_places, weigh
+from llada_uni.training.language.losses import chunked_cross_entropy, learnt_places, weigh
 
 BLOCK = 32
 

@@ -19,7 +19,7 @@ from llada_uni.errors import UserError
 def work(task: dict) -> None:
     """Runs in every worker: the same call as under torchrun."""
     os.chdir(task["folder"])  # Ray starts workers elsewhere; the recipe's paths are relative to where the user stands
-    from llada_uni.training.recipe import read_recipe, train
+    from llada_uni.training.recipes.recipe import read_recipe, train
 
     train(read_recipe(task["recipe"], task["changes"]))
 
@@ -38,7 +38,7 @@ def train_on_ray(
         from ray.train.torch import TorchTrainer
     except ImportError as error:
         raise UserError("Ray is not installed: pip install 'llada-uni[ray]'") from error
-    from llada_uni.training.recipe import read_recipe
+    from llada_uni.training.recipes.recipe import read_recipe
 
     chosen = read_recipe(recipe, changes)  # mistakes show before a cluster is asked for workers
     ray.init(address=address, ignore_reinit_error=True, num_cpus=workers + 1 if address is None else None)

@@ -15,8 +15,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from llada_uni.config_files import read_json
 from llada_uni.errors import UserError
+from llada_uni.files.configs import read_json
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def image_format(path: str | os.PathLike[str]) -> str:
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     """Writes a picture in one step: a reader sees no half file."""
-    from llada_uni.checkpoint.files import atomic_file
+    from llada_uni.files.weights import atomic_file
 
     path, name = Path(path), image_format(path)
     if path.is_dir():

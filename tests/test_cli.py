@@ -275,8 +275,8 @@ def test_eval_calls_the_suites(call, here, monkeypatch):
         progress("t2i", 1, 2)
         return {"suites": {}, "settings": {"split": split, "seed": seed, "limit": limit}}
 
-    monkeypatch.setattr("llada_uni.evaluation.suites.run_suites", run_suites)
-    monkeypatch.setattr("llada_uni.evaluation.report.format_table", lambda report: "a table")
+    monkeypatch.setattr("llada_uni.world.evaluation.suites.run_suites", run_suites)
+    monkeypatch.setattr("llada_uni.world.evaluation.report.format_table", lambda report: "a table")
     code, out, _ = call("eval", "--suite", "t2i,edit", "--limit", "2", "--seed", "5", "--json", "-")
     assert code == 0 and json.loads(out)["settings"]["seed"] == 5
     assert asked == {
@@ -286,5 +286,5 @@ def test_eval_calls_the_suites(call, here, monkeypatch):
     assert call("eval", "--split", "seen", "--json", "report.json", "--html", "page")[0] == 0
     assert "robust" in asked["suites"] and str(asked["json_path"]) == "report.json"
     failed = {"suites": {"t2i": {"failed": "no decoder"}}, "settings": {}}
-    monkeypatch.setattr("llada_uni.evaluation.suites.run_suites", lambda *a, **k: failed)
+    monkeypatch.setattr("llada_uni.world.evaluation.suites.run_suites", lambda *a, **k: failed)
     assert call("eval", "--suite", "t2i")[0] == 1

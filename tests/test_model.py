@@ -15,8 +15,8 @@ from llada_uni.errors import UserError
 from llada_uni.generation.engine import Engine
 from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
-from llada_uni.prompts import Turn
 from llada_uni.results import EndEvent, ImageEvent, ImageResult, Progress, TextEvent
+from llada_uni.text.prompts import Turn
 from tests.tiny_model import make_tiny_model
 
 

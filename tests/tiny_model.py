@@ -16,7 +16,7 @@ import torch
 from llada_uni.backbone.model import Backbone
 from llada_uni.checkpoint.load import save_backbone
 from llada_uni.config import BackboneConfig
-from llada_uni.text import train_tokenizer
+from llada_uni.text.tokenizer import train_tokenizer
 
 WORDS = [
     "a cat and a dog on green",

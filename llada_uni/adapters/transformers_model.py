@@ -27,15 +27,15 @@ from llada_uni.backbone.masks import block_causal
 from llada_uni.backbone.model import Backbone
 from llada_uni.backbone.moe import Router
 from llada_uni.backbone.quantized import hold_quantized
-from llada_uni.checkpoint.files import read_json
 from llada_uni.checkpoint.source import own_scheme
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.weights import read_json
 from llada_uni.generation.batch import BatchEngine, Request
 from llada_uni.generation.settings import Settings
 from llada_uni.tasks.common import sampling_of
 from llada_uni.tasks.defaults import FILE, Defaults, Words, adjusted
-from llada_uni.text import END_OF_TEXT, MASK
+from llada_uni.text.tokenizer import END_OF_TEXT, MASK
 
 MODEL_TYPE = "llada2_moe"  # released config.json
 SPECIAL_IDS = {MASK: "mask_token_id", END_OF_TEXT: "eos_token_id"}  # what generation needs -> its name in transformers

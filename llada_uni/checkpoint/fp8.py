@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantise
-from llada_uni.checkpoint.files import WeightFiles
 from llada_uni.errors import UserError
+from llada_uni.files.weights import WeightFiles
 
 DEFAULT_BLOCK = (128, 128)
 CONFIG_FIELDS = ("quantization_config", "use_fp8_experts")  # what a config says about all this

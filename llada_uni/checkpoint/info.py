@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from llada_uni.backbone.quantized_formats import FORMATS, make_scheme
-from llada_uni.checkpoint.files import WeightFiles, read_torch
 from llada_uni.checkpoint.layout import places
 from llada_uni.checkpoint.quantize import stored_bytes
 from llada_uni.checkpoint.source import Source
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.weights import WeightFiles, read_torch
 
 BYTES = {"float32": 4, "bfloat16": 2}
 _WEIGHTS = {

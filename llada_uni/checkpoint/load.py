@@ -21,17 +21,6 @@ from safetensors.torch import save_file
 from llada_uni.backbone import Backbone
 from llada_uni.backbone.quantized import QuantizedMatrix, hold_quantized, is_aligned, scheme_of
 from llada_uni.backbone.quantized_formats import FORMATS, Scheme, make_scheme
-from llada_uni.checkpoint.files import (
-    WeightFiles,
-    atomic_file,
-    check_names,
-    check_shape,
-    default_dtype,
-    set_tensor,
-    storable,
-    write_json,
-)
-from llada_uni.checkpoint.folders import new_folder
 from llada_uni.checkpoint.layout import (
     FLOAT32_SUFFIXES,
     Layout,
@@ -45,6 +34,17 @@ from llada_uni.checkpoint.source import Source, config_json
 from llada_uni.checkpoint.source import backbone_folder as backbone_folder  # readers know it from here
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.folders import new_folder
+from llada_uni.files.weights import (
+    WeightFiles,
+    atomic_file,
+    check_names,
+    check_shape,
+    default_dtype,
+    set_tensor,
+    storable,
+    write_json,
+)
 
 MAX_SHARD_BYTES = 5 * 10**9
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"

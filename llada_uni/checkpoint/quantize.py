@@ -21,12 +21,12 @@ from safetensors import SafetensorError
 
 from llada_uni.backbone.quantized import QuantizedMatrix
 from llada_uni.backbone.quantized_formats import DEFAULT_GROUP, Quantized, Scheme, make_scheme
-from llada_uni.checkpoint.files import storable, write_json
 from llada_uni.checkpoint.layout import Place, axis_sizes, places
 from llada_uni.checkpoint.load import Piece, new_directory, write_shards
 from llada_uni.checkpoint.source import Source, config_json
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.weights import storable, write_json
 
 SHARD_BYTES = 10**9  # twice this, and one place of the source, is the memory it takes
 _LINKED_BYTES = 2**20  # files of at least this size are linked, so that an edited small file stays one's own

@@ -16,10 +16,10 @@ import torch
 
 from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantise
 from llada_uni.checkpoint import fp8
-from llada_uni.checkpoint.files import WeightFiles, check_names, check_shape
 from llada_uni.checkpoint.layout import Place, layout_of, places, quantized_shapes, released_shapes, stacked_shapes
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.weights import WeightFiles, check_names, check_shape
 
 
 def backbone_folder(folder: str | os.PathLike[str]) -> Path:

@@ -125,7 +125,7 @@ def write_result(result: ImageResult, path: Path, as_json: bool, **more: Any) ->
 
 
 def write_json_file(data: dict[str, Any], path: Path) -> None:
-    from llada_uni.checkpoint.files import write_json
+    from llada_uni.files.weights import write_json
 
     try:
         write_json(path, data)

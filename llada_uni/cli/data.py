@@ -55,7 +55,7 @@ def check(
     """
     from llada_uni.data.check import check_records
     from llada_uni.data.sources import open_source
-    from llada_uni.text import TextTokenizer
+    from llada_uni.text.tokenizer import TextTokenizer
 
     text = TextTokenizer.from_file(tokenizer) if tokenizer else None
     with _bar("checking") as move:
@@ -118,9 +118,9 @@ def world(
 
     Example: `llada-uni data world my-world --count 5000 --shares t2i=1 --shares understand/count=0.5`
     """
-    from llada_uni.data.world_files import write_world
-    from llada_uni.data.world_records import WorldRecords, parse_shares
-    from llada_uni.data.world_records import mixture as mixture_of
+    from llada_uni.world.data.world_files import write_world
+    from llada_uni.world.data.world_records import WorldRecords, parse_shares
+    from llada_uni.world.data.world_records import mixture as mixture_of
 
     weights = parse_shares(shares) if shares else mixture_of(mixture)
     with _bar("writing shards") as move:
@@ -142,8 +142,8 @@ def tokenizer(
     """
     from llada_uni.data.records import BadRecords
     from llada_uni.data.sources import open_source
-    from llada_uni.data.vocabulary import tokenizer_of_records
-    from llada_uni.data.vocabulary import world_words as words_of_world
+    from llada_uni.world.data.vocabulary import tokenizer_of_records
+    from llada_uni.world.data.vocabulary import world_words as words_of_world
 
     bad, keep = BadRecords(on_bad), words_of_world() if world_words else []
     if keep_words is not None:

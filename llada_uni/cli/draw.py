@@ -47,7 +47,7 @@ def demo(
 
     Example: `llada-uni demo --out out/demo`, then open out/demo/index.html.
     """
-    from llada_uni.demo import run_demo
+    from llada_uni.world.demo.demo import run_demo
 
     uni = load(model, device)
     with progress_bar() as report:

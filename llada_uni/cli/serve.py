@@ -14,8 +14,8 @@ from llada_uni.cli.common import Device, Dtype, say, stderr
 from llada_uni.errors import UserError
 
 if TYPE_CHECKING:
-    from llada_uni.serving.limits import Limits
-    from llada_uni.serving.options import ServerOptions
+    from llada_uni.serving.http.options import ServerOptions
+    from llada_uni.serving.scheduler.limits import Limits
 
 Keys = Annotated[
     list[str] | None,
@@ -65,8 +65,8 @@ def serve(
     """
     if folder is not None and model is not None:
         raise UserError("the model is given twice, as an argument and with --model; give it once")
-    from llada_uni.serving.limits import Limits
-    from llada_uni.serving.options import ServerOptions, keys_from_environment
+    from llada_uni.serving.http.options import ServerOptions, keys_from_environment
+    from llada_uni.serving.scheduler.limits import Limits
     from llada_uni.serving.server import open_socket, run
 
     limits = Limits(
@@ -83,7 +83,7 @@ def serve(
     with stderr().status("starting"):
         from llada_uni.model import UniModel
         from llada_uni.serving.metrics import Metrics
-        from llada_uni.serving.service import Service
+        from llada_uni.serving.scheduler.service import Service
 
         uni = UniModel.from_pretrained(folder or model, device, dtype, hold=hold, offload=offload)
     options = ServerOptions(keys, allow_remote_images, tuple(cors_origin or ()), name or uni.folder.resolve().name)

@@ -97,8 +97,8 @@ def verify(
     Example: `llada-uni verify tests/parity/golden`
     """
     with stderr().status("loading"):
-        from llada_uni.checkpoint.verify import verify as run_checks
         from llada_uni.tasks.parts import choose_device
+        from llada_uni.verify.verify import verify as run_checks
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
@@ -205,8 +205,8 @@ def evaluate(
     Example: `llada-uni eval --suite geneval,edit --limit 50 --split heldout --json out/eval.json --html out/eval`
     """
     uni = load(model, device, dtype)
-    from llada_uni.evaluation.report import format_table
-    from llada_uni.evaluation.suites import SUITES, run_suites
+    from llada_uni.world.evaluation.report import format_table
+    from llada_uni.world.evaluation.suites import SUITES, run_suites
 
     names = list(SUITES) if suite == "all" else [name.strip() for name in suite.split(",") if name.strip()]
     to_stdout = str(json_path) == "-"

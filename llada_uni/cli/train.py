@@ -32,8 +32,8 @@ def train(
 
     Example: `torchrun --nproc-per-node 8 -m llada_uni train recipes/world/s1.yaml parallel.shard=true`
     """
-    from llada_uni.training import recipe as recipes
-    from llada_uni.training.overview import overview
+    from llada_uni.training.recipes import recipe as recipes
+    from llada_uni.training.recipes.overview import overview
 
     chosen = recipes.read_recipe(recipe, changes or [])
     if keys:

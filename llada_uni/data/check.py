@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from llada_uni.data.records import BadRecords, Conversation
 from llada_uni.data.sources import RecordSource, conversations
 from llada_uni.errors import UserError
-from llada_uni.text import TextTokenizer
+from llada_uni.text.tokenizer import TextTokenizer
 
 
 @dataclass

@@ -21,7 +21,7 @@ from llada_uni.image.batched import batch_attention
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import Preprocessing, crop_for_editing, resize_for_understanding
 from llada_uni.image.tokenizer import ImageTokenizer
-from llada_uni.prompts import Turn
+from llada_uni.text.prompts import Turn
 
 Key = tuple[object, str]
 UNDERSTAND, UNDERSTAND_MANY, EDIT, DRAWN = "understand", "understand_many", "edit", "drawn"

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from llada_uni.checkpoint.files import add_file, read_json, require, write_json
 from llada_uni.config import BackboneConfig
 from llada_uni.data.encode import PictureEncoder, world_side
 from llada_uni.data.order import chance
@@ -31,10 +30,11 @@ from llada_uni.data.sources import Chunk, RecordSource, open_source
 from llada_uni.data.templates import template_of
 from llada_uni.data.tokens import default_offset, token_records
 from llada_uni.errors import UserError
+from llada_uni.files.weights import add_file, read_json, require, write_json
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import ImageTokenizer
-from llada_uni.prompts import PromptFormat
-from llada_uni.text import TextTokenizer
+from llada_uni.text.prompts import PromptFormat
+from llada_uni.text.tokenizer import TextTokenizer
 
 PLAN, TOKENIZER = "plan.json", "tokenizer.json"
 _TOGETHER = 256  # conversations whose pictures are encoded together

@@ -21,7 +21,7 @@ from typing import Any
 from llada_uni.data.order import chance, shuffled
 from llada_uni.data.shards import Record, TokenShard, read_manifest
 from llada_uni.errors import UserError
-from llada_uni.text import TextTokenizer
+from llada_uni.text.tokenizer import TextTokenizer
 
 _OPEN_SHARDS = 64
 

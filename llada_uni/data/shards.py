@@ -18,9 +18,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from llada_uni.checkpoint.files import atomic_file, read_json, require, write_json
 from llada_uni.data.kinds import CONTEXT
 from llada_uni.errors import UserError
+from llada_uni.files.weights import atomic_file, read_json, require, write_json
 
 MANIFEST = "manifest.json"
 _FIELDS = ("image_token_offset", "codebook_size", "tasks", "records", "text_tokenizer", "image_tokenizer", "shards")

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from llada_uni.data.records import BadRecords, Conversation, Picture, PictureFile, PictureSlice, parse_record
-from llada_uni.data.world_records import WorldRecords
 from llada_uni.errors import UserError
+from llada_uni.world.data.world_records import WorldRecords
 
 CHUNK = 2000
 

@@ -14,8 +14,8 @@ from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.records import Conversation
 from llada_uni.data.shards import Record
 from llada_uni.data.templates import template_of
-from llada_uni.prompts import Part, PromptFormat, Turn
-from llada_uni.text import TextTokenizer
+from llada_uni.text.prompts import Part, PromptFormat, Turn
+from llada_uni.text.tokenizer import TextTokenizer
 
 
 def default_offset(text: TextTokenizer) -> int:

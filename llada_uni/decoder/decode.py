@@ -18,12 +18,12 @@ import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from PIL import Image
 
-from llada_uni.checkpoint.files import default_dtype, read_json
 from llada_uni.decoder.model import factor_of, load_transformer, load_vae, vae_factor
 from llada_uni.decoder.sampling import OnStep, base_sample, turbo_sample
 from llada_uni.decoder.sigvq import FILE, SigVQ
 from llada_uni.decoder.transformer import Context, context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
+from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.image.codes import ImageCodes
 
 Variant = Literal["turbo", "base"]

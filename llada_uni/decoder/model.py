@@ -17,7 +17,8 @@ import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 
-from llada_uni.checkpoint.files import (
+from llada_uni.errors import UserError
+from llada_uni.files.weights import (
     WeightFiles,
     default_dtype,
     read_json,
@@ -26,7 +27,6 @@ from llada_uni.checkpoint.files import (
     write_json,
     write_weights,
 )
-from llada_uni.errors import UserError
 
 _RELEASED, _OURS = "semantic_embedder.", "cap_embedder."
 _TRANSFORMER_FIELDS = (

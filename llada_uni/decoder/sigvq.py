@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from llada_uni.checkpoint.files import (
+from llada_uni.errors import UserError
+from llada_uni.files.weights import (
     check_names,
     check_shape,
     default_dtype,
@@ -22,7 +23,6 @@ from llada_uni.checkpoint.files import (
     set_tensor,
     write_torch,
 )
-from llada_uni.errors import UserError
 
 FILE = "sigvq_embedding.pt"
 

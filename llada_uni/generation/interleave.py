@@ -20,7 +20,7 @@ from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.settings import Settings
 from llada_uni.generation.sprint import Sprint
 from llada_uni.image.codes import ImageCodes
-from llada_uni.prompts import UNCONDITION, PromptFormat, Turn
+from llada_uni.text.prompts import UNCONDITION, PromptFormat, Turn
 
 OnStep = Callable[[Any], None]
 

@@ -19,7 +19,8 @@ from PIL import Image
 from torch import nn
 from transformers import GlmImageVisionConfig, GlmImageVisionModel, GlmImageVQVAE, GlmImageVQVAEConfig
 
-from llada_uni.checkpoint.files import (
+from llada_uni.errors import UserError
+from llada_uni.files.weights import (
     WeightFiles,
     default_dtype,
     read_json,
@@ -28,7 +29,6 @@ from llada_uni.checkpoint.files import (
     write_json,
     write_weights,
 )
-from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import (
     Preprocessing,

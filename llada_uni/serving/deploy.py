@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llada_uni.errors import UserError
-from llada_uni.serving.limits import Limits
-from llada_uni.serving.options import ServerOptions, keys_from_environment
+from llada_uni.serving.http.options import ServerOptions, keys_from_environment
+from llada_uni.serving.scheduler.limits import Limits
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -69,7 +69,7 @@ class Replica:
     def __init__(self, plan: Plan) -> None:
         from llada_uni.model import UniModel
         from llada_uni.serving.metrics import Metrics
-        from llada_uni.serving.service import Service
+        from llada_uni.serving.scheduler.service import Service
 
         self.options = plan.options
         model = UniModel.from_pretrained(plan.model, plan.device, plan.dtype, hold=plan.hold)
@@ -83,7 +83,7 @@ class Replica:
             pause.wait(0.05)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        from llada_uni.serving.http import create_app
+        from llada_uni.serving.http.app import create_app
 
         return create_app(self.service, self.options)
 

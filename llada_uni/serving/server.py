@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from llada_uni.errors import UserError
-from llada_uni.serving.http import create_app
-from llada_uni.serving.options import ServerOptions
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.http.options import ServerOptions
 
 if TYPE_CHECKING:
-    from llada_uni.serving.service import Service
+    from llada_uni.serving.scheduler.service import Service
 
 CLOSE_SECONDS = 5  # for connections that hold a finished answer, after the drain
 IDLE_SECONDS = 75  # longer than clients and proxies keep an idle connection, so that none sends into one being closed

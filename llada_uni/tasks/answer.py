@@ -13,7 +13,6 @@ from typing import Any
 from llada_uni.errors import UserError
 from llada_uni.generation.interleave import End, Phases, Scales, Story, Text
 from llada_uni.generation.interleave import interleave as alternate
-from llada_uni.prompts import Turn
 from llada_uni.results import (
     ChatResult,
     EndEvent,
@@ -38,6 +37,7 @@ from llada_uni.tasks.defaults import Words, adjusted
 from llada_uni.tasks.messages import read_messages
 from llada_uni.tasks.parts import Parts
 from llada_uni.tasks.settled import check_stops
+from llada_uni.text.prompts import Turn
 
 ANSWER_FRAMES = 4  # pictures that one answer in a conversation may hold
 MODALITIES = ("text", "image")

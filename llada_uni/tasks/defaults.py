@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llada_uni.checkpoint.files import read_json
 from llada_uni.errors import UserError
+from llada_uni.files.weights import read_json
 from llada_uni.generation.sampling import CONFIDENCES
 from llada_uni.generation.sprint import Sprint
 from llada_uni.generation.unmasking import RULES

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from llada_uni.generation.guidance import Guidance
-from llada_uni.prompts import Turn
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, check_words, generator_of
 from llada_uni.tasks.common import (
@@ -23,6 +22,7 @@ from llada_uni.tasks.common import (
 )
 from llada_uni.tasks.defaults import adjusted
 from llada_uni.tasks.parts import Parts
+from llada_uni.text.prompts import Turn
 
 
 def edit_image(

@@ -10,12 +10,12 @@ from typing import Any
 
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.interleave import Work
-from llada_uni.prompts import Turn
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_grid, check_seed, check_words, generator_of
 from llada_uni.tasks.common import Clock, check_decoder, finish, phases_of, sampling_of
 from llada_uni.tasks.defaults import adjusted
 from llada_uni.tasks.parts import Parts
+from llada_uni.text.prompts import Turn
 
 
 def generate_image(

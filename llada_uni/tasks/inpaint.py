@@ -15,7 +15,6 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
 from llada_uni.image.preprocess import Preprocessing, covered_size, editing_size, open_image
-from llada_uni.prompts import Turn
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import Picture, check_seed, check_words, generator_of
 from llada_uni.tasks.common import (
@@ -28,6 +27,7 @@ from llada_uni.tasks.common import (
 )
 from llada_uni.tasks.defaults import adjusted
 from llada_uni.tasks.parts import Parts
+from llada_uni.text.prompts import Turn
 
 WHITE = 128  # a mask pixel from this level on is white, that is: to be filled
 

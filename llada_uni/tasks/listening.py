@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from llada_uni.generation.settings import Generation, Settings, StepEvent
-from llada_uni.prompts import PromptFormat
 from llada_uni.results import OnProgress, Progress
 from llada_uni.tasks.settled import SettledText, cut
+from llada_uni.text.prompts import PromptFormat
 
 
 class _Stopped(Exception):

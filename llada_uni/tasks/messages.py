@@ -14,10 +14,10 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import open_image
-from llada_uni.prompts import Turn
 from llada_uni.results import ImageEvent, ImageResult
 from llada_uni.tasks.checks import check_words
 from llada_uni.tasks.parts import Parts
+from llada_uni.text.prompts import Turn
 
 
 def read_messages(parts: Parts, messages: Any) -> list[Turn]:

@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from llada_uni.backbone.model import Backbone
-from llada_uni.checkpoint.files import default_dtype, read_json
 from llada_uni.checkpoint.load import backbone_folder, load_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import FOLDERS, TILE, UPSCALE, ImageDecoder
 from llada_uni.errors import UserError
+from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.generation.engine import Engine
 from llada_uni.image.tokenizer import ImageTokenizer
-from llada_uni.prompts import PromptFormat
 from llada_uni.tasks.defaults import Defaults
-from llada_uni.text import TextTokenizer
+from llada_uni.text.prompts import PromptFormat
+from llada_uni.text.tokenizer import TextTokenizer
 
 ENVIRONMENT = "LLADA_UNI_MODEL"
 SHIPPED = "world"

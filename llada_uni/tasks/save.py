@@ -1,7 +1,7 @@
 """Writing a model directory in one step.
 
 What flows through: the networks in memory, and the files of those never loaded -> a temporary directory
-beside the target, which then takes the target's name (checkpoint/folders.py).
+beside the target, which then takes the target's name (files/folders.py).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from llada_uni.checkpoint.files import WeightFiles, read_torch
-from llada_uni.checkpoint.folders import new_folder
 from llada_uni.checkpoint.layout import Layout
 from llada_uni.checkpoint.load import backbone_folder, save_backbone
 from llada_uni.decoder.decode import FOLDERS, ImageDecoder
 from llada_uni.decoder.model import VAE_WEIGHTS, save_transformer, save_vae
 from llada_uni.decoder.sigvq import FILE
 from llada_uni.errors import UserError
+from llada_uni.files.folders import new_folder
+from llada_uni.files.weights import WeightFiles, read_torch
 from llada_uni.tasks.parts import KNOWN, Parts
 
 PLAIN_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llada_uni.errors import UserError
-from llada_uni.text import TextTokenizer
+from llada_uni.text.tokenizer import TextTokenizer
 
 UNFINISHED = "\ufffd"  # what a tokenizer makes of bytes that are no character (yet)
 MOST_STOPS = 16

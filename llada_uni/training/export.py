@@ -17,18 +17,18 @@ from pathlib import Path
 
 import torch
 
-from llada_uni.checkpoint.files import WeightFiles, read_torch, write_torch, write_weights
-from llada_uni.checkpoint.folders import new_folder
 from llada_uni.checkpoint.layout import Layout
 from llada_uni.checkpoint.load import convert, load_backbone, save_backbone
 from llada_uni.decoder.sigvq import FILE as CODE_FEATURES
 from llada_uni.errors import UserError
+from llada_uni.files.folders import new_folder
+from llada_uni.files.weights import WeightFiles, read_torch, write_torch, write_weights
 from llada_uni.tasks.parts import KNOWN, Parts
-from llada_uni.training.checkpoints import load_full
-from llada_uni.training.lora import load_adapter, merge_lora
-from llada_uni.training.processes import Processes
-from llada_uni.training.recipe import FILE as RECIPE
-from llada_uni.training.recipe import read_recipe
+from llada_uni.training.language.lora import load_adapter, merge_lora
+from llada_uni.training.loop.checkpoints import load_full
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.recipes.recipe import FILE as RECIPE
+from llada_uni.training.recipes.recipe import read_recipe
 
 
 @dataclass(frozen=True)

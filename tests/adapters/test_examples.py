@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from llada_uni.model import UniModel
-from llada_uni.serving.http import create_app
-from llada_uni.serving.options import ServerOptions
-from llada_uni.serving.service import Service
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.http.options import ServerOptions
+from llada_uni.serving.scheduler.service import Service
 from tests.serving.servers import live, wait_for
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ import json
 import torch
 
 from benchmarks import quantized_16b
-from llada_uni.checkpoint.files import WeightFiles
 from llada_uni.checkpoint.layout import layout_of
+from llada_uni.files.weights import WeightFiles
 
 
 def small_config():

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.tokenizer_answers import kind_of, main
 from llada_uni.errors import UserError
-from llada_uni.training.recipe import Recipe, train
+from llada_uni.training.recipes.recipe import Recipe, train
 from llada_uni.world.questions import UNDERSTAND_KINDS
 from llada_uni.world.tasks import sample_task
 

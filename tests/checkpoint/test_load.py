@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llada_uni.checkpoint.files import WeightFiles
 from llada_uni.checkpoint.layout import layout_of, places, released_shapes, stacked_shapes
 from llada_uni.checkpoint.load import convert, load_backbone, save_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.weights import WeightFiles
 
 
 @pytest.fixture(scope="module")

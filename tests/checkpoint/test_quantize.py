@@ -17,7 +17,6 @@ from benchmarks.quantized_16b import write_random_model
 from llada_uni.backbone.quantized import scheme_of
 from llada_uni.backbone.quantized_formats import make_scheme
 from llada_uni.checkpoint import quantize as module
-from llada_uni.checkpoint.files import WeightFiles
 from llada_uni.checkpoint.info import backbone_memory, model_info
 from llada_uni.checkpoint.layout import places
 from llada_uni.checkpoint.load import convert, load_backbone, open_weights, save_backbone
@@ -25,6 +24,7 @@ from llada_uni.checkpoint.quantize import quantize, stored_bytes
 from llada_uni.cli import main
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.weights import WeightFiles
 from llada_uni.model import UniModel
 from tests.tiny_model import make_tiny_model
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from llada_uni.backbone import Backbone
 from llada_uni.backbone.masks import block_causal_square
 from llada_uni.checkpoint.load import save_backbone
-from llada_uni.checkpoint.verify import verify
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import build_transformer, build_vae, save_transformer, save_vae
@@ -25,6 +24,7 @@ from llada_uni.generation.settings import Settings
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.verify.verify import verify
 
 
 def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:

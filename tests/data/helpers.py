@@ -12,7 +12,7 @@ from PIL import Image
 
 from llada_uni.data.kinds import TEXT
 from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
-from llada_uni.text import train_tokenizer
+from llada_uni.text.tokenizer import train_tokenizer
 
 WORDS = ["a red thing", "what colour is it?", "red", "draw a red thing on blue", "a cat and a dog on green"]
 

@@ -8,8 +8,8 @@ import pytest
 
 from llada_uni.cli import main
 from llada_uni.data.tokens import default_offset
-from llada_uni.data.world_records import MIXTURES
-from llada_uni.text import TextTokenizer
+from llada_uni.text.tokenizer import TextTokenizer
+from llada_uni.world.data.world_records import MIXTURES
 from tests.data.helpers import drawing, question, small_model, write_records
 
 

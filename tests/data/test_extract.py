@@ -26,7 +26,7 @@ from llada_uni.data.sources import conversations, open_source
 from llada_uni.data.tokens import default_offset
 from llada_uni.errors import UserError
 from llada_uni.image.tokenizer import ImageTokenizer
-from llada_uni.text import TextTokenizer
+from llada_uni.text.tokenizer import TextTokenizer
 from tests.data.helpers import assistant, drawing, image, question, small_model, text, user, write_records
 
 

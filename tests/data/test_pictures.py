@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from llada_uni.data.pictures import open_pictures
-from llada_uni.data.world_files import write_world
-from llada_uni.data.world_records import MIXTURES, WorldRecords
 from llada_uni.errors import UserError
 from llada_uni.world.checker import Checker
+from llada_uni.world.data.world_files import write_world
+from llada_uni.world.data.world_records import MIXTURES, WorldRecords
 from llada_uni.world.split import is_held_out
 from tests.data.helpers import assistant, drawing, image, question, text, user, write_records
 

@@ -14,7 +14,7 @@ from llada_uni.data.records import BadRecords, PictureFile, parse_record
 from llada_uni.data.sources import conversations, open_source
 from llada_uni.data.templates import TEMPLATES
 from llada_uni.errors import UserError
-from llada_uni.prompts import TASKS
+from llada_uni.text.prompts import TASKS
 from tests.data.helpers import assistant, drawing, image, question, text, user, write_records
 
 

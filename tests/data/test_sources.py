@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from llada_uni.data.records import BadRecords
 from llada_uni.data.sources import conversations, open_source
-from llada_uni.data.world_files import write_world
-from llada_uni.data.world_records import MIXTURES, WorldRecords, parse_shares
 from llada_uni.errors import UserError
+from llada_uni.world.data.world_files import write_world
+from llada_uni.world.data.world_records import MIXTURES, WorldRecords, parse_shares
 from llada_uni.world.render import render_array
 from llada_uni.world.split import is_held_out
 from tests.data.helpers import drawing, question, write_records
@@ -117,7 +117,7 @@ def test_a_mixture_of_few_things_holds_no_more(tmp_path):
 
 
 def test_the_same_settings_write_the_same_bytes_and_go_on_after_a_stop(tmp_path, monkeypatch):
-    monkeypatch.setattr("llada_uni.data.world_files.SHARD_RECORDS", 40)
+    monkeypatch.setattr("llada_uni.world.data.world_files.SHARD_RECORDS", 40)
     world = WorldRecords(100, 3, MIXTURES["reading"], 32)
     for form in ("jsonl", "webdataset"):
         write_world(world, tmp_path / form, form)

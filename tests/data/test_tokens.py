@@ -8,8 +8,8 @@ from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.records import PictureFile, parse_record
 from llada_uni.data.tokens import default_offset, token_records
 from llada_uni.image.codes import ImageCodes
-from llada_uni.prompts import PromptFormat, Turn
-from llada_uni.text import train_tokenizer
+from llada_uni.text.prompts import PromptFormat, Turn
+from llada_uni.text.tokenizer import train_tokenizer
 from tests.data.test_records import GOOD
 
 LETTERS = {CONTEXT: "c", TEXT: "t", CODE: "d"}

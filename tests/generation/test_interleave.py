@@ -20,8 +20,8 @@ from llada_uni.generation.interleave import (
     Text,
     interleave,
 )
-from llada_uni.prompts import PromptFormat, Turn
-from llada_uni.text import train_tokenizer
+from llada_uni.text.prompts import PromptFormat, Turn
+from llada_uni.text.tokenizer import train_tokenizer
 
 TEXT = train_tokenizer(["a cat", "the cat goes", "hello", "tell a story"] * 2, 480)
 OFFSET = 512

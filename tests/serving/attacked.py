@@ -17,10 +17,10 @@ import httpx
 from fastapi import FastAPI
 
 from llada_uni.model import UniModel
-from llada_uni.serving.http import create_app
-from llada_uni.serving.limits import Limits
-from llada_uni.serving.options import ServerOptions
-from llada_uni.serving.service import Service
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.http.options import ServerOptions
+from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.serving.scheduler.service import Service
 from tests.serving.servers import PATIENCE, error_of, wait_for
 
 LIMITS = Limits(max_body=2**20, max_prompt_chars=2000, max_pictures=3, max_n=2, max_tokens=16, timeout=60, max_pixels=10**6)

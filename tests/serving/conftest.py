@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from llada_uni.model import UniModel
-from llada_uni.serving.limits import Limits
-from llada_uni.serving.service import Service
+from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.serving.scheduler.service import Service
 from tests.tiny_model import make_tiny_model
 
 PATIENCE = 60.0  # seconds after which what should have happened is taken to have failed

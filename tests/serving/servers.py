@@ -24,11 +24,11 @@ from fastapi import FastAPI
 from PIL import Image
 
 from llada_uni.serving.events import Event, Finished, Picture, TextDelta, Usage
-from llada_uni.serving.http import create_app
-from llada_uni.serving.job import Job
-from llada_uni.serving.limits import Limits
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.metrics import Metrics
-from llada_uni.serving.options import ServerOptions
+from llada_uni.serving.scheduler.job import Job
+from llada_uni.serving.scheduler.limits import Limits
 from llada_uni.serving.tasks import Task
 
 PATIENCE = 60.0  # seconds a test waits for what must come; never for what must not

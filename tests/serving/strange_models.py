@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llada_uni import config_files
+from llada_uni.files import configs as config_files
 
 Change = Callable[[Path, Path], None]  # (the copy, a file that must never appear)
 

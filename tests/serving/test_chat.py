@@ -8,7 +8,7 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.serving.errors import Draining, Failed, QueueFull, TimedOut
 from llada_uni.serving.events import TextDelta
-from llada_uni.serving.limits import Limits
+from llada_uni.serving.scheduler.limits import Limits
 from llada_uni.serving.tasks import Chat, Interleaved
 from tests.serving.servers import (
     ask,

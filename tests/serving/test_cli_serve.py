@@ -17,9 +17,9 @@ import uvicorn
 
 from llada_uni.cli import main
 from llada_uni.model import UniModel
-from llada_uni.serving.http import create_app
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.scheduler.service import Service
 from llada_uni.serving.server import DrainingServer, open_socket
-from llada_uni.serving.service import Service
 from tests.serving.servers import PATIENCE, error_of, events_of, wait_for
 from tests.tiny_model import make_tiny_model
 

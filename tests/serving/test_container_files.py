@@ -12,8 +12,8 @@ import yaml
 from fastapi.routing import APIRoute
 
 from llada_uni.cli import app
-from llada_uni.serving.options import KEY_VARIABLE
-from llada_uni.serving.routes import health
+from llada_uni.serving.http.options import KEY_VARIABLE
+from llada_uni.serving.http.routes import health
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()

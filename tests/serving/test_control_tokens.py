@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from llada_uni.generation.batch import BatchEngine
-from llada_uni.prompts import PromptFormat, Turn
-from llada_uni.text import SYSTEM_TEXTS, TextTokenizer, control_tokens, train_tokenizer
+from llada_uni.text.prompts import PromptFormat, Turn
+from llada_uni.text.tokenizer import SYSTEM_TEXTS, TextTokenizer, control_tokens, train_tokenizer
 from tests.serving.attacked import attacked, send
 from tests.serving.servers import data_uri
 from tests.tiny_model import make_tiny_model

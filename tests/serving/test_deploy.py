@@ -19,8 +19,8 @@ import pytest
 from llada_uni.errors import UserError
 from llada_uni.serving import deploy
 from llada_uni.serving.deploy import Plan, Replica, read_plan
-from llada_uni.serving.limits import Limits
-from llada_uni.serving.options import ServerOptions
+from llada_uni.serving.http.options import ServerOptions
+from llada_uni.serving.scheduler.limits import Limits
 from tests.serving.servers import asgi_client, ask
 from tests.tiny_model import make_tiny_model
 

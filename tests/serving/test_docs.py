@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from llada_uni.model import UniModel
-from llada_uni.serving.http import create_app
-from llada_uni.serving.options import ServerOptions
-from llada_uni.serving.protocol.chat import ChatRequest
-from llada_uni.serving.protocol.images import EditRequest, GenerationRequest
-from llada_uni.serving.service import Service
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.http.options import ServerOptions
+from llada_uni.serving.http.protocol.chat import ChatRequest
+from llada_uni.serving.http.protocol.images import EditRequest, GenerationRequest
+from llada_uni.serving.scheduler.service import Service
 from tests.serving.servers import live, wait_for
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")

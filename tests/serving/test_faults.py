@@ -71,7 +71,7 @@ def test_a_client_does_not_wait_for_a_worker_that_is_late(model, monkeypatch):
     import threading
 
     go = threading.Event()
-    monkeypatch.setattr("llada_uni.serving.service.work", lambda *args: go.wait(PATIENCE))
+    monkeypatch.setattr("llada_uni.serving.scheduler.service.work", lambda *args: go.wait(PATIENCE))
     with running(model, timeout=0.05) as service:
         (error,) = results(service.submit(Draw(prompt="a cat")))
         go.set()
@@ -101,7 +101,7 @@ def test_a_forward_that_breaks_fails_what_runs_and_spares_what_comes(service, mo
 
 
 def test_an_exception_in_one_request_leaves_the_others_alone(service, model, monkeypatch, caplog):
-    from llada_uni.serving import drafts
+    from llada_uni.serving.scheduler import progress as drafts
 
     real = drafts.paint
 

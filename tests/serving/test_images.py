@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from llada_uni.serving.limits import Limits
+from llada_uni.serving.scheduler.limits import Limits
 from llada_uni.serving.tasks import Draw, Edit, Inpaint
 from tests.serving.servers import (
     ask,

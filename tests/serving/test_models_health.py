@@ -9,11 +9,11 @@ import pytest
 from llada_uni.generation.sampling import CONFIDENCES
 from llada_uni.generation.unmasking import RULES
 from llada_uni.model import UniModel
-from llada_uni.serving.http import create_app
-from llada_uni.serving.limits import Limits
-from llada_uni.serving.options import ServerOptions, keys_from_environment
-from llada_uni.serving.protocol.common import Confidence, Rule
-from llada_uni.serving.service import Service
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.http.options import ServerOptions, keys_from_environment
+from llada_uni.serving.http.protocol.common import Confidence, Rule
+from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.serving.scheduler.service import Service
 from tests.serving.servers import asgi_client, ask, error_of, one_picture, scripted, wait_for, words
 from tests.tiny_model import make_tiny_model
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from llada_uni.serving.protocol.chat import ChatRequest
-from llada_uni.serving.protocol.images import EditRequest, GenerationRequest
+from llada_uni.serving.http.protocol.chat import ChatRequest
+from llada_uni.serving.http.protocol.images import EditRequest, GenerationRequest
 from tests.serving.servers import ask, scripted, words
 
 ROUTES = {
@@ -82,6 +82,6 @@ def test_fields_without_a_default_are_the_needed_ones(model):
 
 
 def test_the_application_needs_no_torch():
-    code = "import sys, llada_uni.serving.http; print(*sys.modules)"
+    code = "import sys, llada_uni.serving.http.app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"fastapi", "PIL"} <= set(done.stdout.split()) and not {"torch", "transformers"} & set(done.stdout.split())

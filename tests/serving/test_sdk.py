@@ -15,10 +15,10 @@ from PIL import Image
 from llada_uni.model import UniModel
 from llada_uni.serving.errors import Failed
 from llada_uni.serving.events import TextDelta
-from llada_uni.serving.http import create_app
-from llada_uni.serving.limits import Limits
-from llada_uni.serving.options import ServerOptions
-from llada_uni.serving.service import Service
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.http.options import ServerOptions
+from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.serving.scheduler.service import Service
 from tests.serving.servers import PATIENCE, ScriptedService, data_uri, live, opened, png, until_cancelled, wait_for
 
 KEY = "a-key-for-tests"

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.serving import sse
 from llada_uni.serving.errors import Failed, QueueFull
 from llada_uni.serving.events import Draft, PartialPicture, TextDelta
-from llada_uni.serving.http import create_app
-from llada_uni.serving.protocol.progress import ThinkingEvent
-from llada_uni.serving.routes import bodies, pictures
+from llada_uni.serving.http import sse
+from llada_uni.serving.http.app import create_app
+from llada_uni.serving.http.protocol.progress import ThinkingEvent
+from llada_uni.serving.http.routes import bodies, pictures
 from tests.serving.servers import (
     PATIENCE,
     ScriptedService,

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llada_uni.training.decoder import DecoderOptions
-from llada_uni.training.distill import DistillOptions
-from llada_uni.training.latents import LatentOptions
-from llada_uni.training.loop import LoopOptions, run
-from llada_uni.training.parallel import ParallelOptions
-from llada_uni.training.processes import Processes
+from llada_uni.training.decoder.distill import DistillOptions
+from llada_uni.training.decoder.latents import LatentOptions
+from llada_uni.training.decoder.stage import DecoderOptions
+from llada_uni.training.loop.parallel import ParallelOptions
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.trainer import LoopOptions, run
 from tests.training.tiny_decoder import SIZES
 
 LOOP = LoopOptions(steps=3, micro_batches=2, lr=1e-3, warmup=1, log_every=1, evaluate_every=3, tensorboard=False)

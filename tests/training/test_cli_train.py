@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from llada_uni.cli import main
-from llada_uni.training import stages
+from llada_uni.training.recipes import stages
 from tests.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llada_uni.training.latents import prepare
-from llada_uni.training.parallel import ParallelOptions
-from llada_uni.training.processes import Processes
+from llada_uni.training.decoder.latents import prepare
+from llada_uni.training.loop.parallel import ParallelOptions
+from llada_uni.training.loop.ranks import Processes
 from tests.training.decoder_runs import losses
 from tests.training.helpers.together import together
 from tests.training.tiny_decoder import latent_options, make_tiny_decoder

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from llada_uni.checkpoint.files import WeightFiles, read_json, read_torch
 from llada_uni.checkpoint.layout import layout_of
 from llada_uni.errors import UserError
+from llada_uni.files.weights import WeightFiles, read_json, read_torch
 from llada_uni.model import UniModel
-from llada_uni.text import train_tokenizer
+from llada_uni.text.tokenizer import train_tokenizer
 from llada_uni.training.export import export_model
 from tests.tiny_model import make_tiny_model
 

@@ -11,9 +11,9 @@ import torch
 from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.load import load_backbone, save_backbone
 from llada_uni.training.export import export_model
-from llada_uni.training.lora import load_adapter
-from llada_uni.training.processes import Processes
-from llada_uni.training.recipe import read_recipe, train
+from llada_uni.training.language.lora import load_adapter
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.recipes.recipe import read_recipe, train
 from tests.backbone.helpers import small_config
 from tests.training.helpers.together import together
 from tests.training.token_folder import CODEBOOK, make_token_folder

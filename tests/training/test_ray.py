@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llada_uni.errors import UserError
-from llada_uni.training.recipe import read_recipe, train
+from llada_uni.training.recipes.recipe import read_recipe, train
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "ray_train.py"

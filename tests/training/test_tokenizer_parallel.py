@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from llada_uni.training.loop import LoopOptions, run
-from llada_uni.training.parallel import ParallelOptions
-from llada_uni.training.picture_batches import PictureOptions
-from llada_uni.training.processes import Processes
-from llada_uni.training.vae import VaeOptions, VaeSizes
-from tests.training import test_patch_tokenizer, test_quantizer, test_siglip
+from llada_uni.training.decoder.vae import VaeOptions, VaeSizes
+from llada_uni.training.loop.parallel import ParallelOptions
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.trainer import LoopOptions, run
+from llada_uni.training.tokenizer.picture_batches import PictureOptions
 from tests.training.helpers.together import together
+from tests.training.tokenizer import test_quantizer, test_siglip
+from tests.world.training import test_patch_tokenizer
 
 
 def options_of(stage: str):

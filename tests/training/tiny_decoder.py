@@ -9,8 +9,8 @@ import torch
 
 from llada_uni.decoder.model import build_vae, released_vae_config, save_transformer, save_vae
 from llada_uni.decoder.sigvq import FILE
-from llada_uni.training.decoder_model import Conditioned, DecoderSizes
-from llada_uni.training.latents import LatentOptions
+from llada_uni.training.decoder.decoder_model import Conditioned, DecoderSizes
+from llada_uni.training.decoder.latents import LatentOptions
 
 _TRANSFORMER = {
     "all_patch_size": [2], "in_channels": 4, "dim": 48, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 4,

@@ -9,7 +9,7 @@ import numpy as np
 
 from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
-from llada_uni.text import TextTokenizer, train_tokenizer
+from llada_uni.text.tokenizer import TextTokenizer, train_tokenizer
 
 CODEBOOK = 16
 

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from llada_uni.checkpoint.files import write_json, write_weights
 from llada_uni.errors import UserError
-from llada_uni.training.lora import LoraOptions
-from llada_uni.training.objective import Loss, Objective
-from llada_uni.training.processes import Processes
+from llada_uni.files.weights import write_json, write_weights
+from llada_uni.training.language.lora import LoraOptions
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.stage import Loss, Objective
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Toy(Objective):
 
 if __name__ == "__main__":
     from llada_uni.cli import main
-    from llada_uni.training.stages import STAGES
+    from llada_uni.training.recipes.stages import STAGES
 
     STAGES["toy"] = "tests.training.toy_stage:ToyOptions"
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Token rows of the world without a trained tokenizer: the codes of a scene are its answers (training/patch_tokenizer.py)."""
+"""Token rows of the world without a trained tokenizer: the codes of a scene are its answers (patch_tokenizer.py)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from llada_uni.config import BackboneConfig
 from llada_uni.data.kinds import CONTEXT, TEXT
 from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
-from llada_uni.data.vocabulary import world_words
-from llada_uni.text import TextTokenizer, train_tokenizer
-from llada_uni.training.patch_tokenizer import FIRST, MEANINGS, answers_of, question_of_patch
+from llada_uni.text.tokenizer import TextTokenizer, train_tokenizer
+from llada_uni.world.data.vocabulary import world_words
 from llada_uni.world.scene import Scene, sample_scene
+from llada_uni.world.training.patch_tokenizer import FIRST, MEANINGS, answers_of, question_of_patch
 
 OFFSET = 1344
 

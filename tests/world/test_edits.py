@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from llada_uni.evaluation.scoring import score_edit
 from llada_uni.world.checker import Reading
 from llada_uni.world.concepts import CONCEPTS, POSITIONS
 from llada_uni.world.edits import EDIT_KINDS, changed_cells
+from llada_uni.world.evaluation.scoring import score_edit
 from llada_uni.world.tasks import Sample, sample_task
 
 

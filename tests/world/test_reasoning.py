@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from llada_uni.evaluation.scoring import score_reasoning
 from llada_uni.world.checker import Reading
+from llada_uni.world.evaluation.scoring import score_reasoning
 from llada_uni.world.reasoning import REASONING_KINDS, way
 from llada_uni.world.tasks import Sample, sample_task
 

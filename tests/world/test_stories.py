@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from llada_uni.evaluation.scoring import score_story
 from llada_uni.world.checker import Reading
 from llada_uni.world.concepts import COLORS
+from llada_uni.world.evaluation.scoring import score_story
 from llada_uni.world.scene import Thing
 from llada_uni.world.stories import CHARACTERS, FRAMES, PEOPLE, PLACES, State, follows, opens, read_frame, usual_names
 from llada_uni.world.tasks import Sample, sample_task

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from llada_uni.errors import UserError
-from llada_uni.evaluation.scoring import score_drawing
 from llada_uni.world.checker import Reading
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, DIGITS, POSITIONS, STYLES, THINGS
+from llada_uni.world.evaluation.scoring import score_drawing
 from llada_uni.world.rewording import mistyped
 from llada_uni.world.samples import pinned, wanted
 from llada_uni.world.scene import Scene

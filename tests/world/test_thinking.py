@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from llada_uni.evaluation.scoring import score_drawing
 from llada_uni.world.checker import Reading
 from llada_uni.world.concepts import COLORS, CONCEPTS, POSITIONS, THINGS
+from llada_uni.world.evaluation.scoring import score_drawing
 from llada_uni.world.tasks import sample_task
 from llada_uni.world.thinking import FACTS, RIDDLES, THINK_KINDS
 from llada_uni.world.wordings import NUMBERS

@@ -20,10 +20,9 @@ from fastapi.staticfiles import StaticFiles
 from PIL import Image, ImageDraw
 
 import llada_uni.serving
-from llada_uni.serving import sse
-from llada_uni.serving.guard import BrowserHeaders
-from llada_uni.serving.limits import Limits
-from llada_uni.serving.protocol.chat import (
+from llada_uni.serving.http import sse
+from llada_uni.serving.http.guard import BrowserHeaders
+from llada_uni.serving.http.protocol.chat import (
     AnswerImage,
     AnswerUrl,
     ChatChunk,
@@ -31,16 +30,17 @@ from llada_uni.serving.protocol.chat import (
     ChunkChoice,
     Delta,
 )
-from llada_uni.serving.protocol.errors import error_body
-from llada_uni.serving.protocol.images import (
+from llada_uni.serving.http.protocol.errors import error_body
+from llada_uni.serving.http.protocol.images import (
     CompletedEvent,
     EditRequest,
     GenerationRequest,
     ImagesUsage,
     PartialImageEvent,
 )
-from llada_uni.serving.protocol.models import Defaults, Ready
-from llada_uni.serving.protocol.progress import ProgressEvent, ThinkingEvent
+from llada_uni.serving.http.protocol.models import Defaults, Ready
+from llada_uni.serving.http.protocol.progress import ProgressEvent, ThinkingEvent
+from llada_uni.serving.scheduler.limits import Limits
 
 WEB = Path(llada_uni.serving.__file__).parent / "web"
 SIDE, GRID = 192, (4, 4)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
 from llada_uni.config import BackboneConfig
-from llada_uni.training.balance import update_bias
-from llada_uni.training.objective import Loss, Objective
-from llada_uni.training.processes import Processes
+from llada_uni.training.language.balance import update_bias
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.stage import Loss, Objective
 
 TINY = BackboneConfig(
     vocab_size=50,

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from llada_uni.training.loop import LoopOptions, run
-from llada_uni.training.parallel import ParallelOptions
-from llada_uni.training.processes import Processes
+from llada_uni.training.loop.parallel import ParallelOptions
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.trainer import LoopOptions, run
 from tests.training.helpers.objectives import OBJECTIVES
 
 CLOCK = ("seconds", "per_second")

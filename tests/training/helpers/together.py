@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from llada_uni.training.parallel import setup_processes
+from llada_uni.training.loop.parallel import setup_processes
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["tests.training.helpers.runs", "torch._dynamo"])  # optimizers import the latter

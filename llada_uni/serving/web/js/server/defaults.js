@@ -2,7 +2,7 @@
 
 const SHAPES = [[1, 1], [1, 0.75], [0.75, 1], [0.5, 0.5], [2, 2]]; // width and height, of the model's own size
 
-/** raw: the answer of the server (serving/protocol/models.py). */
+/** raw: the answer of the server (serving/http/protocol/models.py). */
 export function readDefaults({ model, version, settings, size_step: step, limits, decoders }) {
   const { generate, edit, understand, interleave, decode } = settings;
   const ownDecoder = decoders.includes(decode.decoder) ? decode.decoder : decoders[0];

@@ -1,7 +1,0 @@
-"""Evaluation: suites of seeded samples, asked through the model's public calls, judged by the world's
-checker."""
-
-from llada_uni.evaluation.report import format_table
-from llada_uni.evaluation.suites import DEFAULT_SETTINGS, SUITES, run_suites
-
-__all__ = ["DEFAULT_SETTINGS", "SUITES", "format_table", "run_suites"]

@@ -1,0 +1,1 @@
+"""The HTTP side of the server; no tensor is touched here."""

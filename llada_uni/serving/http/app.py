@@ -1,0 +1,109 @@
+"""The HTTP application: routes, guards and errors put together. Nothing here or below it touches a tensor.
+
+What flows through: a request -> guards (`serving.guard`: key, rate, size) -> a route of `serving.routes`, which makes a
+typed task of it -> `Service.submit` -> an answer or a stream. Whatever goes wrong is answered in OpenAI's form.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+from llada_uni.errors import UserError
+from llada_uni.serving.errors import ServingError
+from llada_uni.serving.http.guard import install_guards
+from llada_uni.serving.http.options import ServerOptions
+from llada_uni.serving.http.pictures import PictureMemory
+from llada_uni.serving.http.protocol.errors import ApiError, ErrorBody, error_body
+from llada_uni.serving.http.routes import chat, health, images, models
+from llada_uni.serving.http.routes.context import VERSION, Context
+from llada_uni.serving.http.routes.running import ClientGone
+from llada_uni.serving.http.routes.studio import mount_studio
+
+if TYPE_CHECKING:
+    from llada_uni.serving.scheduler.service import Service
+
+CLIENT_GONE = 499  # nobody reads it; the number is the one that proxies log
+# Each route may answer these; a body that is understood but cannot be done is 400.
+ERRORS = {
+    "4XX": {"model": ErrorBody, "description": "The request is refused: wrong, too much, without a key, unknown."},
+    "5XX": {"model": ErrorBody, "description": "The server failed (500), takes nothing now (503), or took too long (504)."},
+}
+
+
+def create_app(service: Service, options: ServerOptions | None = None) -> FastAPI:
+    """The server of one service. The caller starts and closes the service; the app runs under any ASGI server."""
+    options = options or ServerOptions()
+    app = FastAPI(
+        title="LLaDA-Uni",
+        version=VERSION,
+        description="One block-diffusion model that reads and draws, behind OpenAI's API with some fields more.",
+        docs_url=None,  # those pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.context = context = Context(service, options, PictureMemory(service.limits.max_held_pixels))
+    key = [Depends(HTTPBearer(auto_error=False))] if options.api_keys else []  # tells /openapi.json; the guard checks it
+    app.include_router(health.router, responses=ERRORS)
+    for router in (models.router, chat.router, images.drawing, images.editing):
+        app.include_router(router, responses=ERRORS, dependencies=key)
+    _describe_more(app, images.COMPONENTS)
+    mount_studio(app)
+    _install_errors(app, context)
+    install_guards(app, options, service.limits)
+    if options.cors_origins:
+        origins = list(options.cors_origins)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    return app
+
+
+def _describe_more(app: FastAPI, schemas: dict[str, Any]) -> None:
+    """Adds schemas to /openapi.json that FastAPI does not find by itself."""
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = describe()
+        document["components"]["schemas"].update(schemas)
+        return document
+
+    app.openapi = described
+
+
+def _install_errors(app: FastAPI, context: Context) -> None:
+    async def refused(_: Request, error: Exception) -> Response:
+        status, body = context.explain(error)
+        after = getattr(error, "retry_after", None)
+        return _answer(status, body, {} if after is None else {"Retry-After": str(after)})
+
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        message = _MESSAGES.get(error.status_code, str(error.detail))
+        return _answer(error.status_code, error_body(error.status_code, message), dict(error.headers or {}))
+
+    async def gone(_: Request, error: Exception) -> Response:
+        return Response(status_code=CLIENT_GONE)
+
+    for kind in (ApiError, UserError, ServingError):
+        app.add_exception_handler(kind, refused)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(ClientGone, gone)
+
+
+_MESSAGES = {
+    404: "there is nothing at this address; /openapi.json lists what there is",
+    405: "this address does not take this method; /openapi.json lists what it takes",
+}
+
+
+def _answer(status: int, body: ErrorBody, headers: dict[str, str]) -> JSONResponse:
+    return JSONResponse(body.model_dump(), status, headers)

@@ -1,0 +1,253 @@
+"""Bodies of /v1/chat/completions: conversations in, an answer (or chunks of one) out.
+
+What flows through: messages of words and pictures (data URIs) -> `ChatRequest`; words and pictures of the model ->
+`ChatCompletion`, or `ChatChunk` after `ChatChunk` in a stream. An answer with pictures has for content a list of parts
+in the order they came, in the form in which a request may send them back.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
+
+from llada_uni.serving.http.protocol.common import Body, Ignored, Painting, Scale, Seed, Size, unsupported
+from llada_uni.serving.http.protocol.errors import ApiError
+
+MOST_STOPS = 4
+
+
+# --- the request ---
+
+
+class ImageUrl(Body):
+    url: str = Field(description="A data URI (data:image/png;base64,...); http(s) only where the server allows it.")
+    detail: Ignored = None
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(Body):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+def _kind_of_part(part: Any) -> str | None:
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return f"<{kind}>" if kind in ("text", "image_url") else None
+
+
+def _words_or_list(value: Any) -> str | None:
+    return "<words>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")],
+    Discriminator(
+        _kind_of_part,
+        custom_error_type="part",
+        custom_error_message='must be {"type": "text", "text": ...} or {"type": "image_url", "image_url": {"url": ...}}',
+    ),
+]
+Content = Annotated[
+    Annotated[str, Tag("<words>")] | Annotated[list[Part], Tag("<list>")],
+    Discriminator(_words_or_list, custom_error_type="content", custom_error_message="must be a string or a list of parts"),
+]
+Stop = Annotated[
+    Annotated[str, Tag("<words>")] | Annotated[list[str], Field(max_length=MOST_STOPS), Tag("<list>")],
+    Discriminator(_words_or_list, custom_error_type="stop", custom_error_message="must be a string or a list of strings"),
+]
+
+Nothing = unsupported("answers hold words and pictures only", [])
+
+
+class Message(Body):
+    """One turn. The fields after content are those of our own answers, so that these can be sent back as they came."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    name: Ignored = None
+    reasoning_content: Ignored = None
+    refusal: Ignored = None
+    annotations: Nothing = None
+    audio: Nothing = None
+    function_call: Nothing = None
+    tool_calls: Nothing = None
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = Field(default=None, description="A last chunk with the usage of the whole request.")
+    include_obfuscation: bool | None = Field(default=None, description="Accepted, without effect.")
+
+
+class ResponseFormat(Body):
+    type: Annotated[str, AfterValidator(lambda kind: _only_text(kind))] = Field(json_schema_extra={"enum": ["text"]})
+
+
+def _only_text(kind: str) -> str:
+    if kind != "text":
+        raise ValueError('must be "text": this model is not held to a grammar')
+    return kind
+
+
+NoTools = unsupported("this model calls no tools", [])
+NoChoice = unsupported("this model calls no tools", "none", "auto")
+NoLogprobs = unsupported("block diffusion has no probability of a text token by token", False, 0)
+NoPenalty = unsupported("tokens are not penalised for repeating", 0)
+NoBias = unsupported("tokens cannot be weighted", {})
+NoAudio = unsupported("this model has no sound")
+NoPrediction = unsupported("answers are not predicted from a draft")
+NoSearch = unsupported("this server looks nothing up")
+NoStore = unsupported("answers are not stored", False)
+NoThinking = unsupported("only pictures can be thought about first: see /v1/images/generations", False, "none")
+
+
+class ChatRequest(Painting):
+    """An answer to a conversation. With modalities ["text", "image"] it may hold pictures (a story, say)."""
+
+    messages: list[Message] = Field(min_length=1)
+    model: str | None = None
+    modalities: list[Literal["text", "image"]] | None = Field(default=None, min_length=1, max_length=2)
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Answers; answer i has the seed plus i.")
+    seed: Seed | None = None
+    stop: Stop | None = None
+    # with pictures in the answer only:
+    size: Size | None = Field(default=None, description="Of pictures whose size the model does not say.")
+    max_frames: Annotated[int, Field(ge=1, le=100)] | None = Field(default=None, description="Pictures at most.")
+    text_scale: Scale | None = Field(default=None, description="Guidance of later pictures towards the words.")
+    image_scale: Scale | None = Field(default=None, description="Guidance of later pictures towards earlier ones.")
+    rescale: Annotated[float, Field(ge=0, le=1)] | None = None
+    # OpenAI's, without effect here:
+    user: Ignored = None
+    safety_identifier: Ignored = None
+    prompt_cache_key: Ignored = None
+    service_tier: Ignored = None
+    metadata: dict[str, str] | None = Field(default=None, description="Accepted, without effect.")
+    parallel_tool_calls: bool | None = Field(default=None, description="Accepted, without effect.")
+    # OpenAI's, not supported:
+    response_format: ResponseFormat | None = None
+    tools: NoTools = None
+    functions: NoTools = None
+    tool_choice: NoChoice = None
+    function_call: NoChoice = None
+    logprobs: NoLogprobs = None
+    top_logprobs: NoLogprobs = None
+    frequency_penalty: NoPenalty = None
+    presence_penalty: NoPenalty = None
+    logit_bias: NoBias = None
+    audio: NoAudio = None
+    prediction: NoPrediction = None
+    web_search_options: NoSearch = None
+    store: NoStore = None
+    thinking: NoThinking = None
+    reasoning_effort: NoThinking = None
+
+    @property
+    def pictures_wanted(self) -> bool:
+        return "image" in (self.modalities or ())
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    def check(self) -> None:
+        """What several fields must agree on. Raises ApiError."""
+        self.check_streaming("stream_options")
+        if self.modalities is not None and "text" not in self.modalities:
+            raise ApiError(400, 'modalities must be ["text"] or ["text", "image"]', "modalities")
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise ApiError(400, "max_tokens and max_completion_tokens differ; give one of them", "max_tokens")
+        if any(stop == "" for stop in self.stops):
+            raise ApiError(400, "stop must not be an empty string", "stop")
+        if not self.pictures_wanted:
+            for name in OF_PICTURES:
+                if getattr(self, name) not in (None, "auto"):
+                    raise ApiError(400, f'{name} is for answers with pictures: set modalities to ["text", "image"]', name)
+
+
+OF_PICTURES = (
+    "size", "max_frames", "text_scale", "image_scale", "rescale", "partial_images", "decoder", "decoder_steps",
+)  # fmt: skip
+
+
+# --- the answer ---
+
+
+class AnswerUrl(BaseModel):
+    url: str
+
+
+class AnswerText(BaseModel):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class AnswerImage(BaseModel):
+    type: Literal["image_url"] = "image_url"
+    image_url: AnswerUrl
+
+
+class AnswerMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str | list[AnswerText | AnswerImage]
+    reasoning_content: str | None = None
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    index: int
+    message: AnswerMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatUsage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Answer(BaseModel):
+    """seed: of choice 0; choice i has seed + i. system_fingerprint: names the model and the version of this server."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    seed: int
+
+
+class ChatCompletion(_Answer):
+    object: Literal["chat.completion"] = "chat.completion"
+    choices: list[Choice]
+    usage: ChatUsage
+
+
+class Delta(BaseModel):
+    role: Literal["assistant"] | None = None
+    content: str | list[AnswerImage] | None = None
+    reasoning_content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    index: int
+    delta: Delta
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class ChatChunk(_Answer):
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    choices: list[ChunkChoice]
+    usage: ChatUsage | None = None

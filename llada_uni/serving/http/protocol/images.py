@@ -1,0 +1,167 @@
+"""Bodies of /v1/images/generations and /v1/images/edits: what to draw, pictures as base64, events of a stream.
+
+What flows through: JSON, or the fields of a form -> `GenerationRequest`, `EditRequest`; finished pictures ->
+`ImagesResponse`, or drafts and pictures one by one as events.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Discriminator, Field, Tag
+
+from llada_uni.serving.http.protocol.common import Body, Ignored, Painting, Scale, Seed, Size, unsupported
+from llada_uni.serving.http.protocol.errors import ApiError
+
+OnlyBase64 = unsupported("pictures come as b64_json; this server keeps no files that a URL could name", "b64_json")
+OnlyOpaque = unsupported("pictures have no transparent background", "auto", "opaque")
+
+# --- the requests ---
+
+
+class _ImagesRequest(Painting):
+    """What drawing and editing are told alike."""
+
+    prompt: str
+    model: str | None = None
+    n: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Pictures; picture i has the seed plus i.")
+    size: Size | None = None
+    seed: Seed | None = None
+    output_format: Literal["png", "jpeg", "webp"] | None = Field(default=None, description="Default: png.")
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Quality of jpeg and webp; default: 95."
+    )
+    cfg_scale: Scale | None = Field(default=None, description="Guidance towards the words; 1 is none.")
+    response_format: OnlyBase64 = None
+    background: OnlyOpaque = None
+    quality: Ignored = None
+    moderation: Ignored = None
+    user: Ignored = None
+    safety_identifier: Ignored = None
+
+    @property
+    def format(self) -> Literal["png", "jpeg", "webp"]:
+        return self.output_format or "png"
+
+    def check(self) -> None:
+        """What several fields must agree on. Raises ApiError."""
+        self.check_streaming()
+        if self.output_compression is not None and self.format == "png":
+            message = "output_compression is for jpeg and webp: a png keeps every pixel as it is"
+            raise ApiError(400, message, "output_compression")
+
+
+class GenerationRequest(_ImagesRequest):
+    """Pictures of what the prompt says."""
+
+    thinking: bool | None = Field(default=None, description="The model first writes down its thoughts.")
+
+
+def _kind_of_reference(value: Any) -> str | None:
+    return "<uri>" if isinstance(value, str) else "<object>" if isinstance(value, dict) else None
+
+
+class ImageReference(Body):
+    """OpenAI's form of a picture in JSON."""
+
+    image_url: str
+
+
+Reference = Annotated[
+    Annotated[str, Tag("<uri>")] | Annotated[ImageReference, Tag("<object>")],
+    Discriminator(
+        _kind_of_reference,
+        custom_error_type="reference",
+        custom_error_message='must be a data URI, or {"image_url": a data URI}',
+    ),
+]
+
+
+class EditFields(_ImagesRequest):
+    """What to change. With a mask the masked part is drawn anew so that the whole becomes what the prompt says."""
+
+    text_scale: Scale | None = Field(default=None, description="Guidance towards the instruction; 1 is none.")
+    image_scale: Scale | None = Field(default=None, description="Guidance towards the pictures given; 0 is none.")
+    rescale: Annotated[float, Field(ge=0, le=1)] | None = None
+    mask_mode: Literal["alpha", "white"] | None = Field(
+        default=None, description='Which pixels of the mask are drawn anew: "alpha" the transparent ones, or "white".'
+    )
+    input_fidelity: Ignored = None
+
+    def check_mask(self, mask: bool, pictures: int) -> None:
+        """What an edit with a mask, or one without, cannot be told. Raises ApiError."""
+        if mask and pictures > 1:
+            raise ApiError(400, f"a mask goes with one picture; {pictures} were given", "mask")
+        if mask and self.size not in (None, "auto"):
+            raise ApiError(400, "size is that of the picture when a mask is given: leave it out", "size")
+        wrong = ("text_scale", "image_scale", "rescale") if mask else ("cfg_scale", "mask_mode")
+        for name in wrong:
+            if getattr(self, name) is not None:
+                where = "without a mask; with one it is cfg_scale" if mask else "with a mask"
+                raise ApiError(400, f"{name} is for edits {where}", name)
+
+
+class EditRequest(EditFields):
+    """The same as JSON: pictures and mask as data URIs."""
+
+    image: Reference | None = None
+    images: list[Reference] | None = Field(default=None, min_length=1)
+    mask: Reference | None = None
+
+
+# --- the answers ---
+
+
+class ImagesUsage(BaseModel):
+    """Tokens: words and codes."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class ImageItem(BaseModel):
+    """seed: gives the same picture again. thinking: the thought before it, where one was asked for."""
+
+    b64_json: str
+    seed: int
+    revised_prompt: str
+    thinking: str | None = None
+
+
+class ImagesResponse(BaseModel):
+    created: int
+    data: list[ImageItem]
+    model: str
+    system_fingerprint: str
+    output_format: Literal["png", "jpeg", "webp"]
+    size: str
+    background: Literal["opaque"] = "opaque"
+    quality: Literal["auto"] = "auto"
+    usage: ImagesUsage
+
+
+class _PictureEvent(BaseModel):
+    """index: which of the n pictures this is of, from 0."""
+
+    type: str
+    index: int
+    created_at: int
+    b64_json: str
+    output_format: Literal["png", "jpeg", "webp"]
+    size: str
+    background: Literal["opaque"] = "opaque"
+    quality: Literal["auto"] = "auto"
+
+
+class PartialImageEvent(_PictureEvent):
+    type: Literal["image_generation.partial_image", "image_edit.partial_image"]
+    partial_image_index: int
+
+
+class CompletedEvent(_PictureEvent):
+    type: Literal["image_generation.completed", "image_edit.completed"]
+    seed: int
+    revised_prompt: str
+    thinking: str | None = None
+    usage: ImagesUsage

@@ -1,0 +1,133 @@
+"""From the bytes of a request to a checked body: JSON or a form, with every way to be broken named in words.
+
+What flows through: bytes -> `parse_json` (in a thread: a body may have megabytes) -> pydantic. FastAPI's routes do the
+same through `JsonRoute`; the one route that takes JSON or a form calls `read_json` and `read_form` itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from llada_uni.serving.http.protocol.errors import ApiError, describe
+
+MOST_VALUES = 100_000  # values in one body; a conversation has hundreds
+MOST_FIELDS = 64  # of a form
+JSON, FORM = "application/json", "multipart/form-data"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class BadBody(HTTPException):
+    """A body that cannot be read at all. An HTTPException, because FastAPI hides any other that reading a body raises."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
+
+
+def parse_json(body: bytes) -> Any:
+    """The value that strict JSON in UTF-8 holds. BadBody for anything else: also for NaN, half characters, numbers of
+    thousands of digits, and nesting or numbers of values that no real request has.
+    """
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
+        raise BadBody(f"the body has too many values; allowed: about {MOST_VALUES}")
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as error:
+        raise BadBody(f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except UnicodeDecodeError:
+        raise BadBody("the body is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise BadBody("the body has half a character (a surrogate without its other half)") from None
+    except RecursionError:
+        raise BadBody("the body is nested too deep") from None
+    except ValueError:  # Python's own limit
+        raise BadBody("the body has a number with too many digits") from None
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise BadBody(f"the body is not JSON: {name} is no number in it")
+
+
+def check_kind(request: Request, *allowed: str) -> str:
+    """The content type of a request, without its parameters. ApiError 415 for one that is not `allowed`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in allowed:
+        message = f"the content type must be {' or '.join(allowed)}, not {kind[:80] or 'missing'}"
+        raise ApiError(415, message, code="unsupported_media_type")
+    return kind
+
+
+class JsonRequest(Request):
+    """A request whose JSON is read strictly."""
+
+    async def json(self) -> Any:
+        return await run_in_threadpool(parse_json, await self.body())
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is JSON and nothing else."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            check_kind(request, JSON)
+            try:
+                return await handle(JsonRequest(request.scope, request.receive))
+            except RequestValidationError as error:
+                raise describe(error.errors(), self.body_field.field_info.annotation.model_fields) from None
+
+        return strict
+
+
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """The body of a request as `model`. Raises BadBody and ApiError."""
+    value = await run_in_threadpool(parse_json, await request.body())
+    return _validated(model, value, strict=True)
+
+
+async def read_form(
+    request: Request, model: type[Model], files: tuple[str, ...], most_files: int
+) -> tuple[Model, dict[str, list[bytes | str]]]:
+    """(fields of a form as `model`, what came under the names `files`: contents, or text). Text is read as the type that a
+    field has; `name[key]` is the field `key` of the object `name`, as OpenAI's SDK writes it.
+    """
+    fields: dict[str, Any] = {}
+    uploads: dict[str, list[bytes | str]] = {name: [] for name in files}
+    async with request.form(max_files=most_files, max_fields=MOST_FIELDS) as form:
+        for name, value in form.multi_items():
+            if name in files:
+                uploads[name].append(value if isinstance(value, str) else await value.read())
+            elif isinstance(value, str):
+                _put(fields, name, value)
+            else:
+                raise ApiError(400, f"{name[:60]} must be text, not a file; files go under {', '.join(files)}", name[:60])
+    return _validated(model, fields, strict=False), uploads
+
+
+def _put(fields: dict[str, Any], name: str, value: str) -> None:
+    inner = re.fullmatch(r"(\w+)\[(\w+)\]", name)
+    target, key = (fields.setdefault(inner[1], {}), inner[2]) if inner else (fields, name)
+    if not isinstance(target, dict) or key in target:
+        raise ApiError(400, f"{name[:60]} is given twice", name[:60])
+    target[key] = value
+
+
+def _validated(model: type[Model], value: Any, strict: bool) -> Model:
+    try:
+        return model.model_validate(value, strict=strict)
+    except ValidationError as error:
+        raise describe(error.errors(), model.model_fields) from None

@@ -1,0 +1,77 @@
+"""What every route knows: the service behind it, its options, and how an exception is told to a client.
+
+What flows through: app.state -> `Context` -> routes; exceptions -> status and `ErrorBody`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+from llada_uni.errors import UserError
+from llada_uni.serving.errors import Draining, ServingError
+from llada_uni.serving.http.options import ServerOptions
+from llada_uni.serving.http.pictures import PictureMemory
+from llada_uni.serving.http.protocol.errors import ApiError, ErrorBody, error_body
+from llada_uni.serving.scheduler.limits import Limits
+
+if TYPE_CHECKING:
+    from llada_uni.serving.scheduler.service import Service
+
+VERSION = version("llada-uni")
+ASK_AGAIN = 2  # seconds after which to look whether the model is there
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """pictures: counts those of requests under way. started: seconds since 1970, the "created" of the model."""
+
+    service: Service
+    options: ServerOptions
+    pictures: PictureMemory
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def limits(self) -> Limits:
+        return self.service.limits
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.options.model_name}-{VERSION}"
+
+    def check_model(self, name: str | None) -> None:
+        """ApiError 404 unless `name` is the model that is served, or None."""
+        own = self.options.model_name
+        if name is not None and name != own:
+            raise ApiError(404, f"there is no model {name[:60]!r} here; this server has {own!r}", "model", "model_not_found")
+
+    def check_ready(self) -> None:
+        """Draining (503) with the reason unless the model is loaded and requests are taken."""
+        if self.service.failure is not None:
+            raise Draining(self.service.failure)
+        if not self.service.ready:
+            raise Draining("the model is loading, or the server is stopping", ASK_AGAIN)
+
+    def explain(self, error: Exception) -> tuple[int, ErrorBody]:
+        """(HTTP status, body) of an exception. One that nobody expected is logged, and told without details."""
+        if isinstance(error, ApiError):
+            return error.status, error_body(error.status, str(error), error.param, error.code)
+        if isinstance(error, UserError):
+            return 400, error_body(400, str(error))
+        if isinstance(error, ServingError):
+            return error.status, error_body(error.status, str(error))
+        log.error("a request failed", exc_info=error)
+        return 500, error_body(500, "the server failed on this request")
+
+
+def _context(request: Request) -> Context:
+    return request.app.state.context
+
+
+Here = Annotated[Context, Depends(_context)]

@@ -1,0 +1,51 @@
+"""GET /v1/models, and what the model can be told: /v1/llada/defaults.
+
+What flows through: the service's model and limits -> small JSON records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_args
+
+from fastapi import APIRouter
+
+from llada_uni.serving.http.protocol.common import Confidence, Rule
+from llada_uni.serving.http.protocol.models import Defaults, Model, ModelList
+from llada_uni.serving.http.routes.context import VERSION, Context, Here
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+
+@router.get("/models")
+async def list_models(here: Here) -> ModelList:
+    """The one model that is served."""
+    return ModelList(data=[_model(here)])
+
+
+@router.get("/models/{name}")
+async def get_model(name: str, here: Here) -> Model:
+    here.check_model(name)
+    return _model(here)
+
+
+def _model(here: Context) -> Model:
+    return Model(id=here.options.model_name, created=here.started)
+
+
+@router.get("/llada/defaults")
+def get_defaults(here: Here) -> Defaults:
+    """The model's own settings, the sizes it draws, and the server's limits. 503 while the model loads."""
+    here.check_ready()
+    parts = here.service.model.parts
+    return Defaults(
+        model=here.options.model_name,
+        version=VERSION,
+        size_step=parts.pixels_per_code,
+        settings=parts.defaults.to_json(),
+        decoders=list(parts.decoder.variants),
+        rules=list(get_args(Rule)),
+        confidences=list(get_args(Confidence)),
+        limits=dataclasses.asdict(here.limits),
+        remote_images=here.options.allow_remote_images,
+    )

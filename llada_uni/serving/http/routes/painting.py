@@ -1,0 +1,127 @@
+"""Pictures as answers: what /v1/images/generations and /v1/images/edits do alike.
+
+What flows through: tasks that draw, n of them with seeds one after the other -> an `ImagesResponse`, or a stream of
+drafts and finished pictures under OpenAI's names for the kind of request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from fastapi import Request
+from PIL import Image
+
+from llada_uni.serving.events import Draft, Finished, PartialPicture, Picture, TextDelta, Usage
+from llada_uni.serving.http import sse
+from llada_uni.serving.http.protocol.common import check_count, draw_seed
+from llada_uni.serving.http.protocol.images import (
+    CompletedEvent,
+    EditFields,
+    GenerationRequest,
+    ImageItem,
+    ImagesResponse,
+    ImagesUsage,
+    PartialImageEvent,
+)
+from llada_uni.serving.http.protocol.progress import ProgressEvent, ThinkingEvent
+from llada_uni.serving.http.routes.context import Context
+from llada_uni.serving.http.routes.pictures import as_base64
+from llada_uni.serving.http.routes.running import arriving, outcomes, stream
+from llada_uni.serving.scheduler.job import Outcome
+from llada_uni.serving.tasks import Draw, Edit, Inpaint
+
+Kind = Literal["image_generation", "image_edit"]
+Body = GenerationRequest | EditFields
+
+
+async def paint(
+    here: Context, request: Request, body: Body, task: Draw | Edit | Inpaint, kind: Kind
+) -> ImagesResponse | sse.EventStream:
+    """The pictures that `task` makes with n seeds, at once or as a stream."""
+    seed = draw_seed() if body.seed is None else body.seed
+    count = check_count(body.n, here.limits.max_n, seed)
+    tasks = [dataclasses.replace(task, seed=seed + number) for number in range(count)]
+    if body.stream:
+        return await stream(here, request, _messages(here, request, body, tasks, kind))
+    done = await outcomes(here, request, tasks)
+    return ImagesResponse(
+        created=int(time.time()),
+        data=[await _item(body, outcome) for outcome in done],
+        model=here.options.model_name,
+        system_fingerprint=here.fingerprint,
+        output_format=body.format,
+        size=_size(done[0].pictures[0].image),
+        usage=_usage([outcome.finished.usage for outcome in done]),
+    )
+
+
+async def _item(body: Body, outcome: Outcome) -> ImageItem:
+    picture = outcome.pictures[0]
+    data = await as_base64(picture.image, body.format, body.output_compression)
+    return ImageItem(b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.thinking)
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width}x{image.height}"
+
+
+def _usage(usages: Sequence[Usage]) -> ImagesUsage:
+    total = Usage.together(usages)
+    return ImagesUsage(
+        input_tokens=total.prompt_tokens, output_tokens=total.completion_tokens, total_tokens=total.total_tokens
+    )
+
+
+async def _messages(
+    here: Context, request: Request, body: Body, tasks: Sequence[Draw | Edit | Inpaint], kind: Kind
+) -> sse.Messages:
+    pictures: dict[int, Picture] = {}
+    async with contextlib.aclosing(arriving(here, request, tasks)) as events:
+        async for item in events:
+            if item is None:
+                yield sse.PING
+                continue
+            number, event = item
+            if isinstance(event, Picture):
+                pictures[number] = event
+            elif isinstance(event, PartialPicture):
+                yield await _partial(body, kind, number, event)
+            elif isinstance(event, Finished):
+                yield await _completed(body, kind, number, pictures.pop(number), event.usage)
+            elif body.progress and isinstance(event, Draft):
+                yield sse.message(ProgressEvent.of(number, event), "llada.progress")
+            elif body.progress and isinstance(event, TextDelta):
+                yield sse.message(ThinkingEvent(index=number, delta=event.text), "llada.thinking")
+
+
+async def _partial(body: Body, kind: Kind, number: int, event: PartialPicture) -> bytes:
+    partial = PartialImageEvent(
+        type=f"{kind}.partial_image",
+        index=number,
+        created_at=int(time.time()),
+        b64_json=await as_base64(event.image, body.format, body.output_compression),
+        output_format=body.format,
+        size=_size(event.image),
+        partial_image_index=event.index,
+    )
+    return sse.message(partial, partial.type)
+
+
+async def _completed(body: Body, kind: Kind, number: int, picture: Picture, usage: Usage) -> bytes:
+    completed = CompletedEvent(
+        type=f"{kind}.completed",
+        index=number,
+        created_at=int(time.time()),
+        b64_json=await as_base64(picture.image, body.format, body.output_compression),
+        output_format=body.format,
+        size=_size(picture.image),
+        seed=picture.seed,
+        revised_prompt=body.prompt,
+        thinking=picture.thinking,
+        usage=_usage([usage]),
+    )
+    return sse.message(completed, completed.type)

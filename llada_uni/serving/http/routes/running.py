@@ -1,0 +1,106 @@
+"""One HTTP request as jobs of the service: n of them at a time, ended together, and with their client.
+
+What flows through: tasks -> jobs -> outcomes (an answer at once) or events of all jobs as they come (a stream).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from fastapi import Request
+
+from llada_uni.serving.events import Event, Finished
+from llada_uni.serving.http import sse
+from llada_uni.serving.http.routes.context import Context
+from llada_uni.serving.scheduler.job import Job, Outcome
+from llada_uni.serving.tasks import Task
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client hung up before it had its answer."""
+
+
+@contextmanager
+def submitted(context: Context, request: Request, tasks: Sequence[Task]) -> Iterator[list[Job]]:
+    """Jobs of tasks. However the block ends, those that still run are cancelled."""
+    jobs: list[Job] = []
+    try:
+        for task in tasks:
+            jobs.append(context.service.submit(task, request.state.owner))
+        yield jobs
+    finally:
+        for job in jobs:
+            job.cancel()
+
+
+async def outcomes(context: Context, request: Request, tasks: Sequence[Task]) -> list[Outcome]:
+    """What became of tasks, in their order. The first failure ends all and is raised; ClientGone where that comes first."""
+    with submitted(context, request, tasks) as jobs:
+        return await unless_gone(request, asyncio.gather(*(job.result() for job in jobs)))
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`; ClientGone, and `work` is cancelled, if the client leaves first. The body has been read."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait((working, leaving))  # what `work` holds is free from here on
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def arriving(context: Context, request: Request, tasks: Sequence[Task]) -> AsyncGenerator[tuple[int, Event] | None, None]:
+    """(number of the task, event) as they come, until all have finished; None where nothing came for a while. Raises the
+    first failure. However it ends, and when it is closed, all jobs are over.
+    """
+    # Short: while the reader is slow, drafts wait in the jobs, where newer ones take their place.
+    mail: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue(maxsize=1)
+
+    async def pump(number: int, job: Job) -> None:
+        try:
+            async for event in job.events():
+                await mail.put((number, event))
+        except Exception as error:
+            await mail.put((number, error))
+
+    with submitted(context, request, tasks) as jobs:
+        pumps = [asyncio.create_task(pump(number, job)) for number, job in enumerate(jobs)]
+        try:
+            running = len(jobs)
+            while running:
+                try:
+                    number, event = await asyncio.wait_for(mail.get(), sse.PING_SECONDS)
+                except asyncio.TimeoutError:
+                    yield None
+                    continue
+                if isinstance(event, Exception):
+                    raise event
+                running -= isinstance(event, Finished)
+                yield number, event
+        finally:
+            for task in pumps:
+                task.cancel()
+
+
+async def stream(context: Context, request: Request, messages: sse.Messages) -> sse.EventStream:
+    """The answer that sends `messages`. What fails before the first of them is raised here."""
+    try:
+        first = await unless_gone(request, anext(messages))
+    except BaseException:
+        await messages.aclose()
+        raise
+    return sse.EventStream(first, messages, lambda error: context.explain(error)[1])

@@ -1,0 +1,1 @@
+"""Jobs, workers and the one thread that owns the backbone."""

@@ -1,0 +1,92 @@
+"""The parts of a model directory as one job of many sees them: the ordinary task code runs on these unchanged.
+
+What flows through: a task's calls of `engine`, `image_tokenizer` and `decoder` -> the model thread's batch, or the real
+network when one of a few lanes is free. Every call asks whether the job is to end. Tokens are counted on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from PIL import Image
+
+from llada_uni.decoder.decode import ImageDecoder
+from llada_uni.generation.batch import Request
+from llada_uni.generation.settings import Generation, OnStep, Settings
+from llada_uni.image.codes import ImageCodes
+from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.serving.scheduler.lanes import Lanes
+from llada_uni.serving.scheduler.lanes import OnStep as DecoderStep
+from llada_uni.serving.scheduler.model_thread import Check, ModelThread
+from llada_uni.tasks.parts import Parts
+
+LIGHT = ("defaults", "config", "text", "format", "codebook_size", "pixels_per_code")  # no networks: shared as they are
+
+
+class SharedEngine:
+    """`Engine.generate` through the model thread. prompt_tokens: of the first call; tokens: of all answers."""
+
+    def __init__(self, thread: ModelThread, check: Check) -> None:
+        self.thread, self.check = thread, check
+        self.prompt_tokens: int | None = None
+        self.tokens = 0
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        settings: Settings,
+        branches: Mapping[str, Sequence[int]] | None = None,
+        generator: torch.Generator | None = None,
+        canvas: Sequence[int] | None = None,
+        on_step: OnStep | None = None,
+    ) -> Generation:
+        """See `Engine.generate`."""
+        if self.prompt_tokens is None:
+            self.prompt_tokens = len(prompt)
+        made = self.thread.generate(Request(prompt, settings, branches, generator, canvas, on_step), self.check)
+        self.tokens += len(made.tokens)
+        return made
+
+
+class SharedImageTokenizer:
+    """`ImageTokenizer.encode`, in a lane."""
+
+    def __init__(self, tokenizer: ImageTokenizer, lanes: Lanes, check: Check) -> None:
+        self._tokenizer, self._lanes, self._check = tokenizer, lanes, check
+        self.settings = tokenizer.settings
+
+    def encode(self, picture: Image.Image, mode: str = "understand", alone: bool = True) -> ImageCodes:
+        with self._lanes.lane():
+            self._check()
+            return self._tokenizer.encode(picture, mode, alone)
+
+
+class SharedDecoder:
+    """`ImageDecoder.decode`, in a lane."""
+
+    def __init__(self, decoder: ImageDecoder, lanes: Lanes, check: Check) -> None:
+        self._decoder, self._lanes, self._check = decoder, lanes, check
+        self.variants = decoder.variants
+
+    def decode(
+        self,
+        codes: ImageCodes,
+        variant: str,
+        steps: int,
+        generator: torch.Generator,
+        on_step: DecoderStep,
+    ) -> Image.Image:
+        return self._lanes.decode(self._decoder, codes, variant, steps, generator, self._check, on_step)
+
+
+class SharedParts(Parts):
+    """Parts of one job. parts: the real ones, whose networks are in memory; check: raises when the job is to end."""
+
+    def __init__(self, parts: Parts, thread: ModelThread, lanes: Lanes, check: Check) -> None:
+        super().__init__(parts.folder, parts.device, parts.dtype, parts.hold, parts.offload, parts.tile)
+        vars(self).update({name: getattr(parts, name) for name in LIGHT})
+        self.engine = SharedEngine(thread, check)
+        self.decoder = SharedDecoder(parts.decoder, lanes, check)
+        if "image_tokenizer" in parts.loaded:  # else the ordinary property says what is missing
+            self.image_tokenizer = SharedImageTokenizer(parts.image_tokenizer, lanes, check)

@@ -1,0 +1,1 @@
+"""Text tokens and the prompts that are put together from them."""

@@ -1,0 +1,1 @@
+"""Training of the image decoder: autoencoder, flow matching, distillation."""

@@ -1,0 +1,196 @@
+"""Stage `distill`: consistency distillation of the base decoder into the turbo decoder of few steps (arXiv:2604.20796).
+
+u(x_t, t) is the average velocity from x_t to the data end of its path: x_1 = x_t + (1 - t) u. The end is the same wherever on
+the path one stands, so its derivative along the path is nought: 0 = v_t - u + (1 - t) du/dt. This is the loss,
+|v - v_t|^2 + |u - v_t - (1 - t) du/dt|^2, with du/dt without gradient, from a central difference along (v_t, 1).
+v_t is the velocity of the frozen base decoder, as its sampler uses it (guided) or plain, or that of the data, x1 - x0.
+Time runs from noise (0) to data (1). B pictures, C latent channels, one frame, H x W latents.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llada_uni.decoder.decode import FOLDERS
+from llada_uni.decoder.sampling import base_times, limited_guidance
+from llada_uni.decoder.transformer import Context, context_of, head_of, to_dtype_of, velocity
+from llada_uni.errors import UserError
+from llada_uni.training.decoder.decoder_model import (
+    Conditioned,
+    DecoderSizes,
+    part_of,
+    save_transformer_state,
+    transformer_layers,
+)
+from llada_uni.training.decoder.latents import LatentOptions, Latents
+from llada_uni.training.decoder.second_head import TwoHeads
+from llada_uni.training.decoder.stage import FlowTimes, mixed, open_latents, squared_error
+from llada_uni.training.loop.ema import local_part
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.stage import Loss, Objective
+
+VELOCITIES = ("guided", "plain", "data")
+_SMALLEST = 1e-4  # time left that the step of the difference goes by at least: float32 tells times near 1 apart by 6e-8
+_WALK, _WALKERS = 24, 8  # steps and pictures of the teacher's walks that `evaluate` compares with
+
+
+@dataclass
+class DistillOptions:
+    """latents: the prepared pictures; base: the run or model directory of the base decoder, of these `sizes`; batch: pictures
+    a slot; low_memory: with sharded weights, each process reads its own part only.
+
+    velocity: v_t is the base decoder's, "guided" with `guidance` as its sampler uses it or "plain", or that of the "data".
+    epsilon: half the step of the difference, as a part of the time left, 1 - t. The target holds (1 - t) du/dt, so errors of u
+    enter it 1 / (2 epsilon) times, at every t alike: with much less than 0.1 training diverges, because the waves of the time
+    embedding (their period is 2 pi / t_scale = 0.006) grow as targets of themselves (docs/log.md).
+    """
+
+    latents: LatentOptions
+    base: str
+    sizes: DecoderSizes = field(default_factory=DecoderSizes)
+    low_memory: bool = False
+    clean_only: bool = False
+    batch: int = 10
+    velocity: str = "guided"
+    guidance: float = 1.0
+    epsilon: float = 0.1
+    times: FlowTimes = field(default_factory=FlowTimes)
+
+    def build_model(self) -> nn.Module:
+        """Both networks with fresh weights; also on the meta device, for counting."""
+        return DistillObjective(self, Conditioned.from_sizes(self.sizes))
+
+    def build(self, processes: Processes, seed: int) -> DistillObjective:
+        """The objective; the student starts as a copy of the base decoder."""
+        if self.velocity not in VELOCITIES:
+            raise UserError(f"options.velocity is {self.velocity!r}; allowed: {', '.join(VELOCITIES)}")
+        if not 0 < self.epsilon < 0.25:
+            raise UserError(f"options.epsilon is {self.epsilon}; it must be above 0 and below 0.25")
+        return DistillObjective(self, Conditioned.from_pretrained(self.base, self.sizes, self.low_memory), processes)
+
+
+def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor, step: Tensor) -> Tensor:
+    """du/dt at (x, t) along the direction (v, 1), by a central difference; its error is of second order in `step`.
+
+    u(x [2B, ...], t [2B]) evaluates both ends at once; x, v [B, ...]; t and step [B], step up to 1/2. No gradient flows.
+    Where t - step or t + step would leave 0..1, the difference is centred as much further inside, moved there along the path
+    (an error of first order there).
+    """
+    with torch.no_grad():
+        centre = torch.maximum(torch.minimum(t, 1 - step), step)
+        wide = (-1, *[1] * (x.dim() - 1))
+        moved, reach = x + (centre - t).view(wide) * v, step.view(wide) * v
+        ahead, behind = u(torch.cat([moved + reach, moved - reach]), torch.cat([centre + step, centre - step])).chunk(2)
+        return (ahead - behind) / (2 * step).view(wide)
+
+
+def consistency_losses(u: Tensor, v: Tensor, v_t: Tensor, derivative: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """|u - v_t - (1 - t) du/dt|^2 and |v - v_t|^2, the mean of each sample: [B, ...] -> [B], [B]; t [B]."""
+    left = (1 - t).view(-1, *[1] * (u.dim() - 1))
+    return squared_error(u, (v_t + left * derivative).detach()), squared_error(v, v_t.detach())
+
+
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Into a module of the same kind, sharded likewise or not at all."""
+    for value, place in zip(source.parameters(), target.parameters(), strict=True):
+        local_part(place).copy_(local_part(value))
+
+
+class DistillObjective(Objective):
+    """Teacher: the base decoder, frozen. Student: its copy with two heads. The code features are shared and frozen."""
+
+    def __init__(self, options: DistillOptions, base: Conditioned, processes: Processes | None = None) -> None:
+        super().__init__(processes)
+        self.options = options
+        self.student = TwoHeads(copy.deepcopy(base.transformer))
+        self.teacher = base.requires_grad_(False)
+        self._batch: dict[str, Tensor] = {}
+
+    @cached_property
+    def latents(self) -> Latents:
+        """The pictures, made now where they are missing."""
+        return open_latents(self.options.latents, self.teacher, self.processes, self.options.clean_only)
+
+    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
+        x1, codes = (tensor.to(self.processes.torch_device) for tensor in self.latents.draw(rng, self.options.batch))
+        x0, t = torch.randn_like(x1), self.options.times.draw(len(x1), x1.device)
+        self._batch = {"latents": x1, "codes": codes, "noise": x0, "t": t}
+        x = mixed(x1, x0, t)
+        size = tuple(x.shape[1:])
+        condition = self.teacher.condition(codes)
+        v_t = x1 - x0 if self.options.velocity == "data" else self.teacher_velocity(x, t, self.teacher_context(condition, size))
+
+        context = context_of(self.student.transformer, condition, size)
+        u, v = self.student(x, t, context)
+        both = context.detach().repeat(2)
+        step_of = self.options.epsilon * (1 - t).clamp_min(_SMALLEST)
+        derivative = path_derivative(lambda x, t: self.student(x, t, both)[0], x, t, v_t, step_of)
+        average, instant = (part.sum() for part in consistency_losses(u, v, v_t, derivative, t))
+        count = len(x1)
+        numbers = {"average": (average.item(), count), "instant": (instant.item(), count)}
+        return Loss(average + instant, count, numbers)
+
+    @torch.no_grad()
+    def teacher_context(self, condition: Tensor, size: tuple[int, ...]) -> Context:
+        """The condition as the teacher's velocity takes it: with the zeros of the negative branch behind it, if guided."""
+        if self.options.velocity == "guided":
+            condition = torch.cat([condition, torch.zeros_like(condition)])
+        return context_of(self.teacher.transformer, condition, size)
+
+    @torch.no_grad()
+    def teacher_velocity(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
+        """v_t of the base decoder, float32 like x [B, C, 1, H, W]."""
+        model = self.teacher.transformer
+        if self.options.velocity != "guided":
+            return velocity(model, to_dtype_of(model, x), t, context).float()
+        pair = velocity(model, to_dtype_of(model, x.repeat(2, 1, 1, 1, 1)), t.repeat(2), context).chunk(2)
+        return limited_guidance(*pair, self.options.guidance)
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        """How far the student's predictions of the data lie from the ends of the teacher's walks (root mean square), from the
+        start of the walks and from their middle; on held-out codes."""
+        x1, codes = (tensor.to(self.processes.torch_device) for tensor in self.latents.held_out(_WALKERS))
+        x = torch.randn(x1.shape, generator=torch.Generator().manual_seed(0)).to(x1)
+        condition = self.teacher.condition(codes)
+        context = self.teacher_context(condition, tuple(x.shape[1:]))
+        points = []
+        for now, following in itertools.pairwise(base_times(_WALK + 1)):
+            points.append((x, torch.full((len(x),), now, device=x.device)))
+            x = x + (following - now) * self.teacher_velocity(x, points[-1][1], context)
+        own = context_of(self.student.transformer, condition, tuple(x.shape[1:]))
+        numbers = {}
+        for name, (start, t) in (("start", points[0]), ("middle", points[_WALK // 2])):
+            end = start + (1 - t).view(-1, 1, 1, 1, 1) * self.student(start, t, own)[0]
+            numbers[f"end_from_{name}"] = (end - x).square().mean().sqrt().item()
+        return numbers
+
+    def last_batch(self) -> dict[str, Tensor]:
+        return self._batch
+
+    def shard_units(self) -> list[nn.Module]:
+        return [*transformer_layers(self.student.transformer), *self.teacher.layers()]
+
+    @torch.no_grad()
+    def materialise(self) -> None:
+        self.teacher.fill(self.options.base)
+        copy_weights(self.teacher.transformer, self.student.transformer)
+        copy_weights(head_of(self.student.transformer), self.student.auxiliary)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"stage": "distill", **self.teacher.sizes()}
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Writes decoder-turbo/ alone: with the head for u, without the auxiliary one. The code features are the base's."""
+        transformer = part_of(state, "student.transformer.")
+        save_transformer_state(transformer, self.teacher.transformer.config, folder / FOLDERS["turbo"])

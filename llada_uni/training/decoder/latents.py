@@ -1,0 +1,236 @@
+"""Latents and codes of pictures, made once and kept in shards: what the decoder and its distillation are trained on.
+
+What flows through: pictures of a source (side x side pixels) -> VAE -> latents, and, at half the side, -> image tokenizer ->
+codes -> `latents-00000.safetensors`, ... beside `manifest.json` -> `Latents.draw`, which picks by number.
+Shard i depends only on the options and i, and a shard appears complete or not at all: a killed preparation goes on where it
+was, and several processes share the shards out.
+B pictures, C latent channels, H x W latents, h x w codes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from rich.progress import Progress
+from safetensors import safe_open
+from torch import Tensor
+
+from llada_uni.data.pictures import Picture, open_pictures
+from llada_uni.decoder.decode import UPSCALE
+from llada_uni.decoder.model import VAE_WEIGHTS, load_vae
+from llada_uni.errors import UserError
+from llada_uni.files.weights import add_file, read_json, write_json, write_weights
+from llada_uni.image.batched import batch_attention, batched_codes
+from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.training.export import model_folder
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.tokenizer.images import to_images
+
+HELD_OUT = "heldout"
+_AT_ONCE = 32
+
+
+@dataclass
+class LatentOptions:
+    """folder: where the shards are, or are to be made; source: "world" or a folder of conversation records;
+    tokenizer, vae: model directories or runs that hold these parts; side: pixels; count: pictures; shard: pictures a shard;
+    split: "train" leaves out what the source holds out, "any" does not; held_out: further pictures, always from the held-out
+    part, for evaluation only.
+
+    low_quality: the part of the pictures that is spoilt (small, then blown up, and compressed) before anything else, as
+    pictures from the web are; `clean_only` of a training stage then leaves these out.
+    """
+
+    folder: str
+    tokenizer: str
+    vae: str
+    source: str = "world"
+    side: int = 128
+    count: int = 6000
+    shard: int = 500
+    split: str = "train"
+    held_out: int = 64
+    low_quality: float = 0.0
+    seed: int = 77
+
+    def shards(self) -> list[str]:
+        """Names of all shards, the held-out one last."""
+        return [f"latents-{i:05}" for i in range(-(-self.count // self.shard))] + [HELD_OUT]
+
+    def pictures_of(self, shard: str) -> int:
+        """How many pictures a shard holds."""
+        if shard == HELD_OUT:
+            return self.held_out
+        return min(self.shard, self.count - self.shard * self.shards().index(shard))
+
+    def places(self) -> int:
+        """Places of the condition along one side: two each way for every code. UserError when `side` does not fit."""
+        unit = UPSCALE * _tokenizer_config(self)["vision_config"]["patch_size"]
+        if self.side % unit:
+            raise UserError(f"latents.side is {self.side}; it must be a multiple of {unit} pixels, the side of one code")
+        return UPSCALE * self.side // unit
+
+
+def spoil(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """A picture of low quality and the same size: a third to two thirds of the detail, and JPEG of quality 20 to 50."""
+    width, height = picture.size
+    factor = rng.uniform(1 / 3, 2 / 3)
+    small = picture.resize((round(width * factor), round(height * factor)), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    small.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=rng.randint(20, 50))
+    return Image.open(file).convert("RGB")
+
+
+class _Encoders:
+    """The two networks that turn pictures into latents and codes, read once."""
+
+    def __init__(self, options: LatentOptions, device: torch.device) -> None:
+        self.device = device
+        self.vae: AutoencoderKL = load_vae(model_folder(options.vae) / "vae", device)
+        self.tokenizer = ImageTokenizer.from_pretrained(model_folder(options.tokenizer) / "image_tokenizer", device)
+        batch_attention(self.tokenizer.vision)
+        self.grid = options.places() // UPSCALE
+
+    @torch.inference_mode()
+    def __call__(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Latents float16 [B, C, H, W] of mean 0 and deviation 1, and codes int32 [B, h, w]."""
+        images = self._images(pictures, self.vae.dtype)
+        mean = self.vae.encode(images).latent_dist.mean
+        latents = (mean - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        half = (pictures[0].width // UPSCALE, pictures[0].height // UPSCALE)
+        small = [picture.resize(half, Image.Resampling.BICUBIC) for picture in pictures]
+        codes = batched_codes(self.tokenizer, self._images(small, self.tokenizer.vision.dtype))
+        return latents.half().cpu(), codes.view(-1, self.grid, self.grid).int().cpu()
+
+    def _images(self, pictures: list[Image.Image], dtype: torch.dtype) -> Tensor:
+        return to_images([np.asarray(picture) for picture in pictures]).to(self.device, dtype)
+
+
+def prepare(options: LatentOptions, processes: Processes | None = None) -> None:
+    """Makes the shards that are missing, each process its part. UserError when the folder was made otherwise."""
+    processes = processes or Processes()
+    folder = Path(options.folder)
+    manifest = _manifest(options)
+    if processes.is_main and not (folder / "manifest.json").exists():
+        write_json(folder / "manifest.json", manifest)
+    processes.barrier()
+    _check_same(folder, manifest)
+    names = options.shards()
+    missing = [n for i, n in enumerate(names) if i % processes.size == processes.rank and not _file(folder, n).exists()]
+    if missing:
+        encoders = _Encoders(options, processes.torch_device)
+        with Progress(disable=not processes.is_main) as progress:
+            task = progress.add_task("latents", total=sum(options.pictures_of(name) for name in missing))
+            for name in missing:
+                _write_shard(options, name, encoders, lambda count: progress.advance(task, count))
+    processes.barrier()
+
+
+def _write_shard(options: LatentOptions, name: str, encoders: _Encoders, done: Any) -> None:
+    rng = random.Random(f"{options.seed}/{name}")
+    source = _source(options.source, options.side, HELD_OUT if name == HELD_OUT else options.split)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, options.pictures_of(name), _AT_ONCE):
+        drawn = source.draw(rng, min(_AT_ONCE, options.pictures_of(name) - start))
+        clean = [rng.random() >= options.low_quality for _ in drawn]
+        pictures = [_picture(one, keep, rng) for one, keep in zip(drawn, clean, strict=True)]
+        parts.append((*encoders(pictures), torch.tensor(clean)))
+        done(len(drawn))
+    latents, codes, clean = (torch.cat(column) for column in zip(*parts, strict=True))
+    write_weights(_file(Path(options.folder), name), {"latents": latents, "codes": codes, "clean": clean}, None)
+
+
+def _picture(drawn: Picture, clean: bool, rng: random.Random) -> Image.Image:
+    picture = Image.fromarray(drawn.image)
+    return picture if clean else spoil(picture, rng)
+
+
+@lru_cache(maxsize=4)
+def _source(source: str, side: int, split: str) -> Any:
+    return open_pictures(source, side, split)
+
+
+def _manifest(options: LatentOptions) -> dict[str, Any]:
+    """What the shards depend on: the options without the paths, and the networks by their weights."""
+    codebook = _tokenizer_config(options)["vq_config"]["num_embeddings"]
+    tokenizer = model_folder(options.tokenizer) / "image_tokenizer" / "model.safetensors"
+    vae = model_folder(options.vae) / "vae" / VAE_WEIGHTS
+    plain = {name: value for name, value in asdict(options).items() if name not in ("folder", "tokenizer", "vae")}
+    return plain | {"codebook": codebook, "tokenizer": _digest(tokenizer), "vae": _digest(vae)}
+
+
+def _tokenizer_config(options: LatentOptions) -> dict[str, Any]:
+    return read_json(model_folder(options.tokenizer) / "image_tokenizer" / "config.json")
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}, which the latents are made with")
+    digest = hashlib.sha256()
+    add_file(digest, path)
+    return digest.hexdigest()
+
+
+def _check_same(folder: Path, manifest: dict[str, Any]) -> None:
+    found = read_json(folder / "manifest.json")
+    for name, value in manifest.items():
+        if found.get(name) != value:
+            raise UserError(
+                f"{folder} was made with {name}={found.get(name)}, asked for is {value}: name another latents.folder"
+            )
+
+
+def _file(folder: Path, shard: str) -> Path:
+    return folder / f"{shard}.safetensors"
+
+
+class Latents:
+    """The prepared pictures of a folder, read by number from the mapped files.
+
+    clean_only: leaves pictures of low quality out. UserError when a shard is missing or no picture is left.
+    """
+
+    def __init__(self, options: LatentOptions, clean_only: bool = False) -> None:
+        self.folder = Path(options.folder)
+        self.codebook_size: int = read_json(self.folder / "manifest.json")["codebook"]
+        self._files = {}
+        for name in options.shards():
+            if not _file(self.folder, name).exists():
+                raise UserError(f"the shard {_file(self.folder, name)} is missing; prepare the latents first")
+            self._files[name] = safe_open(_file(self.folder, name), "pt")
+        self._places = [
+            (name, i)
+            for name in options.shards()[:-1]
+            for i, clean in enumerate(self._files[name].get_tensor("clean").tolist())
+            if clean or not clean_only
+        ]
+        if not self._places:
+            raise UserError(f"{self.folder} holds no clean picture; set clean_only to false or low_quality below 1")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def draw(self, rng: random.Random, count: int) -> tuple[Tensor, Tensor]:
+        """A random batch: latents float32 [B, C, 1, H, W] (one frame), codes int64 [B, h, w]."""
+        return self._read([self._places[rng.randrange(len(self._places))] for _ in range(count)])
+
+    def held_out(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first `count` held-out pictures, shaped as in `draw`."""
+        available = self._files[HELD_OUT].get_slice("clean").get_shape()[0]
+        return self._read([(HELD_OUT, i) for i in range(min(count, available))])
+
+    def _read(self, places: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
+        columns = [
+            torch.stack([self._files[name].get_slice(tensor)[i] for name, i in places]) for tensor in ("latents", "codes")
+        ]
+        return columns[0].float().unsqueeze(2), columns[1].long()

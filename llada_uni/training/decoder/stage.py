@@ -1,0 +1,174 @@
+"""Stage `decoder`: flow matching on latents, conditioned on image codes alone (arXiv:2604.20796, decoder training).
+
+x_t = t x1 + (1 - t) x0, noise x0 at t = 0 and data x1 at t = 1; loss |v(x_t, t, codes) - (x1 - x0)|^2. A tenth of the
+conditions are zeros, which is the negative branch of guidance. The report's three stages are three recipes of this one:
+`train: transformer` (the condition embedder stays frozen), `train: all`, and `train: all` with `clean_only` or another folder
+of pictures (high-quality data), each but the first with `init` from the one before.
+B pictures, C latent channels, one frame, H x W latents, h x w codes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llada_uni.decoder.decode import FOLDERS
+from llada_uni.decoder.sigvq import FILE, SigVQ
+from llada_uni.errors import UserError
+from llada_uni.training.decoder.decoder_model import Conditioned, DecoderSizes, PlaceProbes, part_of, save_transformer_state
+from llada_uni.training.decoder.latents import LatentOptions, Latents, prepare
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.stage import Loss, Objective
+
+TRAINED = ("transformer", "all")
+
+
+@dataclass
+class FlowTimes:
+    """How times are drawn: uniform, and for the part `shifted` of the pictures t / (t + shift - shift * t), which is where the
+    base sampler spends its steps."""
+
+    shift: float = 6.0
+    shifted: float = 0.5
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        """Times float32 [count] in 0..1 from torch's generator."""
+        t = torch.rand(count, device=device)
+        return torch.where(torch.rand(count, device=device) < self.shifted, t / (t + self.shift - self.shift * t), t)
+
+
+@dataclass
+class DecoderOptions:
+    """latents: the prepared pictures; clean_only: without those of low quality. batch: pictures a slot.
+
+    init: a run or model directory to go on from, "" for fresh weights; its sizes must be `sizes`.
+    train: transformer (the code features stay as they are) | all.
+    low_memory: with `init` and sharded weights, each process reads its own part only.
+    drop_condition: part of the pictures trained without condition. places: weight of the probes that teach a small transformer
+    its places (0: none; docs/log.md). evaluate: held-out pictures.
+    """
+
+    latents: LatentOptions
+    sizes: DecoderSizes = field(default_factory=DecoderSizes)
+    init: str = ""
+    low_memory: bool = False
+    train: str = "all"
+    clean_only: bool = False
+    batch: int = 10
+    drop_condition: float = 0.1
+    times: FlowTimes = field(default_factory=FlowTimes)
+    places: float = 0.0
+    evaluate: int = 32
+
+    def build_model(self) -> Conditioned:
+        """The networks with fresh weights; also on the meta device, for counting."""
+        return Conditioned.from_sizes(self.sizes)
+
+    def build(self, processes: Processes, seed: int) -> DecoderObjective:
+        """The objective; pictures are prepared when the first are asked for. UserError for an `init` of other sizes."""
+        if self.train not in TRAINED:
+            raise UserError(f"options.train is {self.train!r}; allowed: {', '.join(TRAINED)}")
+        torch.manual_seed(seed)
+        start = Conditioned.from_pretrained(self.init, self.sizes, self.low_memory) if self.init else self.build_model()
+        return DecoderObjective(self, start, processes)
+
+
+def mixed(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """x_t = t x1 + (1 - t) x0 with t [B] for x1, x0 [B, ...]."""
+    at = t.view(-1, *[1] * (x1.dim() - 1))
+    return at * x1 + (1 - at) * x0
+
+
+def squared_error(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean square of each sample's error: [B, ...] -> [B]."""
+    return (found - wanted).square().flatten(1).mean(1)
+
+
+class DecoderObjective(Objective):
+    """The flow loss, with the probes' beside it where they are asked for."""
+
+    def __init__(self, options: DecoderOptions, model: Conditioned, processes: Processes | None = None) -> None:
+        super().__init__(processes)
+        self.options, self.model = options, model
+        model.sigvq.requires_grad_(options.train == "all")
+        self.probes: PlaceProbes | None = None
+        if options.places > 0:
+            self.probes = PlaceProbes(model.transformer, options.latents.places())
+        self._batch: dict[str, Tensor] = {}
+
+    @cached_property
+    def latents(self) -> Latents:
+        """The pictures, made now where they are missing."""
+        return open_latents(self.options.latents, self.model, self.processes, self.options.clean_only)
+
+    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
+        x1, codes = self._to_device(*self.latents.draw(rng, self.options.batch))
+        t = self.options.times.draw(len(x1), x1.device)
+        x0 = torch.randn_like(x1)
+        drop = torch.rand(len(x1), device=x1.device) < self.options.drop_condition
+        self._batch = {"latents": x1, "codes": codes, "noise": x0, "t": t, "drop": drop}
+        flow = squared_error(self.model(mixed(x1, x0, t), t, codes, drop), x1 - x0).sum()
+        count = len(x1)
+        numbers = {"flow": (flow.item(), count)}
+        if self.probes is None:
+            return Loss(flow, count, numbers)
+        place, right = self.probes.loss()
+        numbers |= {"place": (place.item() * count, count), "place_accuracy": (right * count, count)}
+        return Loss(flow + self.options.places * count * place, count, numbers)
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        """The flow loss on held-out pictures at fixed noise and evenly spread times."""
+        x1, codes = self._to_device(*self.latents.held_out(self.options.evaluate))
+        noise = torch.randn(x1.shape, generator=torch.Generator().manual_seed(0)).to(x1)
+        t = (torch.arange(len(x1), device=x1.device) + 0.5) / len(x1)
+        error = squared_error(self.model(mixed(x1, noise, t), t, codes), x1 - noise)
+        return {"held_out_flow": error.mean().item()}
+
+    def last_batch(self) -> dict[str, Tensor]:
+        return self._batch
+
+    def shard_units(self) -> list[nn.Module]:
+        return self.model.layers()
+
+    def materialise(self) -> None:
+        self.model.fill(self.options.init)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"stage": "decoder", **self.model.sizes()}
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        save_transformer_state(part_of(state, "model.transformer."), self.model.transformer.config, folder / FOLDERS["base"])
+        with torch.device("meta"):
+            sigvq = SigVQ(self.model.sigvq.codebook_size, self.model.sigvq.width)
+        sigvq.load_state_dict(part_of(state, "model.sigvq."), assign=True)
+        sigvq.save_pretrained(folder / "image_tokenizer" / FILE)
+
+    def _to_device(self, *tensors: Tensor) -> list[Tensor]:
+        return [tensor.to(self.processes.torch_device) for tensor in tensors]
+
+
+def open_latents(options: LatentOptions, model: Conditioned, processes: Processes, clean_only: bool) -> Latents:
+    """Prepares and opens the pictures; UserError when their shapes or codes do not fit the model."""
+    prepare(options, processes)
+    latents = Latents(options, clean_only)
+    x1, codes = latents.held_out(1)
+    config = model.transformer.config
+    side, channels = 2 * codes.shape[-1] * config.all_patch_size[0], config.in_channels
+    if x1.shape[1:] != (channels, 1, side, side):
+        raise UserError(
+            f"the latents in {options.folder} are {x1.shape[1]} x {x1.shape[3]} x {x1.shape[4]}, "
+            f"but the decoder's patches need {channels} x {side} x {side} for {codes.shape[1]} x {codes.shape[2]} codes"
+        )
+    if latents.codebook_size != model.sigvq.codebook_size:
+        raise UserError(
+            f"the latents in {options.folder} have {latents.codebook_size} codes, the decoder {model.sigvq.codebook_size}"
+        )
+    return latents
+

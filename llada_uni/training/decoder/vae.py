@@ -1,0 +1,164 @@
+"""Stage `vae`: the autoencoder of the decoder (diffusers.AutoencoderKL), trained on pictures or fine-tuned from a given one.
+
+Pixels are 0..1 outside and -1..1 inside the autoencoder. The report uses a trained one of the Flux type with 16 channels;
+`init` loads such a folder. B pictures, H/W pixels.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from llada_uni.decoder.model import save_vae
+from llada_uni.errors import UserError
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions
+
+
+@dataclass
+class VaeSizes:
+    """channels: width of every level (each but the last halves the side); layers: blocks a level; latent: channels of a
+    latent; groups: of the group normalisation; attention: in the middle (released: yes)."""
+
+    channels: list[int] = field(default_factory=lambda: [16, 32, 64])
+    layers: int = 1
+    latent: int = 8
+    groups: int = 8
+    attention: bool = False
+
+    def config(self, side: int) -> dict[str, Any]:
+        """The config of diffusers.AutoencoderKL."""
+        return {
+            "in_channels": 3,
+            "out_channels": 3,
+            "down_block_types": ["DownEncoderBlock2D"] * len(self.channels),
+            "up_block_types": ["UpDecoderBlock2D"] * len(self.channels),
+            "block_out_channels": self.channels,
+            "layers_per_block": self.layers,
+            "latent_channels": self.latent,
+            "norm_num_groups": self.groups,
+            "mid_block_add_attention": self.attention,
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+            "force_upcast": False,
+            "sample_size": side,
+        }
+
+
+@dataclass
+class VaeOptions:
+    """Options of the stage.
+
+    init: folder of an AutoencoderKL to go on from (its sizes, shift and scale are kept), "" for a fresh one of `sizes`.
+    crop: side of the squares that are cut out, a fraction of the cost; from step `whole_from` on, whole pictures are seen,
+    whose group statistics differ, `whole_share` as many. edges: weight of the L1 term on gradients, which keeps outlines
+    sharp; kl: weight of the divergence from a normal distribution (mean over the latent's entries).
+    """
+
+    init: str = ""
+    pictures: PictureOptions = field(default_factory=lambda: PictureOptions(side=128, count=6, shrunk=0.0, noisy=False))
+    sizes: VaeSizes = field(default_factory=VaeSizes)
+    crop: int = 64
+    whole_from: int = 5850
+    whole_share: float = 1 / 3
+    edges: float = 0.5
+    kl: float = 2e-4
+    evaluate_pictures: int = 64
+
+    def build_model(self) -> nn.Module:
+        """The network alone, for counting; also on the meta device."""
+        return AutoencoderKL.from_config(self.sizes.config(self.pictures.side))
+
+    def build(self, processes: Processes, seed: int) -> VaeObjective:
+        """The objective with fresh weights from `seed`, or those of `init`. UserError for a crop that does not fit."""
+        torch.manual_seed(seed)
+        if self.init:
+            if not (Path(self.init) / "config.json").is_file():
+                raise UserError(f"there is no autoencoder in {self.init} (it needs config.json and its weights)")
+            vae = AutoencoderKL.from_pretrained(self.init)
+        else:
+            vae = self.build_model()
+        return VaeObjective(self, vae, processes).to(processes.torch_device)
+
+
+class VaeObjective(Objective):
+    """Reconstruction in L1 on pixels and on their differences, with a weak pull of the latents to a normal distribution."""
+
+    def __init__(self, options: VaeOptions, vae: AutoencoderKL, processes: Processes | None = None) -> None:
+        super().__init__(processes)
+        self.options, self.vae = options, vae
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels a latent place is wide
+        if not 0 < options.crop <= options.pictures.side or options.crop % self.factor:
+            raise UserError(f"crop {options.crop} must be a multiple of {self.factor}, at most {options.pictures.side}")
+        self.batches = PictureBatches(options.pictures)
+        self._last: dict[str, Tensor] = {}
+
+    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
+        """The weight is the number of pictures."""
+        images = self._images(step, rng).to(self.processes.torch_device)
+        self._last = {"images": images}
+        posterior = self.vae.encode(images).latent_dist
+        error = self.vae.decode(posterior.sample()).sample.float() - images
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        count = float(len(images))
+        numbers = {"psnr": (psnr(error).sum().item(), count), "kl": (kl.item() * count, count)}
+        return Loss((error.abs().mean() + self.options.edges * edges + self.options.kl * kl) * count, count, numbers)
+
+    def _images(self, step: int, rng: random.Random) -> Tensor:
+        options = self.options
+        if step >= options.whole_from:
+            return self.batches.draw(rng, max(1, round(options.pictures.count * options.whole_share)))[0]
+        whole, _ = self.batches.draw(rng)
+        last = options.pictures.side - options.crop
+        y, x = rng.randrange(0, last + 1, self.factor), rng.randrange(0, last + 1, self.factor)
+        return whole[:, :, y : y + options.crop, x : x + options.crop]
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Reconstruction of held-out pictures from the means of their latents."""
+        rng, quality = random.Random(EVALUATION_SEED), []
+        for _ in range(max(1, self.options.evaluate_pictures // self.options.pictures.count)):
+            images = self.batches.draw(rng, split="heldout")[0].to(self.processes.torch_device)
+            quality.append(psnr(self.vae.decode(self.vae.encode(images).latent_dist.mean).sample.float() - images))
+        return {"heldout_psnr": torch.cat(quality).mean().item()}
+
+    def last_batch(self) -> dict[str, Tensor]:
+        return self._last
+
+    def shard_units(self) -> list[nn.Module]:
+        return [*self.vae.encoder.down_blocks, *self.vae.decoder.up_blocks]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"channels": list(self.vae.config.block_out_channels), "latent": self.vae.config.latent_channels}
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """vae/ of the model directory, with the measured shift and scale of its latents."""
+        vae = AutoencoderKL.from_config(self.vae.config)
+        vae.load_state_dict({name.removeprefix("vae."): tensor for name, tensor in state.items()})
+        if not self.options.init:
+            shift, scale = measure_latents(vae.eval(), self.batches, self.options.evaluate_pictures)
+            vae.register_to_config(shift_factor=shift, scaling_factor=scale)
+        save_vae(vae, folder / "vae")
+
+
+def psnr(error: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB [B] of pixel errors [B, 3, H, W] on the scale -1..1."""
+    return -10 * torch.log10(F.mse_loss(error, torch.zeros_like(error), reduction="none").mean((1, 2, 3)) / 4)
+
+
+@torch.no_grad()
+def measure_latents(vae: AutoencoderKL, batches: PictureBatches, pictures: int) -> tuple[float, float]:
+    """(shift, scale) such that (latent - shift) * scale has mean 0 and deviation 1: the released convention."""
+    rng = random.Random(1)
+    rounds = max(1, pictures // batches.options.count)
+    latents = torch.cat([vae.encode(batches.draw(rng)[0]).latent_dist.mean for _ in range(rounds)])
+    return round(latents.mean().item(), 4), round(1 / latents.std().item(), 4)

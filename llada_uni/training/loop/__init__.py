@@ -1,0 +1,1 @@
+"""The one training loop: stepping, checkpoints, logs, optimizers, processes."""

@@ -1,0 +1,69 @@
+"""What the one loop (loop.py) can be told: the section `loop` of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llada_uni.errors import UserError
+from llada_uni.training.loop.schedule import SCHEDULES
+
+PRECISIONS = ("float32", "bfloat16")
+ON_NAN = ("stop", "skip")
+OPTIMIZERS = ("adamw", "muon")
+
+
+@dataclass
+class LoopOptions:
+    """What the loop does, the same for every stage.
+
+    steps: optimizer steps in all. micro_batches: slots of a global batch, shared out over the processes.
+    lr: peak learning rate; schedule: constant | cosine | wsd; warmup: steps of linear rise; decay_fraction: part of the steps
+    in which wsd falls; min_lr_fraction: where cosine and wsd end, relative to lr.
+    optimizer: adamw | muon (for hidden matrices, adamw for the rest; muon.py). muon_scale: root mean square of Muon's updates,
+    relative to lr (AdamW's are about 0.2): more of it moves matrices faster than embeddings.
+    weight_decay: on matrices only (tensors of two and more axes); betas, eps: AdamW's; clip: largest gradient norm, 0 = off.
+    ema: decay of the averaged weights, which are evaluated and exported; 0 = off.
+    precision: float32 | bfloat16 (computation; weights, averages and optimizer stay in float32).
+    on_nan: stop | skip, when a loss or gradient is not finite; the batch is saved either way; max_skips: how many in a row.
+    save_every, save_seconds: a checkpoint after so many steps, after so much time (0 = not); keep: checkpoints that stay.
+    log_every, evaluate_every: in steps (evaluate_every 0 = never). threads: of torch on the CPU, 0 = as it is.
+    """
+
+    steps: int = 1000
+    micro_batches: int = 1
+    lr: float = 1e-3
+    schedule: str = "cosine"
+    warmup: int = 100
+    decay_fraction: float = 0.2
+    min_lr_fraction: float = 0.02
+    optimizer: str = "adamw"
+    muon_scale: float = 0.2
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    clip: float = 1.0
+    ema: float = 0.0
+    precision: str = "float32"
+    on_nan: str = "stop"
+    max_skips: int = 10
+    save_every: int = 0
+    save_seconds: float = 600.0
+    keep: int = 2
+    log_every: int = 50
+    evaluate_every: int = 0
+    threads: int = 0
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        self.betas = tuple(self.betas)
+        choices = {"schedule": SCHEDULES, "precision": PRECISIONS, "on_nan": ON_NAN, "optimizer": OPTIMIZERS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"loop.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        for name in ("steps", "micro_batches", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"loop.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.muon_scale <= 0:
+            raise UserError(f"loop.muon_scale is {self.muon_scale}; it must be above 0")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"loop.ema is {self.ema}; it must be at least 0 and less than 1")

@@ -1,0 +1,1 @@
+"""Recipes: YAML files that become typed options of a training stage."""

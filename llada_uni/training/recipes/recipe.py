@@ -1,0 +1,163 @@
+"""A recipe: one YAML file that says everything about one training run.
+
+    stage: backbone          # which objective (stages.py)
+    out: runs/smoke/s1       # the run directory
+    seed: 0
+    loop: {steps: 200}       # LoopOptions: the one loop, the same for every stage
+    parallel: {}             # ParallelOptions: how the work is spread over processes
+    options: {length: 192}   # the stage's own dataclass
+
+What flows through: YAML and `key=value` words -> plain data -> typed dataclasses (pydantic checks the types) -> `Recipe`.
+A mistake is a UserError that names the key and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llada_uni.errors import UserError
+from llada_uni.files.weights import atomic_file
+from llada_uni.training.loop.parallel import ParallelOptions, setup_processes
+from llada_uni.training.loop.trainer import LoopOptions, run
+from llada_uni.training.recipes.stages import stage_options
+from llada_uni.training.recipes.typed import check_names, describe, plain, typed
+
+FILE = "recipe.yaml"
+# What may differ between a run and its continuation: how long it runs, how it is spread out, what it reports and keeps.
+_LOOP_FREE = ("steps", "log_every", "evaluate_every", "save_every", "save_seconds", "keep", "threads", "tensorboard", "on_nan")
+_FREE = ("out", "parallel", "loop.max_skips", *(f"loop.{name}" for name in _LOOP_FREE))
+
+
+@dataclass
+class Recipe:
+    """A checked recipe. `options`: an instance of the stage's dataclass, whose `build(processes, seed)` gives the objective."""
+
+    stage: str
+    out: Path
+    options: Any
+    seed: int = 0
+    loop: LoopOptions = field(default_factory=LoopOptions)
+    parallel: ParallelOptions = field(default_factory=ParallelOptions)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Every key with its value, as plain YAML values; `Recipe.from_plain` of it gives an equal recipe."""
+        head = {"stage": self.stage, "out": str(self.out), "seed": self.seed}
+        return head | {name: plain(getattr(self, name)) for name in ("loop", "parallel", "options")}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Recipe:
+        """The recipe of plain data. UserError for an unknown or missing key, a wrong type, an unknown stage."""
+        allowed = [f.name for f in dataclasses.fields(cls)]
+        check_names(data, allowed, "")
+        if not isinstance(data.get("stage"), str):
+            raise UserError("the recipe lacks stage: the name of a training stage")
+        if not isinstance(data.get("out"), (str, Path)):
+            raise UserError("the recipe lacks out: the run directory")
+        recipe = cls(
+            stage=data["stage"],
+            out=Path(data["out"]),
+            seed=typed(int, data.get("seed", 0), "seed"),
+            loop=typed(LoopOptions, data.get("loop"), "loop"),
+            parallel=typed(ParallelOptions, data.get("parallel"), "parallel"),
+            options=typed(stage_options(data["stage"]), data.get("options"), "options"),
+        )
+        if hasattr(recipe.options, "slots"):  # a stage whose readers keep a place for each slot of the loop
+            recipe.options.slots = recipe.loop.micro_batches
+        return recipe
+
+
+def read_recipe(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with `key=value` changes ("loop.steps=50"; values are YAML) put over it."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"the recipe {path} cannot be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())[:160]})") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} must hold the keys of a recipe: {', '.join(f.name for f in dataclasses.fields(Recipe))}")
+    for change in changes:
+        _put(data, change)
+    return Recipe.from_plain(data)
+
+
+def train(recipe: Recipe) -> dict[str, Any]:
+    """Runs a recipe, from its last checkpoint on where there is one; what `loop.run` returns.
+
+    The same call on one process, under torchrun, and in a worker of Ray Train. UserError for all that a person can mend.
+    """
+    processes = setup_processes()
+    _check_run(recipe)
+    objective = recipe.options.build(processes, recipe.seed)
+    if processes.is_main:
+        with atomic_file(recipe.out / FILE) as temporary:
+            temporary.write_text(to_yaml(recipe), encoding="utf-8")
+    return run(objective, recipe.loop, recipe.out, recipe.seed, recipe.parallel, processes, recipe.to_plain())
+
+
+def _check_run(recipe: Recipe) -> None:
+    """UserError when the run directory holds a run that another recipe made."""
+    path = recipe.out / FILE
+    if not path.is_file():
+        return
+    before, after = (dict(_leaves(r.to_plain())) for r in (read_recipe(path), recipe))
+    changed = [key for key in before | after if before.get(key) != after.get(key) and not _is_free(key)]
+    if changed:
+        listed = ", ".join(f"{key} ({before.get(key)!r} there, {after.get(key)!r} here)" for key in changed[:3])
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UserError(
+            f"{recipe.out} holds a run of another recipe: {listed}{more}; give another run directory (out=...), "
+            "or the same recipe to go on with it"
+        )
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML."""
+    return yaml.safe_dump(recipe.to_plain(), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def describe_keys(recipe: Recipe) -> list[str]:
+    """One line a key that can be set for this stage: its name, type and default."""
+    lines = []
+    for section in ("loop", "parallel", "options"):
+        lines += describe(type(getattr(recipe, section)), section)
+    return lines
+
+
+def _put(data: dict[str, Any], change: str) -> None:
+    """Puts "a.b=value" into nested plain data."""
+    key, equals, text = change.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"{change!r} is no change of the recipe; allowed: key=value, as in loop.steps=50")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"the value of {key} is not YAML: {text}") from None
+    *path, last = key.split(".")
+    for name in path:
+        if data.get(name) is None:
+            data[name] = {}
+        data = data[name]
+        if not isinstance(data, dict):
+            raise UserError(f"unknown key {key}; {name} has no keys inside")
+    data[last] = value
+
+
+def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in _FREE)

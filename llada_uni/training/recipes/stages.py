@@ -1,0 +1,25 @@
+"""Every training stage by name: a dataclass of options whose `build(processes, seed)` gives the objective."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from llada_uni.errors import UserError
+
+STAGES = {
+    "siglip": "llada_uni.training.tokenizer.siglip:SiglipOptions",
+    "quantizer": "llada_uni.training.tokenizer.quantizer:QuantizerOptions",
+    "patch_tokenizer": "llada_uni.world.training.patch_tokenizer:PatchTokenizerOptions",
+    "vae": "llada_uni.training.decoder.vae:VaeOptions",
+    "backbone": "llada_uni.training.language.stage:BackboneOptions",
+    "decoder": "llada_uni.training.decoder.stage:DecoderOptions",
+    "distill": "llada_uni.training.decoder.distill:DistillOptions",
+}
+
+
+def stage_options(name: str) -> type:
+    """The options dataclass of a stage; UserError for an unknown name."""
+    if name not in STAGES:
+        raise UserError(f"unknown stage {name!r}; allowed: {', '.join(STAGES)}")
+    module, attribute = STAGES[name].split(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,89 @@
+"""Batches of pictures for the stages that learn from pixels: image tokenizer and autoencoder.
+
+Pictures come from a source of llada_uni.data.pictures (rendered scenes or a folder of records) as squares of one side.
+B pictures, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from llada_uni.data.pictures import Picture, PictureSource, open_pictures
+from llada_uni.training.tokenizer.images import to_images
+
+EVALUATION_SEED = 20260420  # held-out pictures are the same in every evaluation of every stage
+
+
+@dataclass
+class PictureOptions:
+    """source: "world" or a folder of records; side: pixels; count: pictures a slot; split: train | heldout | any.
+
+    shrunk: the part of the pictures that is drawn at twice the side and scaled down, as a picture that the decoder has
+    drawn comes back; noisy: blur, noise and small shifts, so that such a picture is read like a rendered one.
+    """
+
+    source: str = "world"
+    side: int = 64
+    count: int = 16
+    split: str = "any"
+    shrunk: float = 0.5
+    noisy: bool = True
+
+
+class PictureBatches:
+    """Draws batches. The sources are opened when the first batch is asked for."""
+
+    def __init__(self, options: PictureOptions, need: str | None = None) -> None:
+        """need: "caption" or "questions" leaves out the pictures of a folder that have none."""
+        self.options, self.need = options, need
+
+    def draw(self, rng: random.Random, count: int | None = None, split: str | None = None) -> tuple[Tensor, list[Picture]]:
+        """Pictures float32 [B, 3, S, S] in -1..1 with their captions and questions; noise from torch's generator."""
+        options = self.options
+        count, split = count or options.count, split or options.split
+        large = sum(rng.random() < options.shrunk for _ in range(count))
+        pictures = self._source(options.side, split).draw(rng, count - large)
+        arrays = [picture.image for picture in pictures]
+        if large:
+            twice = self._source(2 * options.side, split).draw(rng, large)
+            arrays += [shrink(picture.image, options.side) for picture in twice]
+            pictures = [*pictures, *twice]
+        return to_images(arrays), pictures
+
+    def sample(self, rng: random.Random, count: int) -> list[Picture]:
+        """Pictures as the source gives them, for their texts."""
+        return self._source(self.options.side, self.options.split).draw(rng, count)
+
+    def _source(self, side: int, split: str) -> PictureSource:
+        return _opened(self.options.source, side, split, self.need)
+
+
+@lru_cache(maxsize=8)
+def _opened(source: str, side: int, split: str, need: str | None) -> PictureSource:
+    return open_pictures(source, side, split, need)
+
+
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture uint8 [H, W, 3] scaled to `side`, by the filter that the image tokenizer's preprocessing uses."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def degrade(images: Tensor, rng: random.Random) -> Tensor:
+    """Small shifts, blur, gain and noise on pictures [B, 3, H, W] in -1..1; one draw of each for the whole batch."""
+    out = images
+    if rng.random() < 0.5:
+        out = out.roll((rng.choice((-1, 0, 1)), rng.choice((-1, 0, 1))), dims=(2, 3))
+    if rng.random() < 0.4:
+        soft = F.avg_pool2d(F.pad(out, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        out = torch.lerp(out, soft, rng.random())
+    if rng.random() < 0.5:
+        out = out * (1 + 0.1 * (rng.random() - 0.5)) + 0.1 * (rng.random() - 0.5)
+    return (out + torch.randn_like(out) * 0.12 * rng.random()).clamp(-1, 1)

@@ -1,0 +1,175 @@
+"""Stage `siglip`: pre-training of the vision transformer on pictures and their captions with the pairwise sigmoid loss.
+
+Every picture of a slot is compared with every caption of the slot: pairs that belong together are to be told from all
+others, each pair for itself (arXiv:2303.15343), so the loss needs no normalisation over a batch. Comparing within a slot,
+not across slots, keeps the loss of a slot the same however slots are spread over processes; a larger `pictures.count` gives
+more strangers to each picture. The vision transformer alone is exported; the quantizer's stage starts from it.
+Axes: B pictures and captions of a slot, N patches, D width of the vision transformer, P width of the common space, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import SiglipTextConfig, SiglipTextModel, SiglipVisionConfig
+from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
+
+from llada_uni.image.batched import batched_features
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions, degrade
+from llada_uni.training.tokenizer.picture_text import PictureText, TextOptions
+from llada_uni.training.tokenizer.vision import VisionSizes, build_vision, load_vision, preprocessing, save_image_tokenizer
+
+
+@dataclass
+class TextEncoderSizes:
+    """Sizes of transformers' SiglipTextModel; captions are cut at max_position_embeddings tokens."""
+
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    max_position_embeddings: int = 32
+
+
+@dataclass
+class SiglipOptions:
+    """Options of the stage. init: image_tokenizer folder whose vision transformer is trained on, "" for a fresh one.
+
+    evaluate_pictures: held-out pictures of an evaluation (whole slots).
+    """
+
+    init: str = ""
+    pictures: PictureOptions = field(default_factory=lambda: PictureOptions(count=64))
+    text: TextOptions = field(default_factory=TextOptions)
+    vision: VisionSizes = field(default_factory=VisionSizes)
+    text_encoder: TextEncoderSizes = field(default_factory=TextEncoderSizes)
+    evaluate_pictures: int = 256
+
+    def build_model(self) -> nn.Module:
+        """The networks alone, for counting; also on the meta device."""
+        return SiglipObjective(self)
+
+    def build(self, processes: Processes, seed: int) -> SiglipObjective:
+        """The objective with fresh weights from `seed`."""
+        torch.manual_seed(seed)
+        objective = SiglipObjective(self, processes)
+        if self.init:
+            load_vision(objective.vision, self.init)
+        return objective.to(processes.torch_device)
+
+
+def sigmoid_loss(logits: Tensor) -> Tensor:
+    """Sum over all pairs of -log sigmoid(label * logit), label 1 on the diagonal and -1 elsewhere; logits [B, B]."""
+    labels = 2 * torch.eye(len(logits), device=logits.device) - 1
+    return -F.logsigmoid(labels * logits).sum()
+
+
+class SiglipObjective(Objective):
+    """Vision transformer with attention pooling, text encoder, temperature and bias."""
+
+    def __init__(self, options: SiglipOptions, processes: Processes | None = None) -> None:
+        super().__init__(processes)
+        self.options = options
+        vision, text = options.vision, options.text_encoder
+        self.vision = build_vision(vision)
+        self.pool = SiglipMultiheadAttentionPoolingHead(
+            SiglipVisionConfig(
+                hidden_size=vision.hidden_size,
+                intermediate_size=vision.intermediate_size,
+                num_attention_heads=vision.num_heads,
+            )
+        )
+        self.text_encoder = SiglipTextModel(
+            SiglipTextConfig(
+                **asdict(text),
+                vocab_size=options.text.vocab_size,
+                projection_size=vision.hidden_size,
+                bos_token_id=None,  # captions are ended by `caption_ids`
+                eos_token_id=None,
+            )
+        )
+        # Most pairs do not belong together: the start says so, or the first steps would do nothing but learn it.
+        self.log_scale = nn.Parameter(torch.tensor([math.log(10.0)]))
+        self.bias = nn.Parameter(torch.tensor([-10.0]))
+        self.batches = PictureBatches(options.pictures, need="caption")
+        self.text = PictureText(options.text, self.batches)
+        self._last: dict[str, Tensor] = {}
+
+    def image_vectors(self, images: Tensor) -> Tensor:
+        """Unit vectors [B, P] of pictures [B, 3, H, W] in -1..1."""
+        return F.normalize(self.pool(batched_features(self.vision, images)), dim=-1)
+
+    def text_vectors(self, ids: Tensor) -> Tensor:
+        """Unit vectors [B, P] of captions int64 [B, T], padded with end of text: the last place is the pooled one."""
+        return F.normalize(self.text_encoder(input_ids=ids).pooler_output, dim=-1)
+
+    def caption_ids(self, captions: list[str]) -> Tensor:
+        """int64 [B, max_position_embeddings]: cut, or filled up with end of text."""
+        length, end = self.options.text_encoder.max_position_embeddings, self.text.tokenizer.eos_id
+        rows = [self.text.text(caption)[: length - 1] for caption in captions]
+        return torch.tensor([row + [end] * (length - len(row)) for row in rows])
+
+    def logits(self, images: Tensor, ids: Tensor) -> Tensor:
+        """[B, B]: row picture, column caption."""
+        return self.image_vectors(images) @ self.text_vectors(ids).T * self.log_scale.exp() + self.bias
+
+    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
+        """Sigmoid loss of all pairs of the slot, summed; the weight is the number of pictures, as in the paper."""
+        images, pictures = self.batches.draw(rng)
+        if self.options.pictures.noisy:
+            images = degrade(images, rng)
+        ids = self.caption_ids([picture.caption for picture in pictures])
+        device = self.processes.torch_device
+        self._last = {"images": images.to(device), "ids": ids.to(device)}
+        logits = self.logits(**self._last).float()
+        count = float(len(logits))
+        numbers = {name: (share * count, count) for name, share in retrieval(logits.detach()).items()}
+        numbers |= {"scale": (self.log_scale.exp().item(), 1.0), "bias": (self.bias.item(), 1.0)}
+        return Loss(sigmoid_loss(logits), count, numbers)
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Retrieval among the pictures of a slot, on held-out pictures."""
+        rng = random.Random(EVALUATION_SEED)
+        rounds = max(1, self.options.evaluate_pictures // self.options.pictures.count)
+        sums: dict[str, float] = {}
+        for _ in range(rounds):
+            images, pictures = self.batches.draw(rng, split="heldout")
+            ids = self.caption_ids([picture.caption for picture in pictures])
+            device = self.processes.torch_device
+            for name, share in retrieval(self.logits(images.to(device), ids.to(device))).items():
+                sums[f"heldout_{name}"] = sums.get(f"heldout_{name}", 0.0) + share / rounds
+        return sums
+
+    def last_batch(self) -> dict[str, Tensor]:
+        return self._last
+
+    def shard_units(self) -> list[nn.Module]:
+        return [*self.vision.blocks, *self.text_encoder.encoder.layers]
+
+    def fingerprint(self) -> dict[str, Any]:
+        sizes = {"vision": asdict(self.options.vision), "text_encoder": asdict(self.options.text_encoder)}
+        return sizes | {"text": self.text.fingerprint()}
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """image_tokenizer/ with the vision transformer alone."""
+        settings = preprocessing(self.options.vision, self.options.pictures.side)
+        save_image_tokenizer(folder / "image_tokenizer", state, settings, self.options.vision)
+
+
+def retrieval(logits: Tensor) -> dict[str, float]:
+    """Shares of pictures whose own caption scores best, and of captions whose own picture does; logits [B, B]."""
+    own = torch.arange(len(logits), device=logits.device)
+    return {
+        "picture_to_text": (logits.argmax(1) == own).float().mean().item(),
+        "text_to_picture": (logits.argmax(0) == own).float().mean().item(),
+    }

@@ -1,0 +1,1 @@
+"""Does this machine compute the recorded numbers? Checks of a whole model directory."""

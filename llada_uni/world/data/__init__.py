@@ -1,0 +1,1 @@
+"""Records and images of the small world."""

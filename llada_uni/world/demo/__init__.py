@@ -1,0 +1,1 @@
+"""The demonstration: every task once, and a page about it."""

@@ -1,0 +1,1 @@
+"""What only the small world trains with: its tokenizer, named codes, fitted heads."""

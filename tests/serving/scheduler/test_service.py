@@ -1,0 +1,219 @@
+"""The service with the tiny model: every kind of task gives what UniModel gives alone, also in a crowd; limits; metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from PIL import Image
+
+from llada_uni.errors import UserError
+from llada_uni.results import EndEvent, ImageEvent
+from llada_uni.serving.errors import Draining, QueueFull
+from llada_uni.serving.events import Draft, Finished, PartialPicture, Picture, TextDelta
+from llada_uni.serving.scheduler.service import Service
+from llada_uni.serving.tasks import Chat, Draw, Edit, Inpaint, Interleaved, Message, Sampling
+from tests.serving.conftest import PATIENCE, events_of, results, running, wait_until
+
+PICTURE = Image.new("RGB", (32, 32), (250, 240, 120))
+PICTURE.paste((20, 90, 200), (0, 0, 16, 16))
+MASK = Image.new("L", (32, 32), 0)
+MASK.paste(255, (0, 0, 16, 8))
+HOT = Sampling(temperature=1.0, top_k=20)
+
+
+def said(*parts) -> tuple[Message, ...]:
+    return (Message("user", parts),)
+
+
+def alike(result, outcome) -> bool:
+    """An ImageResult of UniModel and the outcome of a job."""
+    (picture,) = outcome.pictures
+    same = result.codes.codes == picture.codes and result.image.tobytes() == picture.image.tobytes()
+    return same and (result.seed, result.thinking) == (picture.seed, picture.thinking)
+
+
+def test_a_drawing_tells_its_steps_and_equals_one_made_alone(service, model):
+    events = events_of(service.submit(Draw(prompt="a cat on green", seed=5)))
+    assert [type(event) for event in events[-2:]] == [Picture, Finished]
+    drafts = [event for event in events if isinstance(event, Draft)]
+    assert drafts[0].stage == "codes" and drafts[-1].stage == "decode"
+    picture, end = events[-2:]
+    alone = model.generate_image("a cat on green", seed=5)
+    assert picture.image.tobytes() == alone.image.tobytes() and picture.codes == alone.codes.codes
+    assert (picture.grid, picture.number, picture.seed, picture.thinking) == ((4, 4), 1, 5, None)
+    assert end.reason == "stop" and end.seed == 5 and end.evaluations == alone.evaluations.to_json()
+    assert (end.usage.completion_tokens, end.usage.pictures) == (16, 1) and end.usage.prompt_tokens > 4
+    assert {"codes", "decode", "total"} <= set(end.seconds)
+
+
+def test_in_a_crowd_every_task_gives_what_it_gives_alone(service, model):
+    jobs = {
+        "draw": [service.submit(Draw(prompt="a cat", seed=seed, sampling=HOT)) for seed in range(6)],
+        "base": [service.submit(Draw(prompt="a dog", height=16, width=48, seed=seed, decoder="base")) for seed in range(2)],
+        "edit": [service.submit(Edit(images=(PICTURE,), instruction="a dog", seed=3, text_scale=3.0, rescale=0.5))],
+        "inpaint": [service.submit(Inpaint(image=PICTURE, mask=MASK, prompt="a dog", seed=4, cfg_scale=1.5))],
+        "think": [service.submit(Draw(prompt="two cats", seed=1, thinking=True))],
+        "chat": [
+            service.submit(Chat(turns=said(PICTURE, "what is there?"), seed=seed, max_tokens=20, sampling=HOT))
+            for seed in (1, 2)
+        ],
+        "story": [service.submit(Interleaved(turns=said("tell a story"), seed=2, max_frames=1, sampling=HOT))],
+    }
+    got = dict(zip(jobs, [results(*each) for each in jobs.values()], strict=True))
+    for seed, outcome in enumerate(got["draw"]):
+        assert alike(model.generate_image("a cat", seed=seed, temperature=1.0, top_k=20), outcome)
+    for seed, outcome in enumerate(got["base"]):
+        assert alike(model.generate_image("a dog", 16, 48, seed=seed, decoder="base"), outcome)
+    assert alike(model.edit_image(PICTURE, "a dog", seed=3, text_scale=3.0, rescale=0.5), got["edit"][0])
+    assert alike(model.inpaint(PICTURE, MASK, "a dog", seed=4, cfg_scale=1.5), got["inpaint"][0])
+    thought = model.generate_image("two cats", seed=1, thinking=True)
+    assert alike(thought, got["think"][0]) and (got["think"][0].thinking or "") == thought.thinking
+    for seed, outcome in zip((1, 2), got["chat"], strict=True):
+        words = {"max_tokens": 20, "temperature": 1.0, "top_k": 20}
+        assert outcome.text == model.understand(PICTURE, "what is there?", seed=seed, **words).text
+    events = list(model.interleave("tell a story", 1, seed=2, temperature=1.0, top_k=20))
+    story = got["story"][0]
+    assert [event.image.tobytes() for event in events if isinstance(event, ImageEvent)] == [
+        picture.image.tobytes() for picture in story.pictures
+    ]
+    assert story.text == "".join(event.text for event in events if not isinstance(event, ImageEvent | EndEvent))
+
+
+def test_words_arrive_as_they_settle_and_end_at_a_stop_string(service, model):
+    plain = model.understand(PICTURE, "what?", seed=1, max_tokens=30, temperature=1.0)
+    assert len(plain.text) > 8
+    task = Chat(turns=said(PICTURE, "what?"), seed=1, max_tokens=30, sampling=Sampling(temperature=1.0))
+    events = events_of(service.submit(task))
+    deltas = [event.text for event in events if isinstance(event, TextDelta)]
+    assert "".join(deltas) == plain.text and len(deltas) > 1
+    assert events[-1].usage.completion_tokens >= 1 and events[-1].reason in ("stop", "length")
+    stop = plain.text[4:6]
+    task = Chat(turns=task.turns, seed=1, max_tokens=30, stop=(stop,), sampling=task.sampling)
+    (cut,) = results(service.submit(task))
+    assert cut.text == plain.text[: plain.text.find(stop)].strip() and cut.finished.reason == "stop"
+    assert cut.finished.evaluations["backbone"] <= events[-1].evaluations["backbone"]
+
+
+def test_system_words_stand_before_the_users(service, model):
+    turns = (Message("system", ("be brief",)), *said("what?"))
+    (found,) = results(service.submit(Chat(turns=turns, seed=1)))
+    assert found.text == model.chat([{"role": "user", "content": "be brief\nwhat?"}], seed=1, modalities=("text",)).text
+
+
+def test_partial_pictures_come_before_the_finished_one(service):
+    events = events_of(service.submit(Draw(prompt="a cat", seed=1, drafts=3, steps=4, sampling=Sampling(threshold=1.0))))
+    partials = [event for event in events if isinstance(event, PartialPicture)]
+    assert [partial.index for partial in partials] == list(range(len(partials))) and 1 <= len(partials) <= 3
+    assert all(partial.image.size == (32, 32) for partial in partials)
+    last = max(i for i, event in enumerate(events) if isinstance(event, PartialPicture))
+    assert isinstance(events[-2], Picture) and last < len(events) - 2
+    codes_only = events_of(service.submit(Draw(prompt="a cat", seed=1, drafts=3, decoder="none")))
+    assert not any(isinstance(event, PartialPicture) for event in codes_only) and codes_only[-2].image is None
+
+
+def test_a_seed_is_drawn_and_named_when_none_is_given(service):
+    (first,) = results(service.submit(Draw(prompt="a cat", sampling=HOT)))
+    (again,) = results(service.submit(Draw(prompt="a cat", sampling=HOT, seed=first.finished.seed)))
+    assert first.pictures[0].seed == first.finished.seed
+    assert again.pictures[0].image.tobytes() == first.pictures[0].image.tobytes()
+
+
+WRONG = {
+    "empty prompt": (Draw(prompt=" "), "prompt is empty"),
+    "size": (Draw(prompt="a cat", height=33), "multiple of 8"),
+    "steps": (Draw(prompt="a cat", steps=0), "steps"),
+    "sprint": (Draw(prompt="a cat", sampling=Sampling(sprint={"q": 1.0})), "unknown setting"),
+    "block length": (Draw(prompt="a cat", sampling=Sampling(block_length=0)), "block_length"),
+    "role": (Chat(turns=(Message("robot", ("hi",)),)), "role"),
+    "stop": (Chat(turns=said("what?"), stop=("",)), "stop"),
+    "no turns": (Interleaved(turns=()), "messages"),
+    "mask": (Inpaint(image=PICTURE, mask=MASK.resize((16, 16)), prompt="a cat"), "equal"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_task_is_one_clear_line(service, name):
+    task, words = WRONG[name]
+    (error,) = results(service.submit(task))
+    assert isinstance(error, UserError) and words in str(error) and "\n" not in str(error)
+
+
+def test_limits(model):
+    sizes = {"max_pixels": 2000, "max_pictures": 1, "max_tokens": 10, "max_prompt_chars": 20}
+    with running(model, **sizes) as service:
+        for task, words in (
+            (Draw(prompt="a" * 21), "21 characters"),
+            (Draw(prompt="a cat", height=64, width=64), "64 x 64 pixels"),
+            (Edit(images=(PICTURE, PICTURE), instruction="a dog"), "2 pictures"),
+            (Edit(images=(PICTURE.resize((50, 50)),), instruction="a dog"), "50 x 50 pixels"),
+            (Chat(turns=said("what?"), max_tokens=11), "max_tokens is 11"),
+        ):
+            with pytest.raises(UserError, match=words):
+                service.submit(task)
+        assert service.metrics.registry.get_sample_value("llada_uni_failures_total", {"kind": "UserError"}) == 5
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(model):
+    with running(model, max_batch=1, max_queue=1) as service:
+        slow = Chat(turns=said("what?"), seed=1, steps=4, sampling=Sampling(threshold=1.0))
+        first = service.submit(slow)
+        wait_until(lambda: first in service._running, "the first job runs")
+        second = service.submit(slow)
+        with pytest.raises(QueueFull) as error:
+            service.submit(slow)
+        assert error.value.retry_after >= 1 and error.value.status == 429
+        second.cancel()
+        third = service.submit(slow)  # its place in the queue is free at once
+        outcomes = results(first, third)
+        assert [outcome.finished.reason for outcome in outcomes] != [] and all(o.finished.seed == 1 for o in outcomes)
+
+
+def test_words_go_before_pictures_that_would_have_to_wait_anyway(model, monkeypatch):
+    with running(model, max_batch=1) as service:
+        first = service.submit(Draw(prompt="a cat", seed=1, steps=8, sampling=Sampling(threshold=1.0)))
+        wait_until(lambda: first in service._running, "the first job runs")
+        draw, chat = service.submit(Draw(prompt="a cat", seed=2)), service.submit(Chat(turns=said("what?"), seed=3))
+        assert service._whose_turn() is draw
+        monkeypatch.setattr(type(service._lanes), "crowded", True)
+        assert service._whose_turn() is chat
+        assert all(outcome.finished for outcome in results(first, draw, chat))
+
+
+def test_metrics_count_what_was_done(model):
+    with running(model, prefix_cache_bytes=1 << 20) as service:
+        results(*(service.submit(Draw(prompt="a cat and a dog on green", seed=seed)) for seed in range(3)))
+        value = service.metrics.registry.get_sample_value
+        assert value("llada_uni_job_seconds_count", {"task": "draw"}) == 3
+        assert value("llada_uni_tokens_total", {"kind": "completion"}) == 48
+        assert value("llada_uni_evaluations_total", {"network": "decoder"}) == 6
+        assert value("llada_uni_pictures_total") == 3 and value("llada_uni_jobs_running") == 0
+        assert value("llada_uni_prefix_cache_bytes") > 0 and value("llada_uni_prefix_cache_hits") > 0
+        assert b"llada_uni_accepted_per_step_bucket" in service.metrics.render()
+
+
+def test_before_and_after_its_life_it_refuses(model):
+    service = Service(model)
+    assert not service.ready and service.failure is None
+    with pytest.raises(Draining):
+        service.submit(Draw(prompt="a cat"))
+    with running(model) as ended:
+        pass
+    with pytest.raises(Draining):
+        ended.submit(Draw(prompt="a cat"))
+    assert not [thread for thread in threading.enumerate() if thread in ended._threads]
+    service.close()  # nothing was begun
+
+
+def test_a_slow_reader_sees_the_newest_draft_only(service):
+    job = service.submit(Draw(prompt="a cat", seed=1))
+    wait_until(lambda: job._ended, "the job ended")
+    stages = [event.stage for event in events_of(job) if isinstance(event, Draft)]
+    assert stages == ["codes", "decode"]
+
+
+def test_a_reader_may_come_late_and_in_another_loop(service):
+    job = service.submit(Chat(turns=said("what?"), seed=1))
+    wait_until(lambda: job._ended, "the job ended")
+    assert asyncio.run(asyncio.wait_for(job.result(), PATIENCE)).finished.seed == 1

@@ -1,0 +1,211 @@
+"""The stage `backbone`: it learns, resumes its data, goes on from its own export, and says what it did."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llada_uni.backbone import Backbone
+from llada_uni.checkpoint.load import load_backbone
+from llada_uni.data.masking import MaskingOptions
+from llada_uni.errors import UserError
+from llada_uni.training.language.lora import LoraOptions
+from llada_uni.training.language.losses import learnt_places, weigh
+from llada_uni.training.language.stage import BackboneObjective, BackboneOptions
+from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.trainer import LoopOptions, run
+from llada_uni.training.recipes.recipe import read_recipe
+from tests.training.token_folder import make_token_folder
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_group": 4,
+    "topk_group": 2,
+    "moe_intermediate_size": 16,
+    "rope_theta": 10000,
+    "initializer_range": 0.05,
+    "max_position_embeddings": 256,
+}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory) -> Path:
+    return make_token_folder(tmp_path_factory.mktemp("tokens"))
+
+
+def options(tokens: Path, **changes) -> BackboneOptions:
+    masking = MaskingOptions(block=8, complementary=True)
+    values = {"data": {str(tokens): 1.0}, "samples": 6, "length": 128, "masking": masking, "sizes": SIZES, "dtype": "float32"}
+    return BackboneOptions(**{**values, **changes})
+
+
+def build(tokens: Path, **changes) -> BackboneObjective:
+    return options(tokens, **changes).build(Processes(), seed=0).train()
+
+
+def train(objective: BackboneObjective, out: Path, steps: int, lr: float = 3e-3) -> dict:
+    loop = LoopOptions(steps=steps, lr=lr, warmup=10, schedule="constant", log_every=20, tensorboard=False)
+    return run(objective, loop, out)
+
+
+@pytest.mark.parametrize("objective", ["two_stream", "one_block"])
+def test_it_learns_and_its_export_is_a_backbone_to_go_on_from(tokens, tmp_path, objective):
+    masking = MaskingOptions(block=8, objective=objective)
+    changes = {"masking": masking, "weighting": "none", "heldout": str(tokens), "heldout_samples": 12}
+    stage = build(tokens, **changes)
+    before = stage.eval().evaluate(0)
+    assert stage.evaluate(1) == before  # the same records and masks each time
+    assert {"loss", "code_acc", "text_acc", "nll/t2i", "nll/story", "masked", "packed"} <= set(before)
+    train(stage.train(), tmp_path / "run", 100)
+    after = stage.eval().evaluate(100)
+    assert after["loss"] < 0.5 * before["loss"]
+    assert after["code_acc"] > 0.2  # a guess by frequency is right in one of ten
+
+    model = tmp_path / "run" / "model"
+    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= {p.name for p in model.iterdir()}
+    trained = dict(stage.model.state_dict())
+    for name, value in load_backbone(model).state_dict().items():
+        assert torch.equal(value, trained[name]), name
+    again = build(tokens, **changes, sizes=None, init=str(model))
+    assert again.eval().evaluate(0) == pytest.approx(after)
+
+
+def test_every_number_is_a_sum_and_a_count(tokens):
+    stage = build(tokens, weighting="inverse_root")
+    loss = stage.loss(0, 0, random.Random(0))
+    assert loss.total.requires_grad and loss.weight > 0
+    for name in ("code_acc", "text_acc"):
+        value, count = loss.numbers[name]
+        assert 0 <= float(value) <= count
+    masked, learnable = loss.numbers["masked"]
+    assert 0 < masked <= learnable  # opposite masks: half of the two copies
+    assert masked / learnable == pytest.approx(0.5, abs=0.02)
+    assert loss.numbers["tokens"][1] == 0
+    assert {"ids", "targets"} <= set(stage.last_batch())
+
+
+def test_the_reader_of_a_slot_goes_on_where_it_was(tokens):
+    first, second = (build(tokens, slots=2, samples=None, sequences=2) for _ in range(2))
+    state = None
+    for step in range(5):
+        if step == 3:
+            state = first.slot_state(1)
+        whole = [first.loss(step, 1, random.Random(step)).total.item()]
+    second.load_slot_state(1, state)
+    for step in (3, 4):
+        parts = [second.loss(step, 1, random.Random(step)).total.item()]
+    assert whole == parts
+    with pytest.raises(UserError, match="other/folder"):
+        second.load_slot_state(0, {"other/folder": {}})
+
+
+def test_a_fixed_number_of_sequences_loses_no_record(tokens):
+    stage = build(tokens, samples=None, sequences=1, tasks={"t2i": 1.0}, masking=MaskingOptions(block=8, text_share=0.0))
+    drawn = []
+    draw, load = stage.data.draw, stage.data.load_slot_state
+
+    def put_back(slot, state):
+        drawn.pop()
+        load(slot, state)
+
+    stage.data.draw = lambda slot, rng: drawn.append(draw(slot, rng)) or drawn[-1]
+    stage.data.load_slot_state = put_back
+    for step in range(4):
+        assert stage.loss(step, 0, random.Random(step)).numbers["packed"][1] == 128
+    plain = build(tokens, tasks={"t2i": 1.0})
+    expected = [plain.data.draw(0, random.Random(0)).ids.tolist() for _ in drawn]
+    assert [record.ids.tolist() for record in drawn] == expected
+
+
+def test_low_memory_building_fills_the_same_weights(tokens):
+    whole, later = build(tokens), build(tokens, low_memory=True)
+    assert all(parameter.is_meta for parameter in later.parameters())
+    later.to_empty(device="cpu")
+    later.materialise()
+    reference = Backbone(whole.backbone.config).state_dict()
+    for name, value in later.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]) and torch.equal(value, reference[name]), name
+    assert torch.equal(whole.balance.start, later.balance.start)
+    assert later.backbone.routers()[0].load.sum() == 0
+
+
+def test_adapters_are_trained_alone_and_exported_merged(tokens, tmp_path):
+    base = build(tokens)
+    base.save(tmp_path / "base", base.state_dict())
+    changes = {"sizes": None, "init": str(tmp_path / "base"), "lora": LoraOptions(rank=2), "balance": 0.0}
+    stage = build(tokens, **changes)
+    frozen = {name for name, parameter in stage.named_parameters() if not parameter.requires_grad}
+    assert any("query_key_value" in name for name in frozen) and any("lora" not in name for name in frozen)
+    train(stage, tmp_path / "run", 4, lr=1e-2)
+    merged = load_backbone(tmp_path / "run" / "model").state_dict()
+    changed = {name for name, value in merged.items() if not torch.equal(value, base.model.state_dict()[name])}
+    assert changed and all("attention" in name or "experts" in name for name in changed)
+    assert (tmp_path / "run" / "model" / "adapter" / "adapter_config.json").is_file()
+
+
+def test_two_folders_are_mixed(tokens, tmp_path):
+    other = make_token_folder(tmp_path / "other", records=20, seed=1)
+    stage = build(tokens, data={str(tokens): 3.0, str(other): 1.0}, tasks={"t2i": 1.0, "story": 1.0})
+    rng, tasks = random.Random(0), set()
+    for _ in range(40):
+        tasks.add(stage.data.draw(0, rng).task)
+    taken = {folder: state["draws"] for folder, state in stage.slot_state(0).items()}
+    assert tasks == {"t2i", "story"} and 2 < taken[str(other)] < 18
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sizes": None}, "sizes or init"),
+        ({"sequences": 3}, "one of the two"),
+        ({"weighting": "root"}, "none, linear, inverse_root"),
+        ({"rarity": 2.0}, "0 to 1"),
+        ({"sizes": "huge"}, "smoke, world, released_16b"),
+        ({"tasks": {"poems": 1.0}}, "poems"),
+        ({"data": {}}, "at least one folder"),
+        ({"length": 8}, "more than a block"),
+        ({"sizes": {**SIZES, "vocab_size": 500, "image_token_offset": 480}}, "image codes 400 to 415"),
+    ],
+)
+def test_impossible_options_are_refused(tokens, changes, said):
+    with pytest.raises(UserError, match=said):
+        build(tokens, **changes)
+
+
+@pytest.mark.parametrize("name", ["s0", "s1", "s2"])
+def test_released_recipes_describe_the_released_network(name):
+    recipe = read_recipe(Path(__file__).parents[3] / "recipes" / "released" / f"{name}.yaml")
+    with torch.device("meta"):
+        model = recipe.options.build_model()
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(16e9, rel=0.05)
+    assert recipe.options.masking.block == 32
+
+
+@pytest.mark.parametrize("name", [*(f"smoke/s{i}" for i in range(3)), *(f"world/s{i}" for i in range(5))])
+def test_small_recipes_parse(name):
+    recipe = read_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml")
+    assert recipe.stage == "backbone" and recipe.options.data
+
+
+def test_rarity_weighs_the_loss(tokens):
+    plain, rare = build(tokens), build(tokens, rarity=0.5)
+    batch = plain._samples(plain.data, 0, 4, random.Random(0))
+    places = learnt_places(batch)
+    wanted = batch.targets.flatten()[places]
+    assert len(set(rare.rarity[wanted].tolist())) > 1
+    with torch.no_grad():
+        logits = plain.model(batch.ids, batch.positions, batch.mask()).flatten(0, 1)[places]
+        losses = F.cross_entropy(logits, wanted, reduction="none")
+        expected = (losses * weigh(batch, places, plain.options.weighting)[0] * rare.rarity[wanted]).sum()
+        torch.testing.assert_close(rare._loss(batch).total, expected)
