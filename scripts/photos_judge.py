@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 SIDE = 32
 HELD_BACK = 25  # of the training images of a class, by name, every 25th chooses settings and is never trained on
-WIDTHS = (64, 192, 192)
-EPOCHS = 14
+WIDTHS = (64, 128, 128)
+EPOCHS = 10
 BATCH = 256
 RATE = 0.15
 WEIGHT_DECAY = 5e-4
@@ -36,7 +36,7 @@ SMOOTHING = 0.1
 
 
 class Judge(nn.Module):
-    """Logits [B, classes] of images float32 [B, 3, 32, 32] in 0..1; `features` are the pooled ones [B, 192] before them."""
+    """Logits [B, classes] of images float32 [B, 3, 32, 32] in 0..1; `features` are the pooled ones [B, 128] before them."""
 
     def __init__(self, classes: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
