@@ -22,7 +22,8 @@ from llada_uni.errors import UserError
 from llada_uni.world.captions import caption
 from llada_uni.world.questions import UNDERSTAND_KINDS, ask
 from llada_uni.world.render import render_array
-from llada_uni.world.scene import Scene, crowded_scene, sample_scene
+from llada_uni.world.sampling import crowded_scene, sample_scene
+from llada_uni.world.scene import Scene
 from llada_uni.world.wordings import Speaker
 
 SPLITS = ("train", "heldout", "any")
