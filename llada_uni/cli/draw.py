@@ -168,7 +168,7 @@ def story(
                 end = event.to_json()
             else:
                 part = {"type": "image", "codes": event.codes.to_json(), "repaired": event.repaired}
-                if event.image is not None:
+                if event.pixels is not None:
                     part["file"] = str(save_image(event.image, out / f"frame-{event.number}.png"))
                     say(f"  {part['file']}")
                 parts.append(part)
