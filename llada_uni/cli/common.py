@@ -130,7 +130,7 @@ def check_output(path: Path, decoder: str | None) -> Path:
 
 def write_result(result: ImageResult, path: Path, as_json: bool, **more: Any) -> None:
     """Writes the picture (or its codes), and says so."""
-    if result.image is None:
+    if result.pixels is None:
         write_json_file(result.codes.to_json(), path)
     else:
         result.save(path)

@@ -1,4 +1,4 @@
-"""Commands that draw: generate, edit, inpaint, story, and the demonstration of all of them."""
+"""Commands that draw: generate, edit, inpaint, story."""
 
 from __future__ import annotations
 
@@ -30,29 +30,6 @@ from llada_uni.cli.common import (
 from llada_uni.cli.groups import with_groups
 
 Output = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp; codes: .json).")]
-
-
-@with_groups
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the page and its pictures.")] = Path(
-        "out/demo"
-    ),
-    *,
-    loading: ModelOptions,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Show every task once and write a page about it.
-
-    Example: `llada-uni demo --out out/demo`, then open out/demo/index.html.
-    """
-    from llada_uni.world.demo.demo import run_demo
-
-    uni = loading.load()
-    with progress_bar() as report:
-        results = run_demo(uni, make_folder(out), seed, say, report)
-    if as_json:
-        emit(results)
 
 
 @with_groups
@@ -189,7 +166,7 @@ def story(
                 end = event.to_json()
             else:
                 part = {"type": "image", "codes": event.codes.to_json(), "repaired": event.repaired}
-                if event.image is not None:
+                if event.pixels is not None:
                     part["file"] = str(save_image(event.image, out / f"frame-{event.number}.png"))
                     say(f"  {part['file']}")
                 parts.append(part)
@@ -202,5 +179,5 @@ def story(
 
 
 def register(app: typer.Typer) -> None:
-    for command in (demo, generate, edit, inpaint, story):
+    for command in (generate, edit, inpaint, story):
         app.command()(command)
