@@ -1,4 +1,4 @@
-"""Commands that draw: generate, edit, inpaint, story, and the demonstration of all of them."""
+"""Commands that draw: generate, edit, inpaint, story."""
 
 from __future__ import annotations
 
@@ -32,28 +32,6 @@ from llada_uni.cli.common import (
 )
 
 Output = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp; codes: .json).")]
-
-
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the page and its pictures.")] = Path(
-        "out/demo"
-    ),
-    model: Model = None,
-    device: Device = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Show every task once and write a page about it.
-
-    Example: `llada-uni demo --out out/demo`, then open out/demo/index.html.
-    """
-    from llada_uni.world.demo.demo import run_demo
-
-    uni = load(model, device)
-    with progress_bar() as report:
-        results = run_demo(uni, make_folder(out), seed, say, report)
-    if as_json:
-        emit(results)
 
 
 def generate(
@@ -203,5 +181,5 @@ def story(
 
 
 def register(app: typer.Typer) -> None:
-    for command in (demo, generate, edit, inpaint, story):
+    for command in (generate, edit, inpaint, story):
         app.command()(command)

@@ -11,7 +11,7 @@ import typer
 import yaml
 from fastapi.routing import APIRoute
 
-from llada_uni.cli import app
+from llada_uni import cli
 from llada_uni.serving.http.options import KEY_VARIABLE
 from llada_uni.serving.http.routes import health
 
@@ -34,7 +34,7 @@ def command_line() -> list[str]:
 
 
 def options_of_serve() -> set[str]:
-    command = typer.main.get_command(app).commands["serve"]
+    command = typer.main.get_command(cli.command_line()).commands["serve"]
     return {name for parameter in command.params for name in parameter.opts}
 
 
