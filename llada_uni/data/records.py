@@ -1,7 +1,7 @@
 """Conversation records: what one line of training data says, and every check that it is usable.
 
 What flows through: a parsed JSON object -> `parse_record` -> `Conversation` (roles, texts, references to pictures), or a
-UserError that says what is wrong with it. Where the objects come from (JSONL, tar shards, the small world) is the business
+UserError that says what is wrong with it. Where the objects come from (JSONL, tar shards, plug-ins) is the business
 of sources.py; the format with examples is in docs/data.md.
 """
 

@@ -1,4 +1,4 @@
-"""Where conversation records come from: JSONL files, tar shards (WebDataset layout), folders of either, the small world.
+"""Where conversation records come from: JSONL files, tar shards (WebDataset layout), folders of either, or a plug-in.
 
 What flows through: a source is cut into chunks of about equally many records, each of which can be read on its own, in
 any process and any order: `chunks(size)` finds the borders without parsing, `read(chunk, bad)` gives the conversations of
@@ -6,6 +6,7 @@ one. Bad records go to `BadRecords` with file and line (tar: with the sample's k
 
 A tar sample is `KEY.json` and its pictures `KEY.NAME`, one after another; a part of type "image" gives NAME (`0.png`).
 Shards are plain .tar, so that a picture can be read from its place without reading what stands before it.
+A name such as `world:20000:5` opens the source "world" of a plug-in (plugins.py).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from llada_uni import plugins
 from llada_uni.data.records import BadRecords, Conversation, Picture, PictureFile, PictureSlice, parse_record
 from llada_uni.errors import UserError
-from llada_uni.world.data.world_records import WorldRecords
 
 CHUNK = 2000
 
@@ -47,12 +48,13 @@ class RecordSource(Protocol):
 
 
 def open_source(records: str | Path, side: int = 128) -> RecordSource:
-    """A file or folder of records, or `world:COUNT:SEED[:MIXTURE]` for the small world, rendered at `side` pixels.
+    """A file or folder of records, or `NAME:...` for the source NAME of a plug-in, which renders images at `side` pixels.
 
     UserError when there is nothing of the kind.
     """
-    if str(records).startswith("world:"):
-        return WorldSource(WorldRecords.from_name(str(records), side))
+    name, colon, _ = str(records).partition(":")
+    if colon and name in plugins.table("sources"):
+        return plugins.load("sources", name)(str(records), side)
     return FileSource(Path(records))
 
 
@@ -60,21 +62,6 @@ def conversations(source: RecordSource, bad: BadRecords) -> Iterator[Conversatio
     """All conversations of a source, in order."""
     for chunk in source.chunks():
         yield from source.read(chunk, bad)
-
-
-class WorldSource:
-    """Samples of the small world as conversations; nothing is read."""
-
-    def __init__(self, world: WorldRecords) -> None:
-        self.world, self.name = world, world.name
-
-    def chunks(self, size: int = CHUNK) -> list[Chunk]:
-        return [
-            Chunk(self.name, 0, start + 1, min(size, self.world.count - start)) for start in range(0, self.world.count, size)
-        ]
-
-    def read(self, chunk: Chunk, bad: BadRecords) -> Iterator[Conversation]:
-        yield from self.world.conversations(chunk.first - 1, chunk.count)
 
 
 class FileSource:
