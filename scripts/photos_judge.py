@@ -2,9 +2,10 @@
 
     python -m scripts.photos_judge shared/data/cifar10 runs/photos/judge
 
-It sees pixels alone and shares nothing with the model that it judges. What flows through: tars of class folders -> uint8 arrays,
-kept in OUT/images.npz -> a convolutional network with a whitening first layer, flips, shifts and cutout -> OUT/judge.safetensors
-and OUT/judge.json (accuracy on the images held back for settings, and once, at the end, on the test images).
+It sees pixels alone and shares nothing with the model that it judges. Tars of class folders become arrays, kept in
+OUT/images.npz. A small convolutional network learns them with a whitening first layer, mirroring, shifts and cutout. The result is
+OUT/judge.safetensors, and OUT/judge.json with its accuracy on the images held back for settings and, once at the end, on the
+test images.
 The same command goes on after the last finished epoch.
 """
 
@@ -63,7 +64,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Sets the first layer: the 12 principal directions of 2x2 patches of images [B, 3, H, W], scaled, and their opposites."""
+        """Sets the first layer: the principal directions of 2 x 2 patches of [B, 3, H, W], scaled, and their opposites."""
         patches = F.unfold(images, 2).transpose(1, 2).reshape(-1, 12)
         values, vectors = torch.linalg.eigh(torch.cov((patches - patches.mean(0)).T))
         filters = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
@@ -174,11 +175,15 @@ def train(data: Path, out: Path, epochs: int) -> dict:
     torch.manual_seed(0)
     judge = Judge(len(sets["classes"])).to(memory_format=torch.channels_last)
     judge.whiten(to_pixels(images[:: max(1, len(images) // 4000)]))
-    averaged = torch.optim.swa_utils.AveragedModel(judge, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True)
+    averaged = torch.optim.swa_utils.AveragedModel(
+        judge, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
+    )
     steps = len(images) // BATCH
     trained = [weight for weight in judge.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=RATE, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps * epochs, pct_start=0.25, anneal_strategy="linear", final_div_factor=100)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, total_steps=steps * epochs, pct_start=0.25, anneal_strategy="linear", final_div_factor=100
+    )
     state, first = out / "state.pt", 0
     parts = {"judge": judge, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
     if state.is_file():
@@ -204,7 +209,10 @@ def train(data: Path, out: Path, epochs: int) -> dict:
             averaged.update_parameters(judge)
             total += loss.item()
             if step % 40 == 39:
-                print(f"epoch {epoch + 1} step {step + 1}/{steps} loss {total / (step + 1):.4f} {time.monotonic() - began:.0f} s", flush=True)
+                print(
+                    f"epoch {epoch + 1} step {step + 1}/{steps} loss {total / (step + 1):.4f} {time.monotonic() - began:.0f} s",
+                    flush=True,
+                )
         temporary = out / ".state.pt"
         torch.save({name: part.state_dict() for name, part in parts.items()} | {"epoch": epoch + 1}, temporary)
         os.replace(temporary, state)

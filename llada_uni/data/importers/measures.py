@@ -16,7 +16,16 @@ _DARK, _BRIGHT = 95.0, 140.0  # mean luminance, 0 to 255
 _GRAY, _BLACK, _WHITE = 0.16, 0.22, 0.80
 COLORS = ("black", "gray", "white", "red", "brown", "orange", "yellow", "green", "blue", "purple", "pink")
 # Upper end of the hue of each color, in degrees; brown and pink are split off by brightness below.
-_HUES = ((14, "red"), (40, "orange"), (66, "yellow"), (165, "green"), (258, "blue"), (292, "purple"), (336, "pink"), (360, "red"))
+_HUES = (
+    (14, "red"),
+    (40, "orange"),
+    (66, "yellow"),
+    (165, "green"),
+    (258, "blue"),
+    (292, "purple"),
+    (336, "pink"),
+    (360, "red"),
+)
 
 
 def _small(image: Image.Image) -> np.ndarray:
@@ -25,7 +34,7 @@ def _small(image: Image.Image) -> np.ndarray:
 
 
 def brightness(image: Image.Image) -> str:
-    """"dark", "medium" or "bright": by the mean luminance (ITU-R BT.601)."""
+    """ "dark", "medium" or "bright": by the mean luminance (ITU-R BT.601)."""
     mean = float(np.asarray(_small(image), np.float64).mean((0, 1)) @ (0.299, 0.587, 0.114))
     return "dark" if mean < _DARK else "bright" if mean > _BRIGHT else "medium"
 
@@ -38,12 +47,16 @@ def color_names(pixels: np.ndarray) -> np.ndarray:
     saturation = spread / np.maximum(most, 1e-9)
     red, green, blue = np.moveaxis(values, -1, 0)
     safe = np.maximum(spread, 1e-9)
-    hue = np.where(most == red, (green - blue) / safe % 6, np.where(most == green, (blue - red) / safe + 2, (red - green) / safe + 4))
+    hue = np.where(
+        most == red, (green - blue) / safe % 6, np.where(most == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+    )
     ends = np.array([end for end, _ in _HUES])
     names = np.array([COLORS.index(name) for _, name in _HUES])
     found = names[np.searchsorted(ends, hue * 60, side="right").clip(max=len(ends) - 1)]
     warm = np.isin(found, [COLORS.index("orange"), COLORS.index("red"), COLORS.index("yellow")])
-    found = np.where(warm & (hue * 60 < 60) & (hue * 60 > 5) & ((most < 0.62) | (saturation < 0.45)), COLORS.index("brown"), found)
+    found = np.where(
+        warm & (hue * 60 < 60) & (hue * 60 > 5) & ((most < 0.62) | (saturation < 0.45)), COLORS.index("brown"), found
+    )
     found = np.where((found == COLORS.index("red")) & (saturation < 0.45), COLORS.index("pink"), found)
     found = np.where(saturation < _GRAY, COLORS.index("gray"), found)
     found = np.where((saturation < _GRAY) & (most > _WHITE), COLORS.index("white"), found)

@@ -44,9 +44,7 @@ def test_equal_captions_belong_together():
     same = same_captions(ids)
     assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
     logits = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
-    expected = sum(
-        np.log1p(np.exp((-1.0 if same[i, j] else 1.0) * logits[i, j].item())) for i in range(3) for j in range(3)
-    )
+    expected = sum(np.log1p(np.exp((-1.0 if same[i, j] else 1.0) * logits[i, j].item())) for i in range(3) for j in range(3))
     assert sigmoid_loss(logits, same).item() == pytest.approx(expected, rel=1e-6)
 
 
