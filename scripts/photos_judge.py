@@ -3,9 +3,9 @@
     python -m scripts.photos_judge shared/data/cifar10 runs/photos/judge
 
 It sees pixels alone and shares nothing with the model that it judges. Tars of class folders become arrays, kept in
-OUT/images.npz. A small convolutional network learns them with a whitening first layer, mirroring, shifts and cutout. The result is
-OUT/judge.safetensors, and OUT/judge.json with its accuracy on the images held back for settings and, once at the end, on the
-test images.
+OUT/images.npz. A small convolutional network learns them with a whitening first layer, mirroring, shifts and cutout. The
+result is OUT/judge.safetensors, and OUT/judge.json with its accuracy on the images held back for settings and, once at
+the end, on the test images.
 The same command goes on after the last finished epoch.
 """
 

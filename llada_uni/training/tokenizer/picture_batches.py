@@ -30,8 +30,8 @@ class PictureOptions:
     shrunk: the part of the pictures that is drawn at twice the side and scaled down, as a picture that the decoder has
     drawn comes back; noisy: blur, noise and small shifts, so that such a picture is read like a rendered one.
     heldout: another source for the evaluation, "" for the held-out part of `source`; mirrored: share of the training images
-    that are mirrored (their text must not say left or right); moved: pixels by which a training image is moved at most, mirrored
-    at the border.
+    that are mirrored (their text must not say left or right); moved: pixels by which a training image is moved at most,
+    mirrored at the border.
     """
 
     source: str = "world"
