@@ -20,6 +20,7 @@ from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.settings import Settings
 from llada_uni.generation.sprint import Sprint
 from llada_uni.image.codes import ImageCodes
+from llada_uni.results import EndEvent, EndReason, Evaluations, Event, ImageEvent, TextEvent
 from llada_uni.text.prompts import UNCONDITION, PromptFormat, Turn
 
 OnStep = Callable[[Any], None]
@@ -227,31 +228,6 @@ class Story:
     scales: Scales = Scales()
 
 
-@dataclass(frozen=True)
-class Text:
-    """A finished stretch of words."""
-
-    text: str
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A finished picture as codes; number from 1; repaired: what was wrong with its header, or None."""
-
-    codes: ImageCodes
-    number: int
-    repaired: str | None = None
-
-
-@dataclass(frozen=True)
-class End:
-    """reason: "finished" (end of text), "frames", "length" or "context"; work: of the whole answer."""
-
-    reason: str
-    work: Work
-
-
 def interleave(
     phases: Phases,
     task: str,
@@ -259,8 +235,10 @@ def interleave(
     story: Story,
     generator: torch.Generator | None = None,
     on_step: Callable[[str, Any], None] | None = None,
-) -> Iterator[Text | Frame | End]:
-    """Words and frames in turn, each yielded when it is finished; the last thing yielded is always an `End`.
+) -> Iterator[Event]:
+    """Text and images in turn, each yielded when it is finished; the last thing yielded is always an `EndEvent`.
+
+    Images are codes only; seed and seconds are the caller's business.
 
     on_step("text" or "codes", step of the engine). UserError, before anything is yielded, when the prompt
     fills the context.
@@ -274,15 +252,15 @@ def interleave(
 
     while True:
         if frames and phases.room(ids) < 1:
-            yield End("context", work)
+            yield _end("context", work)
             return
         written = phases.write(ids, story.words, story.max_tokens, generator, on_step=steps_of("text"))
         work += written.work
         words = form.text.decode(written.ids).strip()
         if words:
-            yield Text(words, len(written.ids))
+            yield TextEvent(words, len(written.ids))
         if written.end != "image":
-            yield End("finished" if written.end == "eos" else "length", work)
+            yield _end("finished" if written.end == "eos" else "length", work)
             return
         said = [token for token in written.ids if form.text.is_text(token)]
         wanted, repaired = written.grid, written.broken
@@ -295,16 +273,20 @@ def interleave(
         branches = frame_branches(form, task, turns, ids, said, header)
         longest = max(len(start), *(len(branches[name]) for name in guidance.branches), 0)
         if longest + grid[0] * grid[1] + 1 > phases.context:
-            yield End("context", work)
+            yield _end("context", work)
             return
         drawn = phases.draw(start, grid, story.codes, guidance, branches, generator, on_step=steps_of("codes"))
         work += drawn.work
         frames += 1
-        yield Frame(drawn.codes, frames, repaired)
+        yield ImageEvent(None, drawn.codes, frames, repaired)
         ids = [*ids, *said, *form.image_block(drawn.codes)]
         if frames == story.max_frames:
-            yield End("frames", work)
+            yield _end("frames", work)
             return
+
+
+def _end(reason: EndReason, work: Work) -> EndEvent:
+    return EndEvent(reason, evaluations=Evaluations(work.evaluations, work.branches))
 
 
 def frame_guidance(frames: int, scales: Scales) -> Guidance:

@@ -8,10 +8,11 @@ Source: arXiv:2604.20796 and the released configuration for templates and steps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llada_uni.errors import UserError
-from llada_uni.generation.interleave import End, Phases, Scales, Story, Text
+from llada_uni.generation.interleave import Phases, Scales, Story
 from llada_uni.generation.interleave import interleave as alternate
 from llada_uni.results import (
     ChatResult,
@@ -34,9 +35,9 @@ from llada_uni.tasks.common import (
     sampling_of,
 )
 from llada_uni.tasks.defaults import Words, adjusted
+from llada_uni.tasks.listening import check_stops
 from llada_uni.tasks.messages import read_messages
 from llada_uni.tasks.parts import Parts
-from llada_uni.tasks.settled import check_stops
 from llada_uni.text.prompts import Turn
 
 ANSWER_FRAMES = 4  # pictures that one answer in a conversation may hold
@@ -186,14 +187,15 @@ def _events(
 ) -> Iterator[Event]:
     clock, decoded = Clock(), 0
     for piece in alternate(phases, task, turns, story, generator_of(seed)):
-        if isinstance(piece, Text):
+        if isinstance(piece, TextEvent):
             clock.lap("text")
             if phases.engine.text:  # without the stop string that may stand in the piece
                 yield TextEvent(phases.engine.text, piece.tokens)
-        elif isinstance(piece, End):
+        elif isinstance(piece, EndEvent):
             clock.lap("text")
             reason = "stop" if phases.engine.stopped else piece.reason
-            yield EndEvent(reason, seed, evaluations_of(piece.work, decoded), clock.total())
+            work = piece.evaluations + Evaluations(decoder=decoded)
+            yield replace(piece, reason=reason, seed=seed, evaluations=work, seconds=clock.total())
         else:
             clock.lap("codes")
             image = None
@@ -201,4 +203,4 @@ def _events(
                 image, evaluations = paint(parts, piece.codes, decoder, decoder_steps, seed, on_progress)
                 decoded += evaluations
                 clock.lap("decode")
-            yield ImageEvent(image, piece.codes, piece.number, piece.repaired)
+            yield replace(piece, pixels=image, seed=seed)

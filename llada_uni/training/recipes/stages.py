@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from llada_uni import plugins
 from llada_uni.errors import UserError
 
 STAGES = {
     "siglip": "llada_uni.training.tokenizer.siglip:SiglipOptions",
     "quantizer": "llada_uni.training.tokenizer.quantizer:QuantizerOptions",
-    "patch_tokenizer": "llada_uni.world.training.patch_tokenizer:PatchTokenizerOptions",
     "vae": "llada_uni.training.decoder.vae:VaeOptions",
     "backbone": "llada_uni.training.language.stage:BackboneOptions",
     "decoder": "llada_uni.training.decoder.stage:DecoderOptions",
@@ -18,8 +18,11 @@ STAGES = {
 
 
 def stage_options(name: str) -> type:
-    """The options dataclass of a stage; UserError for an unknown name."""
+    """The options dataclass of a stage, of this table or of a plug-in; UserError for an unknown name."""
+    added = plugins.table("stages")
+    if name in added:
+        return plugins.load("stages", name)
     if name not in STAGES:
-        raise UserError(f"unknown stage {name!r}; allowed: {', '.join(STAGES)}")
+        raise UserError(f"unknown stage {name!r}; allowed: {', '.join((*STAGES, *added))}")
     module, attribute = STAGES[name].split(":")
     return getattr(import_module(module), attribute)

@@ -14,7 +14,8 @@ from PIL import Image
 from llada_uni.world.evaluation.suites import SUITES, cases
 from llada_uni.world.render import PIXELS, render
 from llada_uni.world.samples import Part, Turn
-from llada_uni.world.scene import Scene, sample_scene
+from llada_uni.world.sampling import sample_scene
+from llada_uni.world.scene import Scene
 
 
 @dataclass

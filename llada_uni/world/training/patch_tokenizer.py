@@ -39,7 +39,8 @@ from llada_uni.training.tokenizer.vision import (
 from llada_uni.world import concepts
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, STYLES
 from llada_uni.world.render import render_array
-from llada_uni.world.scene import Scene, crowded_scene, sample_scene
+from llada_uni.world.sampling import crowded_scene, sample_scene
+from llada_uni.world.scene import Scene
 
 SIDE = 96
 """Pixels of a picture: 6 x 6 patches of 16 px, two by two in a cell of the world."""
