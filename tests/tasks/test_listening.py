@@ -56,7 +56,7 @@ def test_a_chat_in_words_equals_the_question_asked_alone(model):
     messages = [{"role": "user", "content": [PICTURE, "what is there?"]}]
     alone = model.understand(PICTURE, "what is there?", 20, **HOT)
     assert model.chat(messages, max_tokens=20, modalities=("text",), **HOT).text == alone.text
-    short = model.chat(messages, max_tokens=1, modalities=("text",), steps=1, block_length=4, **HOT)
+    short = model.chat(messages, max_tokens=1, modalities=("text",), text_steps=1, block_length=4, **HOT)
     assert short.end.evaluations.backbone == 1
     for wrong in (("image",), ("text", "sound")):
         with pytest.raises(UserError, match="modalities"):

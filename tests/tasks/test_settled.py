@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llada_uni.errors import UserError
-from llada_uni.tasks.settled import SettledText, check_stops, cut
+from llada_uni.tasks.settled import SettledText, cut
 
 
 class Letters:
@@ -61,10 +60,3 @@ def test_what_may_be_the_beginning_of_a_stop_is_held_back():
     settled = SettledText(Letters(), ("END",))
     assert settled.take(b"one EN") == "one" and settled.take(b"one ENE") == " EN" and settled.take(b"one ENEN") == ""
     assert settled.take(b"one ENEND") == "" and settled.stopped
-
-
-def test_stops_are_checked():
-    assert check_stops("END") == ("END",) and check_stops(None) == () and check_stops(["a", "b"]) == ("a", "b")
-    for wrong in ([""], [1], ["x"] * 17):
-        with pytest.raises(UserError, match="stop"):
-            check_stops(wrong)

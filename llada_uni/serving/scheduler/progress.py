@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llada_uni.generation.params import Decoding
 from llada_uni.image.codes import ImageCodes
 from llada_uni.results import Progress
 from llada_uni.serving.events import Draft, Event, PartialPicture, TextDelta
-from llada_uni.tasks.common import paint
+from llada_uni.tasks.decode import decode
 from llada_uni.tasks.parts import Parts
 
 DRAFT_STEPS = 2  # of the decoder, for a partial picture
@@ -50,7 +51,7 @@ class Reporter:
     def _paint(self):
         variants = self.parts.decoder.variants
         decoder = "turbo" if "turbo" in variants else variants[0]
-        return paint(self.parts, self._grid.codes(), decoder, DRAFT_STEPS, self.seed)[0]
+        return decode(self.parts, self._grid.codes(), Decoding(decoder=decoder, decoder_steps=DRAFT_STEPS), self.seed)[0]
 
 
 class _Grid:
