@@ -185,7 +185,8 @@ class UniModel:
         """Text and images in turn (a story, a how-to), each yielded when it is finished.
 
         Yields `TextEvent` and `ImageEvent`, and one `EndEvent` last. messages: a text, or as for `chat`. max_frames: at most
-        so many images. height, width: in pixels, where the model does not say. settings: those of `requests.Story`. Everything is checked here and now, not at the first event.
+        so many images. height, width: in pixels, of images whose size the model does not say. settings: those of
+        `requests.Story`. Everything is checked here and now, not at the first event.
         """
         return self.run(Story(messages=messages, max_frames=max_frames, height=height, width=width, **settings), on_progress)
 
