@@ -20,7 +20,8 @@ files
 config plugins
 image backbone
 text decoder checkpoint
-generation results
+results
+generation
 requests
 tasks hub
 model
@@ -32,7 +33,6 @@ world __main__
 """A line may import the lines above it and, of its own line, its own room only. A new room needs a place here."""
 
 KNOWN = {
-    ("data", "world"),
     ("training", "world"),
     ("cli", "world"),
 }

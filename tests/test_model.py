@@ -79,7 +79,7 @@ def test_size_steps_scale_and_decoders(model):
     assert wide.evaluations.decoder == 2, "three points in time are two evaluations"
     assert model.generate_image("a cat", seed=1, decoder_steps=3).evaluations.decoder == 3
     bare = model.generate_image("a cat", seed=1, decoder="none")
-    assert bare.image is None and bare.evaluations.decoder == 0
+    assert bare.pixels is None and bare.evaluations.decoder == 0
     with pytest.raises(UserError, match="codes only"):
         bare.save("nowhere.png")
     full = model.generate_image("a cat", seed=1)
@@ -207,7 +207,7 @@ def test_interleaved_answers(model, says):
     assert guided == [("uncond",), ("no_text", "no_image")], "by default the scales are the released ones"
     says([*text.encode("a cat"), text.image_start_id, text.boi_id])
     events = list(model.interleave("tell a story", max_frames=1, seed=4, decoder="none"))
-    assert events[1].image is None and events[1].repaired and events[2].reason == "frames"
+    assert events[1].pixels is None and events[1].repaired and events[2].reason == "frames"
 
 
 def test_random_interleaved_answers_end(model):

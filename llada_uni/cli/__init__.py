@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
 import typer
 
+from llada_uni import plugins
 from llada_uni.cli import data, draw, quantize, serve, tools, train, words
 from llada_uni.errors import UserError
 
@@ -24,8 +26,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (draw, words, serve, tools, data, train, quantize):
-    module.register(app)
+
+
+@cache
+def command_line() -> typer.Typer:
+    """All commands; those of plug-ins come first, so that the demo heads the list. UserError for a broken plug-in."""
+    for name in plugins.table("commands"):
+        plugins.load("commands", name)(app)
+    for module in (draw, words, serve, tools, data, train, quantize):
+        module.register(app)
+    return app
+
 
 _CLICK_ERROR = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
@@ -35,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     interrupted.
     """
     try:
-        return int(app(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
+        return int(command_line()(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
     except UserError as error:
         return _complain(str(error))
     except _CLICK_ERROR as error:

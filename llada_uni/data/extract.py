@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from llada_uni.config import BackboneConfig
-from llada_uni.data.encode import PictureEncoder, world_side
+from llada_uni.data.encode import PictureEncoder, unscaled_side
 from llada_uni.data.order import chance
 from llada_uni.data.records import BadRecords, Conversation
 from llada_uni.data.shards import MANIFEST, Record, TokenShard, shard_name, write_manifest, write_shard
@@ -46,7 +46,7 @@ OnShard = Callable[[int, int, int], None]
 class Extraction:
     """What is made from what.
 
-    records: a file, a folder or `world:COUNT:SEED[:MIXTURE]`; model: a model directory, or the model/ of a run, with an
+    records: a file, a folder or a plug-in's `NAME:...`; model: a model directory, or the model/ of a run, with an
     image_tokenizer; tokenizer: another tokenizer.json than the model's; unconditional: share of the records of tasks with a
     given header (t2i, edit) whose words are left out, for guidance; batch: pictures of one size in one pass;
     shard_records: conversations a shard.
@@ -83,7 +83,7 @@ class Extraction:
         return Path(self.tokenizer) if self.tokenizer else Path(self.model) / TOKENIZER
 
     def source(self) -> RecordSource:
-        return open_source(self.records, world_side(self._settings()))
+        return open_source(self.records, unscaled_side(self._settings()))
 
     def _settings(self) -> Preprocessing:
         return Preprocessing.from_json(read_json(self.image_tokenizer / "preprocessor_config.json"))

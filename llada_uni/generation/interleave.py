@@ -16,7 +16,7 @@ import torch
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.params import FramesGuided, Sampling
 from llada_uni.generation.phases import OnStep, Phases, Work
-from llada_uni.image.codes import ImageCodes
+from llada_uni.results import EndEvent, EndReason, Evaluations, Event, ImageEvent, TextEvent
 from llada_uni.text.prompts import UNCONDITION, PromptFormat, Turn
 
 
@@ -32,31 +32,6 @@ class Plan:
     guided: FramesGuided
 
 
-@dataclass(frozen=True)
-class Text:
-    """A finished stretch of words."""
-
-    text: str
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A finished picture as codes; number from 1; repaired: what was wrong with its header, or None."""
-
-    codes: ImageCodes
-    number: int
-    repaired: str | None = None
-
-
-@dataclass(frozen=True)
-class End:
-    """reason: "finished" (end of text), "frames", "length" or "context"; work: of the whole answer."""
-
-    reason: str
-    work: Work
-
-
 def interleave(
     phases: Phases,
     task: str,
@@ -64,8 +39,10 @@ def interleave(
     plan: Plan,
     generator: torch.Generator | None = None,
     on_step: Callable[[str, Any], None] | None = None,
-) -> Iterator[Text | Frame | End]:
-    """Words and frames in turn, each yielded when it is finished; the last thing yielded is always an `End`.
+) -> Iterator[Event]:
+    """Text and images in turn, each yielded when it is finished; the last thing yielded is always an `EndEvent`.
+
+    Images are codes only; seed and seconds are the caller's business.
 
     on_step("text" or "codes", step of the engine). UserError, before anything is yielded, when the prompt
     fills the context.
@@ -79,15 +56,15 @@ def interleave(
 
     while True:
         if frames and phases.room(ids) < 1:
-            yield End("context", work)
+            yield _end("context", work)
             return
         written = phases.write(ids, plan.text, plan.max_tokens, generator, on_step=steps_of("text"))
         work += written.work
         words = form.text.decode(written.ids).strip()
         if words:
-            yield Text(words, len(written.ids))
+            yield TextEvent(words, len(written.ids))
         if written.end != "image":
-            yield End("finished" if written.end == "eos" else "length", work)
+            yield _end("finished" if written.end == "eos" else "length", work)
             return
         said = [token for token in written.ids if form.text.is_text(token)]
         wanted, repaired = written.grid, written.broken
@@ -100,21 +77,25 @@ def interleave(
         branches = frame_branches(form, task, turns, ids, said, header)
         longest = max(len(start), *(len(branches[name]) for name in guidance.branches), 0)
         if longest + grid[0] * grid[1] + 1 > phases.context:
-            yield End("context", work)
+            yield _end("context", work)
             return
         drawn = phases.draw(start, grid, plan.codes, guidance, branches, generator, on_step=steps_of("codes"))
         work += drawn.work
         frames += 1
-        yield Frame(drawn.codes, frames, repaired)
+        yield ImageEvent(None, drawn.codes, frames, repaired)
         ids = [*ids, *said, *form.image_block(drawn.codes)]
         if frames == plan.max_frames:
-            yield End("frames", work)
+            yield _end("frames", work)
             return
+
+
+def _end(reason: EndReason, work: Work) -> EndEvent:
+    return EndEvent(reason, evaluations=Evaluations(work.evaluations, work.branches))
 
 
 def frame_guidance(frames: int, guided: FramesGuided) -> Guidance:
     """Guidance of the next frame, when there are `frames` already: simple for the first, which has no
-    hiplan.
+    history.
     """
     if frames == 0:
         return Guidance.simple(guided.first_scale)
@@ -132,7 +113,7 @@ def frame_branches(
     """Prompts of the branches of a frame's guidance, of which only those with a factor are computed.
 
     uncond: a prompt of `<uncondition>` alone. no_text: the history (all before this sentence) with
-    `<uncondition>` in place of the sentence. no_image: the request and the sentence without any hiplan.
+    `<uncondition>` in place of the sentence. no_image: the request and the sentence without any history.
     """
     return {
         "uncond": [*form.unconditional(task, turns), *header],

@@ -7,9 +7,10 @@ Source: arXiv:2604.20796 and the released configuration for templates and steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from llada_uni.errors import UserError
-from llada_uni.generation.interleave import End, Plan, Text
+from llada_uni.generation.interleave import Plan
 from llada_uni.generation.interleave import interleave as alternate
 from llada_uni.generation.params import CODES_ONLY
 from llada_uni.generation.phases import Phases
@@ -124,14 +125,15 @@ def _events(
 ) -> Iterator[Event]:
     clock, decoded = Clock(), 0
     for piece in alternate(phases, task, turns, plan, generator_of(seed)):
-        if isinstance(piece, Text):
+        if isinstance(piece, TextEvent):
             clock.lap("text")
             if phases.engine.text:  # without the stop string that may stand in the piece
                 yield TextEvent(phases.engine.text, piece.tokens)
-        elif isinstance(piece, End):
+        elif isinstance(piece, EndEvent):
             clock.lap("text")
             reason = "stop" if phases.engine.stopped else piece.reason
-            yield EndEvent(reason, seed, evaluations_of(piece.work, decoded), clock.total())
+            work = piece.evaluations + Evaluations(decoder=decoded)
+            yield replace(piece, reason=reason, seed=seed, evaluations=work, seconds=clock.total())
         else:
             clock.lap("codes")
             image = None
@@ -139,4 +141,4 @@ def _events(
                 image, evaluations = decode(parts, piece.codes, asked, seed, on_progress)
                 decoded += evaluations
                 clock.lap("decode")
-            yield ImageEvent(image, piece.codes, piece.number, piece.repaired)
+            yield replace(piece, pixels=image, seed=seed)
