@@ -18,8 +18,8 @@ errors
 files
 config plugins
 image backbone
-text decoder checkpoint
-generation results
+text decoder checkpoint results
+generation
 requests
 tasks hub
 model
