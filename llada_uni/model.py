@@ -54,7 +54,7 @@ class UniModel:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         *,
-        hold: str | None = None,
+        quantization: str | None = None,
         offload: bool = False,
         tile: int = TILE,
     ) -> UniModel:
@@ -64,12 +64,12 @@ class UniModel:
         shipped one (files/shipped.py: MODEL). device: None takes a GPU where there is one. dtype: None is float32 on the CPU,
         bfloat16 elsewhere.
 
-        For less memory: hold: the form of the experts in memory, "int8", "int4" or "float8" (None: as they are
+        For less memory: quantization: the form of the experts in memory, "int8", "int4" or "float8" (None: as they are
         stored; checkpoint/load.py). offload: the decoder's transformer and VAE are in memory by turns. tile:
         pictures with longer sides, in pixels, go through the VAE in tiles of this size (decoder/decode.py).
         """
         folder, chosen = find_model(name_or_dir), choose_device(device)
-        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), hold, offload, tile))
+        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), quantization, offload, tile))
 
     def save_pretrained(
         self,

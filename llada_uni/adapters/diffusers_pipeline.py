@@ -66,7 +66,8 @@ class LLaDA2UniPipeline(DiffusionPipeline):
     ) -> LLaDA2UniPipeline:
         """A model directory (None: the shipped one) on the CPU; `to` moves it. Weights are read when first needed.
 
-        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: hold, offload, tile of `UniModel.from_pretrained`.
+        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: quantization, offload, tile of
+        `UniModel.from_pretrained`.
         """
         pipe = cls(UniModel.from_pretrained(pretrained_model_name_or_path, "cpu", torch_dtype, **memory))
         pipe._asked_dtype = torch_dtype
@@ -81,7 +82,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         was, dtype = self.model.parts, dtype or self._asked_dtype
-        memory = {"hold": was.hold, "offload": was.offload, "tile": was.tile}
+        memory = {"quantization": was.quantization, "offload": was.offload, "tile": was.tile}
         moved = UniModel.from_pretrained(was.folder, device or was.device, dtype, **memory)
         if (moved.parts.device, moved.parts.dtype) != (was.device, was.dtype):
             self.model = moved

@@ -26,7 +26,7 @@ from llada_uni.adapters.seeds import seeds_of
 from llada_uni.backbone.masks import block_causal
 from llada_uni.backbone.model import Backbone
 from llada_uni.backbone.moe import Router
-from llada_uni.backbone.quantized import hold_quantized
+from llada_uni.backbone.quantized import use_quantized_experts
 from llada_uni.checkpoint.source import own_scheme
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
@@ -66,7 +66,7 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         sizes = self.backbone()
         network, scheme = Backbone(sizes), own_scheme(sizes)
         if scheme is not None:
-            hold_quantized(network, scheme)
+            use_quantized_experts(network, scheme)
         elif sizes.extra.get("quantization_config"):
             raise UserError(
                 "transformers cannot read these quantised experts; UniModel can, and llada-uni convert makes them plain"

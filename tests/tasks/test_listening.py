@@ -102,13 +102,13 @@ def test_system_words_go_before_the_users_next_words(model):
 
 def test_less_memory_on_request(model):
     folder, codes = model.folder, model.encode_image(PICTURE)
-    small = UniModel.from_pretrained(folder, device="cpu", hold="int8", offload=True, tile=64)
+    small = UniModel.from_pretrained(folder, device="cpu", quantization="int8", offload=True, tile=64)
     assert small.decode_codes(codes, seed=1).image.tobytes() == model.decode_codes(codes, seed=1).image.tobytes()
     assert (small.parts.decoder.offload, small.parts.decoder.tile) == (True, 64)
     with pytest.raises(UserError, match="tile"):
         UniModel.from_pretrained(folder, device="cpu", tile=8)
-    with pytest.raises(UserError, match="held as"):
-        UniModel.from_pretrained(folder, device="cpu", hold="int1").generate_image("a cat")
+    with pytest.raises(UserError, match="unknown quantization"):
+        UniModel.from_pretrained(folder, device="cpu", quantization="int1").generate_image("a cat")
 
 
 # --- text that is certain, without a model ---
