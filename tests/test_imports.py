@@ -15,10 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = """
 errors
+checked
 files
 config plugins
 image backbone
-text decoder checkpoint results
+text decoder checkpoint
+results
 generation
 requests
 tasks hub
