@@ -69,7 +69,7 @@ class UniModel:
         """Opens a model directory; nothing large is read yet.
 
         name_or_dir: a directory of the released layout; None for the one that LLADA_UNI_MODEL names, else the
-        shipped one ("world"). device: None takes a GPU where there is one. dtype: None is float32 on the CPU,
+        shipped one (files/shipped.py: MODEL). device: None takes a GPU where there is one. dtype: None is float32 on the CPU,
         bfloat16 elsewhere.
 
         For less memory: quantization: the form of the experts in memory, "int8", "int4" or "float8" (None: as they are

@@ -19,6 +19,7 @@ from llada_uni.checkpoint.notes import check_ids
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import TILE, UPSCALE, ImageDecoder
 from llada_uni.errors import UserError
+from llada_uni.files import shipped
 from llada_uni.files.model_dir import BACKBONE, DECODERS, IMAGE_TOKENIZER, KNOWN, TEXT, VAE, backbone_folder
 from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.generation.engine import Engine
@@ -28,25 +29,24 @@ from llada_uni.text.prompts import PromptFormat
 from llada_uni.text.tokenizer import END_OF_TEXT, TextTokenizer
 
 ENVIRONMENT = "LLADA_UNI_MODEL"
-SHIPPED = "world"
 SMALLEST_TILE = 64  # pixels; below it a tile has no place for the overlap of its neighbours
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_model(name_or_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The directory of a model: a path; or None or "world" for the shipped one.
+    """The directory of a model: a path; or None, or the name shipped.MODEL, for the shipped one.
 
     None looks at the environment variable LLADA_UNI_MODEL first. UserError when nothing is there.
     """
     if name_or_dir is None:
-        name_or_dir = os.environ.get(ENVIRONMENT) or SHIPPED
+        name_or_dir = os.environ.get(ENVIRONMENT) or shipped.MODEL
     path = Path(name_or_dir).expanduser()
-    if not path.is_dir() and str(name_or_dir) == SHIPPED:
-        path = Path(__file__).parents[2] / "models" / SHIPPED
+    if not path.is_dir() and str(name_or_dir) == shipped.MODEL:
+        path = shipped.shipped("models") / shipped.MODEL
         if not path.is_dir():
             raise UserError(f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory")
     if not path.is_dir():
-        raise UserError(f"there is no model directory {path}; give a directory, or the name {SHIPPED!r}")
+        raise UserError(f"there is no model directory {path}; give a directory, or the name {shipped.MODEL!r}")
     if not any((path / name).exists() for name in KNOWN):
         raise UserError(f"{path} holds no model: none of {', '.join(KNOWN)} is there")
     return path
