@@ -129,7 +129,7 @@ class Edit(Request, Decoding):
     instruction: Words = Field(description="What to change.")
 
 
-@accepts(params.InpaintSettings, params.Blocks, codes="")
+@accepts(params.InpaintSettings, params.Fitted, params.Blocks, codes="")
 class Inpaint(Request, Decoding):
     """The white part of a mask filled so that the whole becomes what the prompt says (`UniModel.inpaint`)."""
 

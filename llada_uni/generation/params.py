@@ -24,6 +24,7 @@ from pydantic_core import core_schema
 from llada_uni.checked import Checked
 from llada_uni.errors import UserError
 from llada_uni.generation.unmasking import OWN_MEASURE_ONLY, RULES
+from llada_uni.image.geometry import FITS
 
 CONFIDENCES = ("probability", "margin", "entropy")  # measures of certainty, see generation/sampling.py
 DECODERS = ("turbo", "base")  # of codes to pixels, see decoder/decode.py
@@ -67,6 +68,7 @@ Rule = Annotated[str, OneOf(tuple(RULES))]
 Confidence = Annotated[str, OneOf(tuple(CONFIDENCES))]
 Decoder = Annotated[str, OneOf(tuple(DECODERS))]
 DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
+Fit = Annotated[str, OneOf(FITS)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
 Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
 
@@ -186,6 +188,14 @@ class EditGuided(Rescaled):
     image_scale: Scale = Field(0.0, description="Guidance towards the images given; 0 is none.")
 
 
+class Fitted(Params):
+    fit: Fit = Field(
+        "auto",
+        description="How an image is brought to the grid: crop (its middle, as published), resize (scaled first), or auto "
+        "(resize where it is more than twice the grid, else crop).",
+    )
+
+
 class FramesGuided(EditGuided):
     """Guidance of frames. The report gives none for the first one, which has no history: ours is that of text to image."""
 
@@ -238,7 +248,7 @@ class GenerateSettings(Size, InpaintSettings):
     text: TextSampling = TextSampling(max_tokens=4096)
 
 
-class EditSettings(EditGuided):
+class EditSettings(EditGuided, Fitted):
     codes: Sampling = Sampling(steps=8)
 
 

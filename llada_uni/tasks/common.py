@@ -13,6 +13,8 @@ from PIL import Image
 from llada_uni.checked import Checked
 from llada_uni.generation.phases import Phases, Work
 from llada_uni.image.codes import ImageCodes
+from llada_uni.image.geometry import editing_crop
+from llada_uni.image.preprocess import crop_for_editing
 from llada_uni.requests import Request
 from llada_uni.results import Evaluations, OnProgress
 from llada_uni.tasks.listening import Listened
@@ -47,6 +49,23 @@ def encode_pictures(parts: Parts, pictures: list[Image.Image | ImageCodes], mode
         else:
             out.append(parts.image_tokenizer.encode(picture, mode=mode, alone=alone))
     return out
+
+
+def encode_for_editing(
+    parts: Parts, pictures: list[Image.Image | ImageCodes], fit: str
+) -> tuple[list[ImageCodes], tuple[str, ...]]:
+    """(codes, notices) of images that are to be changed. fit: see `image.geometry.editing_crop`."""
+    shaped: list[Image.Image | ImageCodes] = []
+    notices = []
+    for picture in pictures:
+        if isinstance(picture, Image.Image):
+            settings = parts.image_tokenizer.settings
+            crop = editing_crop(picture.height, picture.width, settings, fit)
+            if fit == "auto" and crop.large and not settings.edit_scale:
+                notices.append(crop.notice)
+            picture = crop_for_editing(picture, settings, fit)
+        shaped.append(picture)
+    return encode_pictures(parts, shaped, "raw"), tuple(notices)
 
 
 class Clock:

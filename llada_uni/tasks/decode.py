@@ -76,6 +76,7 @@ def finish(
     on_progress: OnProgress | None,
     text: str | None = None,
     work: Work | None = None,
+    notices: tuple[str, ...] = (),
 ) -> ImageResult:
     """The result of a task that drew codes: decoded to pixels, unless the decoder is "none"."""
     clock.lap("codes")
@@ -84,4 +85,4 @@ def finish(
         image, evaluations = decode(parts, drawn.codes, asked, seed, on_progress)
         clock.lap("decode")
     done = evaluations_of(drawn.work + (work or Work()), evaluations)
-    return ImageResult(image, drawn.codes, prompt, seed, text, done, clock.total())
+    return ImageResult(image, drawn.codes, prompt, seed, text, done, clock.total(), notices)
