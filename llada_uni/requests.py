@@ -147,7 +147,7 @@ class Understand(Request, Stopped):
     section = "understand"
 
     images: Any = Field(description="One or several images.")
-    question: Words = Field(description="What to ask about them.")
+    question: str = Field("", description="What to ask about them; models of the published code take none as well.")
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")

@@ -30,6 +30,10 @@ CONFIDENCES = ("probability", "margin", "entropy")  # measures of certainty, see
 DECODERS = ("turbo", "base")  # of codes to pixels, see decoder/decode.py
 CODES_ONLY = "none"  # in place of a decoder: the image stays codes
 MODALITIES = ("text", "image")
+# What a model was made for: the published code, or this one (models trained here). "published" prompts and draws as that code
+# does: reasoning goes into the second prompt token for token and its unconditional prompt keeps the reasoning system text,
+# the branch of editing without images has a bare image token, and the last block of an image is denoised whole.
+PROFILES = ("published", "plain")
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
 
@@ -68,6 +72,7 @@ Rule = Annotated[str, OneOf(tuple(RULES))]
 Confidence = Annotated[str, OneOf(tuple(CONFIDENCES))]
 Decoder = Annotated[str, OneOf(tuple(DECODERS))]
 DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
+Profile = Annotated[str, OneOf(PROFILES)]
 Fit = Annotated[str, OneOf(FITS)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
 Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]

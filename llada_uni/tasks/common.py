@@ -32,7 +32,8 @@ def phases_of(parts: Parts, request: Request, on_progress: OnProgress | None = N
     """Writing and drawing with the backbone of a directory, as the request wants it; its engine is `Listened` to."""
     engine = Listened(parts.engine, parts.format, on_progress, getattr(request, "stop", ()))
     length = settings_of(request, parts.defaults).block_length
-    return Phases(engine, parts.format, parts.config.max_position_embeddings, parts.codebook_size, length)
+    whole = parts.defaults.as_published
+    return Phases(engine, parts.format, parts.config.max_position_embeddings, parts.codebook_size, length, whole)
 
 
 def evaluations_of(work: Work, decoder: int = 0) -> Evaluations:

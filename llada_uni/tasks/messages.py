@@ -34,7 +34,9 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
         raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
     read = _with_system_words([_read_message(message) for message in messages])
     for role, items in read:
-        if role == "user" and not any(isinstance(item, str) and item.strip() for item in items):
+        silent = not any(isinstance(item, str) and item.strip() for item in items)
+        shown = any(not isinstance(item, str) for item in items)
+        if role == "user" and silent and not (shown and parts.defaults.as_published):
             raise UserError("a user's message needs words: it has none")
     alone = sum(not isinstance(item, str) for _, items in read for item in items) == 1
     turns = []
