@@ -18,6 +18,7 @@ from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.tasks.messages import read_messages
 from llada_uni.tasks.parts import Parts, choose_device, choose_dtype, find_model
 
@@ -59,8 +60,8 @@ class LLaDA2UniProcessor(ProcessorMixin):
         for name in FILES:
             if (source / name).is_file() and not (target / name).exists():
                 shutil.copyfile(source / name, target / name)
-        if (source / "image_tokenizer").is_dir() and not (target / "image_tokenizer").exists():
-            shutil.copytree(source / "image_tokenizer", target / "image_tokenizer")
+        if (IMAGE_TOKENIZER.path(source)).is_dir() and not (IMAGE_TOKENIZER.path(target)).exists():
+            shutil.copytree(IMAGE_TOKENIZER.path(source), IMAGE_TOKENIZER.path(target))
         return [str(path) for path in sorted(target.iterdir())]
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **options: Any) -> BatchFeature:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import CODE_FEATURES, VAE
 from llada_uni.generation.interleave import Drawn, Phases, Sampling, Work
 from llada_uni.image.codes import ImageCodes
 from llada_uni.results import Evaluations, ImageResult, OnProgress, Progress
@@ -90,9 +91,9 @@ def check_decoder(parts: Parts, decoder: str | None) -> None:
     if chosen not in there:
         hint = f"decoder={there[0]!r}" if there else "decoder='none' for codes only"
         raise UserError(f"{parts.folder} has no {chosen} decoder; use {hint}")
-    for name in ("vae", "image_tokenizer"):
-        if not (parts.folder / name).is_dir():
-            raise UserError(f"{parts.folder} has no {name}/, which painting needs; use decoder='none' for codes only")
+    for part in (VAE, CODE_FEATURES):
+        if not part.path(parts.folder).is_dir():
+            raise UserError(f"{parts.folder} has no {part.folder}/, which painting needs; use decoder='none' for codes only")
 
 
 class Clock:

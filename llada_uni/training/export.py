@@ -19,51 +19,16 @@ import torch
 
 from llada_uni.checkpoint.layout import Layout
 from llada_uni.checkpoint.load import convert, load_backbone, save_backbone
-from llada_uni.decoder.sigvq import FILE as CODE_FEATURES
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
+from llada_uni.files.model_dir import BACKBONE, KNOWN, PARTS, SETTINGS, TEXT, Part, check_links
 from llada_uni.files.weights import WeightFiles, read_torch, write_torch, write_weights
-from llada_uni.tasks.parts import KNOWN, Parts
+from llada_uni.tasks.parts import Parts
 from llada_uni.training.language.lora import load_adapter, merge_lora
 from llada_uni.training.loop.checkpoints import load_full
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.recipes.recipe import FILE as RECIPE
 from llada_uni.training.recipes.recipe import read_recipe
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a model directory: its files, the first pattern being the one that tells whether it is there."""
-
-    name: str
-    patterns: tuple[str, ...]
-    needed_for: str
-
-    def files(self, folder: Path) -> list[Path]:
-        """The part's files, relative to `folder`; empty when the part is not there."""
-        if not any(folder.glob(self.patterns[0])):
-            return []
-        found = {path.relative_to(folder) for pattern in self.patterns for path in folder.glob(pattern) if path.is_file()}
-        return sorted(found)
-
-
-BACKBONE = Part("backbone", ("config.json", "model*.safetensors", "model*.safetensors.index.json"), "every task")
-TEXT = Part("text tokenizer", ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"), "every task")
-SETTINGS = Part("settings", ("generation_config.json",), "settings of its own (without, those of the released model hold)")
-PARTS = (
-    BACKBONE,
-    TEXT,
-    SETTINGS,
-    Part(
-        "image tokenizer",
-        ("image_tokenizer/config.json", "image_tokenizer/*.json", "image_tokenizer/*.safetensors"),
-        "reading pictures",
-    ),
-    Part("code features", (f"image_tokenizer/{CODE_FEATURES}",), "painting"),
-    Part("vae", ("vae/config.json", "vae/*"), "painting"),
-    Part("decoder", ("decoder/config.json", "decoder/*"), "painting in 50 steps"),
-    Part("decoder-turbo", ("decoder-turbo/config.json", "decoder-turbo/*"), "painting in 8 steps"),
-)
 
 
 @dataclass(frozen=True)
@@ -92,6 +57,8 @@ def export_model(
     together, and an `out` that holds something else.
     """
     folders = [model_folder(source) for source in sources]
+    for folder in folders:
+        check_links(folder)
     chosen = {part: folder for folder in folders for part in PARTS if part.files(folder)}
     if adapter is not None and BACKBONE not in chosen:
         raise UserError(f"the adapter {adapter} needs a backbone, and no source has one")
