@@ -141,7 +141,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
             raise UserError(f"unknown output_type {output_type!r}; allowed: {', '.join(OUTPUTS)}")
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise UserError(f"callback_on_step_end_tensor_inputs: unknown {', '.join(unknown)}; allowed: codes")
-        sampling |= {"steps": num_inference_steps, "decoder_steps": decoder_steps}
+        sampling |= {"image_steps": num_inference_steps, "decoder_steps": decoder_steps}
         sampling["decoder"] = "none" if output_type == "latent" else decoder
         draw = self._task(image, mask_image, height, width, guidance_scale, image_guidance_scale)
         seeds = seeds_of(generator, len(prompts) * num_images_per_prompt)

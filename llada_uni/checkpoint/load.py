@@ -250,18 +250,32 @@ def convert(
         raise UserError(f"unknown layout {layout!r}; allowed: released, stacked")
     stored = Source(source)
     layout = layout or ("stacked" if stored.layout == "released" else "released")
+    with new_directory(source, target, stored) as folder:
+        convert_backbone(stored, folder, layout, dtype, max_shard_bytes)
+    return layout
+
+
+def convert_backbone(
+    stored: Source,
+    folder: Path,
+    layout: Layout,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes config.json and the weights of a backbone, plain, into `folder`; see `convert`."""
 
     def read(place: Place, expert: int | None) -> torch.Tensor:
         if expert is None:
             return stored.whole(place, "cpu", stored.dtype(place))
         return stored.expert(place, expert).to(stored.dtype(place))
 
-    with new_directory(source, target, stored) as folder:
-        pieces = _pieces(places(stored.config), layout, read, stored.dtype, dtype)
-        write_shards(folder, pieces, max_shard_bytes)
-        if stored.scheme is not None:
-            write_json(folder / "config.json", config_json(stored.config, None))
-    return layout
+    pieces = _pieces(places(stored.config), layout, read, stored.dtype, dtype)
+    write_shards(folder, pieces, max_shard_bytes)
+    written, plain = folder / BACKBONE.marker, stored.scheme is None
+    if plain and not written.exists():
+        shutil.copyfile(stored.folder / BACKBONE.marker, written)
+    elif not plain:
+        write_json(written, config_json(stored.config, None))
 
 
 @contextmanager

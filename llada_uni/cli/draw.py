@@ -58,7 +58,8 @@ def generate(
     uni = loading.load()
     with progress_bar() as report:
         result = uni.generate_image(
-            prompt, height, width, steps, cfg_scale, seed, thinking, decoder, decoder_steps, report
+            prompt, height, width, image_steps=steps, cfg_scale=cfg_scale, seed=seed, thinking=thinking, decoder=decoder,
+            decoder_steps=decoder_steps, on_progress=report,
         )
     write_result(result, out, as_json)
 
@@ -91,8 +92,8 @@ def edit(
     uni = loading.load()
     with progress_bar() as report:
         result = uni.edit_image(
-            images, instruction, height, width, steps, text_scale, image_scale, rescale, seed, decoder,
-            decoder_steps, report,
+            images, instruction, height, width, image_steps=steps, text_scale=text_scale, image_scale=image_scale,
+            rescale=rescale, seed=seed, decoder=decoder, decoder_steps=decoder_steps, on_progress=report,
         )  # fmt: skip
     write_result(result, out, as_json, images=[str(path) for path in images])
 
@@ -120,7 +121,10 @@ def inpaint(
     check_output(out, decoder)
     uni = loading.load()
     with progress_bar() as report:
-        result = uni.inpaint(image, mask, prompt, steps, cfg_scale, seed, decoder, decoder_steps, report)
+        result = uni.inpaint(
+            image, mask, prompt, image_steps=steps, cfg_scale=cfg_scale, seed=seed, decoder=decoder,
+            decoder_steps=decoder_steps, on_progress=report,
+        )  # fmt: skip
     write_result(result, out, as_json, image=str(image), mask=str(mask))
 
 
@@ -154,8 +158,8 @@ def story(
     end: dict = {}
     with progress_bar() as report:
         events = uni.interleave(
-            prompt, max_frames, height, width, steps, text_scale, image_scale, None, seed, decoder,
-            decoder_steps, report,
+            prompt, max_frames, height=height, width=width, image_steps=steps, text_scale=text_scale,
+            image_scale=image_scale, seed=seed, decoder=decoder, decoder_steps=decoder_steps, on_progress=report,
         )  # fmt: skip
         make_folder(out)
         for event in events:

@@ -80,7 +80,7 @@ def decode(
 
     grid = ImageCodes.from_json(data)
     with progress_bar() as report:
-        result = uni.decode_codes(grid, decoder, decoder_steps, seed, report)
+        result = uni.decode_codes(grid, decoder=decoder, decoder_steps=decoder_steps, seed=seed, on_progress=report)
     write_result(result, out, as_json, source=str(codes))
 
 

@@ -44,7 +44,9 @@ def understand(
     """
     uni = loading.load()
     with progress_bar() as report:
-        result = uni.understand(images, question, max_tokens, steps, temperature, seed, report)
+        result = uni.understand(
+            images, question, max_tokens, text_steps=steps, temperature=temperature, seed=seed, on_progress=report
+        )
     if as_json:
         emit({"images": [str(path) for path in images], "question": question, **result.to_json()})
     else:

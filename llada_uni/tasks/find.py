@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llada_uni.errors import UserError
+from llada_uni.files import shipped
 from llada_uni.files.model_dir import KNOWN, Part
 from llada_uni.hub.listing import Access
 from llada_uni.hub.names import is_cache_root, is_id, snapshot_of
@@ -17,7 +18,6 @@ from llada_uni.hub.record import check_complete
 from llada_uni.hub.snapshot import Snapshot
 
 ENVIRONMENT = "LLADA_UNI_MODEL"
-SHIPPED = "world"
 Need = Callable[[Part], None]
 """Called with a part before its weights are read: fetches them where the model is one of the hub."""
 
@@ -48,22 +48,22 @@ def open_model(name_or_dir: str | os.PathLike[str] | None = None, access: Access
     """The directory of a model, and its `Need`.
 
     name_or_dir: a directory (also a cache root `models--org--name`, whose revision is `access.revision`); else a name
-    "org/name" on the hub, of which only the configs are fetched now; None or "world" is the shipped model. None looks at the
-    environment variable LLADA_UNI_MODEL first. UserError when nothing is there, and for half a download.
+    "org/name" on the hub, of which only the configs are fetched now; None, or the name shipped.MODEL, is the shipped model.
+    None looks at the environment variable LLADA_UNI_MODEL first. UserError when nothing is there, and for half a download.
     """
     access = access or Access()
     if name_or_dir is None:
-        name_or_dir = os.environ.get(ENVIRONMENT) or SHIPPED
+        name_or_dir = os.environ.get(ENVIRONMENT) or shipped.MODEL
     path = Path(name_or_dir).expanduser()
-    if not path.is_dir() and str(name_or_dir) == SHIPPED:
-        path = Path(__file__).parents[2] / "models" / SHIPPED
+    if not path.is_dir() and str(name_or_dir) == shipped.MODEL:
+        path = shipped.shipped("models") / shipped.MODEL
         if not path.is_dir():
             raise UserError(f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory")
     if not path.exists() and isinstance(name_or_dir, str) and is_id(name_or_dir):
         return _on_the_hub(name_or_dir, access)
     if not path.is_dir():
         raise UserError(
-            f"there is no model directory {path}; give a directory, a name org/name on the hub, or the name {SHIPPED!r}"
+            f"there is no model directory {path}; give a directory, a name org/name on the hub, or the name {shipped.MODEL!r}"
         )
     if is_cache_root(path):
         path = snapshot_of(path, access.revision)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from pathlib import Path
 import torch
 
 from llada_uni.checkpoint.layout import Layout
-from llada_uni.checkpoint.load import convert, load_backbone, save_backbone
+from llada_uni.checkpoint.load import convert_backbone, load_backbone, save_backbone
+from llada_uni.checkpoint.source import Source
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
 from llada_uni.files.model_dir import BACKBONE, KNOWN, PARTS, SETTINGS, TEXT, Part, check_links
@@ -67,7 +67,7 @@ def export_model(
             if part is BACKBONE and adapter is not None:
                 _write_adapted(folder, temporary, dtype, layout, adapter)
             elif part is BACKBONE:
-                _write_backbone(folder, temporary, dtype, layout)
+                convert_backbone(Source(folder), temporary, layout, dtype)
             else:
                 for file in part.files(folder):
                     _write_file(folder / file, temporary / file, dtype)
@@ -99,18 +99,6 @@ def export_checkpoint(
     objective = recipe.options.build(Processes(), recipe.seed)
     objective.save(Path(out), state)
     return Path(out)
-
-
-def _write_backbone(source: Path, target: Path, dtype: torch.dtype | None, layout: Layout) -> None:
-    # `convert` takes a whole directory: it is given one with links to the backbone's files alone.
-    with tempfile.TemporaryDirectory(dir=target) as work:
-        links = Path(work, "links")
-        links.mkdir()
-        for file in BACKBONE.files(source):
-            (links / file).symlink_to((source / file).resolve())
-        convert(links, Path(work, "converted"), layout, dtype)
-        for file in Path(work, "converted").iterdir():
-            os.replace(file, target / file.name)
 
 
 def _write_adapted(

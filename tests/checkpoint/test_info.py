@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from llada_uni.checkpoint.info import model_info
 from llada_uni.checkpoint.load import convert
-from llada_uni.cli import app
+from llada_uni.cli import command_line
 from llada_uni.errors import UserError
 
 
@@ -71,5 +71,5 @@ def test_a_broken_part_is_reported_beside_the_others(golden, tmp_path):
     assert "truncated" in info.broken[0].reason and all("\n" not in part.reason for part in info.broken)
     assert info.to_json()["broken"][0]["name"] == "vae"
     assert info.missing == ("backbone", "decoder-turbo")
-    result = CliRunner().invoke(app, ["info", str(tmp_path)])
+    result = CliRunner().invoke(command_line(), ["info", str(tmp_path)])
     assert result.exit_code == 1 and "broken: vae: " in result.stdout and "decoder" in result.stdout

@@ -10,7 +10,7 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.model import UniModel
 from llada_uni.results import NO_CODE, EndEvent, ImageEvent, TextEvent
-from llada_uni.tasks.listening import CertainText, check_stops, cut
+from llada_uni.tasks.listening import CertainText, cut
 from llada_uni.tasks.messages import read_messages
 from tests.tiny_model import make_tiny_model
 
@@ -65,7 +65,7 @@ def test_a_chat_in_words_equals_the_question_asked_alone(model):
     messages = [{"role": "user", "content": [PICTURE, "what is there?"]}]
     alone = model.understand(PICTURE, "what is there?", 20, **HOT)
     assert model.chat(messages, max_tokens=20, modalities=("text",), **HOT).text == alone.text
-    short = model.chat(messages, max_tokens=1, modalities=("text",), steps=1, block_length=4, **HOT)
+    short = model.chat(messages, max_tokens=1, modalities=("text",), text_steps=1, block_length=4, **HOT)
     assert short.end.evaluations.backbone == 1
     for wrong in (("image",), ("text", "sound")):
         with pytest.raises(UserError, match="modalities"):
@@ -167,10 +167,3 @@ def test_what_may_be_the_beginning_of_a_stop_is_held_back():
     certain = CertainText(Letters(), ("END",))
     assert certain.take(b"one EN") == "one" and certain.take(b"one ENE") == " EN" and certain.take(b"one ENEN") == ""
     assert certain.take(b"one ENEND") == "" and certain.stopped
-
-
-def test_stops_are_checked():
-    assert check_stops("END") == ("END",) and check_stops(None) == () and check_stops(["a", "b"]) == ("a", "b")
-    for wrong in ([""], [1], ["x"] * 17):
-        with pytest.raises(UserError, match="stop"):
-            check_stops(wrong)

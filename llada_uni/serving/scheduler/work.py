@@ -55,7 +55,7 @@ def _inpaint(model: UniModel, task: Inpaint, report: Reporter, emit: Emit) -> En
 
 def _chat(model: UniModel, task: Chat, report: Reporter, emit: Emit) -> EndEvent:
     result: ChatResult = model.chat(
-        _messages(task.turns), task.seed, on_progress=report, max_tokens=task.max_tokens, steps=task.steps,
+        _messages(task.turns), seed=task.seed, on_progress=report, max_tokens=task.max_tokens, text_steps=task.steps,
         stop=task.stop, modalities=("text",), **task.sampling.given(),
     )  # fmt: skip
     return _counted(model, result.end, 0)
@@ -63,7 +63,7 @@ def _chat(model: UniModel, task: Chat, report: Reporter, emit: Emit) -> EndEvent
 
 def _interleaved(model: UniModel, task: Interleaved, report: Reporter, emit: Emit) -> EndEvent:
     events = model.interleave(
-        _messages(task.turns), task.max_frames, task.height, task.width, **_scales(task),
+        _messages(task.turns), task.max_frames, height=task.height, width=task.width, **_scales(task),
         **_painting(task, report), max_tokens=task.max_tokens, stop=task.stop, **task.sampling.given(),
     )  # fmt: skip
     images = 0
@@ -82,7 +82,7 @@ _CALLS = {Draw: _draw, Edit: _edit, Inpaint: _inpaint, Chat: _chat, Interleaved:
 def _painting(task: Any, report: Reporter) -> dict[str, Any]:
     """What every call that paints takes."""
     return {
-        "steps": task.steps,
+        "image_steps": task.steps,
         "seed": task.seed,
         "decoder": task.decoder,
         "decoder_steps": task.decoder_steps,

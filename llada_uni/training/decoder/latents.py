@@ -97,7 +97,7 @@ class _Encoders:
 
     def __init__(self, options: LatentOptions, device: torch.device) -> None:
         self.device = device
-        self.vae: AutoencoderKL = load_vae(model_folder(options.vae) / "vae", device)
+        self.vae: AutoencoderKL = load_vae(VAE.path(model_folder(options.vae)), device)
         self.tokenizer = ImageTokenizer.from_pretrained(IMAGE_TOKENIZER.path(model_folder(options.tokenizer)), device)
         batch_attention(self.tokenizer.vision)
         self.grid = options.places() // UPSCALE
