@@ -19,8 +19,10 @@ from transformers.processing_utils import ProcessorMixin
 
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
+from llada_uni.hub.listing import Access
+from llada_uni.tasks.find import open_model
 from llada_uni.tasks.messages import read_messages
-from llada_uni.tasks.parts import Parts, choose_device, choose_dtype, find_model
+from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
 
 FILES = ("tokenizer.json", "config.json", "generation_config.json")
 
@@ -40,13 +42,19 @@ class LLaDA2UniProcessor(ProcessorMixin):
         pretrained_model_name_or_path: str | os.PathLike[str],
         device: str | torch.device | None = "cpu",
         dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
         **_: Any,
     ) -> LLaDA2UniProcessor:
-        """The processor of a model directory. device, dtype: of the image tokenizer; dtype None: float32 on the CPU, bfloat16
-        elsewhere. transformers' other arguments (revision, token ...) say nothing here.
+        """The processor of a model directory, or of a model on the hub. device, dtype: of the image tokenizer; dtype None:
+        float32 on the CPU, bfloat16 elsewhere. revision, token, cache_dir, local_files_only: how the hub is reached.
         """
         chosen = choose_device(device)
-        return cls(Parts(find_model(pretrained_model_name_or_path), chosen, choose_dtype(dtype, chosen)))
+        access = Access(revision, token, None if cache_dir is None else Path(cache_dir), local_files_only)
+        folder, need = open_model(pretrained_model_name_or_path, access)
+        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), need=need))
 
     def to_dict(self) -> dict[str, Any]:
         """What is shown of it."""

@@ -7,7 +7,6 @@ what it is for.
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -19,37 +18,18 @@ from llada_uni.checkpoint.notes import check_ids
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import TILE, UPSCALE, ImageDecoder
 from llada_uni.errors import UserError
-from llada_uni.files import shipped
-from llada_uni.files.model_dir import BACKBONE, DECODERS, IMAGE_TOKENIZER, KNOWN, TEXT, VAE, backbone_folder
+from llada_uni.files.model_dir import BACKBONE, DECODERS, IMAGE_TOKENIZER, TEXT, VAE, backbone_folder
 from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.generation.engine import Engine
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.tasks.defaults import Defaults
+from llada_uni.tasks.find import Need, nothing_needed
+from llada_uni.tasks.find import find_model as find_model  # readers know it from here
 from llada_uni.text.prompts import PromptFormat
 from llada_uni.text.tokenizer import END_OF_TEXT, TextTokenizer
 
-ENVIRONMENT = "LLADA_UNI_MODEL"
 SMALLEST_TILE = 64  # pixels; below it a tile has no place for the overlap of its neighbours
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def find_model(name_or_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The directory of a model: a path; or None, or the name shipped.MODEL, for the shipped one.
-
-    None looks at the environment variable LLADA_UNI_MODEL first. UserError when nothing is there.
-    """
-    if name_or_dir is None:
-        name_or_dir = os.environ.get(ENVIRONMENT) or shipped.MODEL
-    path = Path(name_or_dir).expanduser()
-    if not path.is_dir() and str(name_or_dir) == shipped.MODEL:
-        path = shipped.shipped("models") / shipped.MODEL
-        if not path.is_dir():
-            raise UserError(f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory")
-    if not path.is_dir():
-        raise UserError(f"there is no model directory {path}; give a directory, or the name {shipped.MODEL!r}")
-    if not any((path / name).exists() for name in KNOWN):
-        raise UserError(f"{path} holds no model: none of {', '.join(KNOWN)} is there")
-    return path
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -79,7 +59,8 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
 
 class Parts:
     """What lies in a model directory. `folder`: the directory; `device`, `dtype`: where and how the networks
-    compute; `quantization`, `offload`, `tile`: see `UniModel.from_pretrained`.
+    compute; `quantization`, `offload`, `tile`: see `UniModel.from_pretrained`; `need`: called with a part before its weights
+    are read (tasks/find.py).
     """
 
     def __init__(
@@ -90,11 +71,13 @@ class Parts:
         quantization: str | None = None,
         offload: bool = False,
         tile: int = TILE,
+        need: Need = nothing_needed,
     ) -> None:
         if tile < SMALLEST_TILE:
             raise UserError(f"tile is {tile}; allowed: at least {SMALLEST_TILE} pixels")
         self.folder, self.device, self.dtype = folder, device, dtype
         self.quantization, self.offload, self.tile = quantization, offload, tile
+        self.need = need
 
     @cached_property
     def defaults(self) -> Defaults:
@@ -106,6 +89,7 @@ class Parts:
 
     @cached_property
     def text(self) -> TextTokenizer:
+        self.need(TEXT)
         return TextTokenizer.from_file(self.folder / TEXT.marker)
 
     @cached_property
@@ -117,6 +101,7 @@ class Parts:
     @cached_property
     def backbone(self) -> Backbone:
         _ = self.config, self.text  # a missing tokenizer is reported before gigabytes are read
+        self.need(BACKBONE)
         return load_backbone(self.folder, device=self.device, dtype=self.dtype, quantization=self.quantization)
 
     @cached_property
@@ -128,11 +113,13 @@ class Parts:
         folder = IMAGE_TOKENIZER.path(self.folder)
         if not folder.is_dir():
             raise UserError(f"{self.folder} has no {IMAGE_TOKENIZER.folder}/, which reading a picture needs")
+        self.need(IMAGE_TOKENIZER)
         return ImageTokenizer.from_pretrained(folder, self.device, self.dtype)
 
     @cached_property
     def decoder(self) -> ImageDecoder:
-        return ImageDecoder.from_pretrained(self.folder, self.device, self.dtype, offload=self.offload, tile=self.tile)
+        how = {"offload": self.offload, "tile": self.tile, "need": self.need}
+        return ImageDecoder.from_pretrained(self.folder, self.device, self.dtype, **how)
 
     @property
     def loaded(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from llada_uni.files.model_dir import (
     DECODERS,
     IMAGE_TOKENIZER,
     KNOWN,
+    PARTS,
     SETTINGS,
     TEXT,
     VAE,
@@ -51,6 +52,8 @@ def save_model(
 
 
 def _write_parts(parts: Parts, out: Path, dtype: torch.dtype | None, layout: Layout) -> None:
+    for part in PARTS:
+        parts.need(part)
     source = parts.folder
     check_links(source)
     for name in (*TEXT.files(source), *SETTINGS.files(source)):
