@@ -67,6 +67,7 @@ Scale = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Steps = Annotated[int, Field(ge=1, le=4096)]
+Multiplier = Annotated[int, Field(ge=1, le=4)]
 DecoderSteps = Annotated[int, Field(ge=1, le=1000)]
 Rule = Annotated[str, OneOf(tuple(RULES))]
 Confidence = Annotated[str, OneOf(tuple(CONFIDENCES))]
@@ -233,6 +234,9 @@ class Decoding(Params):
 
     decoder: DecoderOrNone | None = Field(None, description="turbo (distilled), base (guided), or none (codes only).")
     decoder_steps: DecoderSteps | None = Field(None, description="Steps from codes to pixels.")
+    resolution_multiplier: Multiplier | None = Field(
+        None, description="Size of the image: 2 is as asked for, 1 half of it, 4 twice as much each way."
+    )
 
 
 # --- the settings of each task: what a generation_config.json holds ---
@@ -275,6 +279,7 @@ class DecodeSettings(Params):
     decoder: Decoder = "turbo"
     turbo_steps: DecoderSteps = 8
     base_steps: Annotated[int, Field(ge=2, le=1000)] = 50
+    resolution_multiplier: Multiplier = 2
 
     def steps_of(self, decoder: str) -> int:
         return getattr(self, f"{decoder}_steps")

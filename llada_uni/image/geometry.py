@@ -161,6 +161,11 @@ class EditingCrop:
     target: tuple[int, int]
     large: bool
 
+    @classmethod
+    def none(cls, height: int, width: int) -> EditingCrop:
+        """Nothing is scaled or cut."""
+        return cls((height, width), (height, width), (height, width), False)
+
     @property
     def resized(self) -> bool:
         return self.scaled != self.size

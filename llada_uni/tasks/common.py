@@ -46,10 +46,15 @@ def encode_pictures(parts: Parts, pictures: list[Image.Image | ImageCodes], mode
     out = []
     for picture in pictures:
         if isinstance(picture, ImageCodes):
-            out.append(picture.check_range(parts.codebook_size))
+            out.append(own_codes(parts, picture))
         else:
             out.append(parts.image_tokenizer.encode(picture, mode=mode, alone=alone))
     return out
+
+
+def own_codes(parts: Parts, codes: ImageCodes) -> ImageCodes:
+    """Codes that were given, checked against the codebook; tokens of the backbone (published files) become codes."""
+    return codes.without_offset(parts.config.image_token_offset).check_range(parts.codebook_size)
 
 
 def encode_for_editing(

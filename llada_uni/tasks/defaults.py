@@ -81,7 +81,9 @@ class Defaults(params.Blocks):
         for name, path in kind.paths.items():
             found[name] = _at(section if path[0] in type(section).model_fields else self, path)
         if "decoder" in kind.model_fields:
-            found |= {"decoder": self.decode.decoder, "decoder_steps": self.decode.steps_of(self.decode.decoder)}
+            chosen = self.decode
+            found |= {"decoder": chosen.decoder, "decoder_steps": chosen.steps_of(chosen.decoder)}
+            found["resolution_multiplier"] = chosen.resolution_multiplier
         return {name: value for name, value in found.items() if value is not None}
 
 

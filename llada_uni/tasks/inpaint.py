@@ -13,11 +13,12 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
+from llada_uni.image.codes import ImageCodes
 from llada_uni.image.geometry import EditingCrop, centre, editing_crop
 from llada_uni.image.preprocess import open_image
 from llada_uni.requests import Inpaint
 from llada_uni.results import ImageResult, OnProgress
-from llada_uni.tasks.checks import check_seed, generator_of
+from llada_uni.tasks.checks import check_seed, generator_of, open_picture
 from llada_uni.tasks.common import Clock, encode_for_editing, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
 from llada_uni.tasks.parts import Parts
@@ -29,14 +30,17 @@ WHITE = 128  # a mask pixel from this level on is white, that is: to be filled
 def inpaint(parts: Parts, request: Inpaint, on_progress: OnProgress | None) -> ImageResult:
     """See `UniModel.inpaint`."""
     seed, settings = check_seed(request.seed), settings_of(request, parts.defaults.generate)
-    picture = open_image(request.image)
-    white = _white(request.mask, picture.size)
+    picture = open_picture(request.image)
+    white = _white(request.mask, None if isinstance(picture, ImageCodes) else picture.size)
     check_decoder(parts, request)
     phases, clock = phases_of(parts, request, on_progress), Clock()
     fit = request.fit or parts.defaults.edit.fit
     (source,), notices = encode_for_editing(parts, [picture], fit)
     clock.lap("encode")
-    crop = editing_crop(picture.height, picture.width, parts.image_tokenizer.settings, fit)
+    if isinstance(picture, ImageCodes):
+        crop = EditingCrop.none(*white.shape)
+    else:
+        crop = editing_crop(picture.height, picture.width, parts.image_tokenizer.settings, fit)
     is_open = open_cells(white, source.height, source.width, crop)
     if not is_open.any():
         raise UserError("the mask is white nowhere within the picture: white marks what is to be filled")
@@ -51,14 +55,17 @@ def inpaint(parts: Parts, request: Inpaint, on_progress: OnProgress | None) -> I
     return finish(parts, drawn, request, request.prompt, seed, clock, on_progress, notices=notices)
 
 
-def _white(mask: Any, size: tuple[int, int]) -> np.ndarray:
-    """bool [Y, X], True where the mask is white. UserError when its size is not the picture's."""
+def _white(mask: Any, size: tuple[int, int] | None) -> np.ndarray:
+    """bool [Y, X], True where the mask is white. UserError when its size is not the picture's.
+
+    size: (width, height) of the picture; None where it is given as codes, whose grid is laid over a mask of any size.
+    """
     if isinstance(mask, Image.Image) and mask.mode == "1":
         mask = mask.convert("L")
     if isinstance(mask, Image.Image) and "A" in mask.getbands():
         mask = mask.convert("RGBA").convert("RGB")  # transparency says nothing here: the colour counts
     opened = open_image(mask)
-    if opened.size != size:
+    if size is not None and opened.size != size:
         raise UserError(
             f"the mask has {opened.width} x {opened.height} px, the picture {size[0]} x {size[1]}: they must be equal"
         )
