@@ -1,7 +1,7 @@
-"""Weights of tokens by how rare they are, so that a thing that is drawn once in a thousand codes is learnt beside the empty
-background that is drawn all the time.
+"""Token weighting by frequency: rare tokens count for more, so that a thing that is drawn once in a thousand codes is learned
+beside the empty background that is drawn all the time.
 
-What flows through: folders of token shards with their shares -> how often each token is learnt -> weights [V] of the loss.
+What flows through: folders of token shards with their shares -> how often each token is learned -> weights [V] of the loss.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LARGEST = 30.0
 
 
 def frequencies(data: Mapping[str, float], size: int) -> Tensor:
-    """Shares [size] float64 of the tokens that are learnt, folders mixed as they are trained; from the first shard of each."""
+    """Shares [size] float64 of the tokens that are learned, folders mixed as they are trained; from the first shard of each."""
     total = torch.zeros(size, dtype=torch.float64)
     for folder, share in data.items():
         shard = TokenShard(Path(folder) / read_manifest(Path(folder))["shards"][0]["file"])
@@ -29,7 +29,7 @@ def frequencies(data: Mapping[str, float], size: int) -> Tensor:
     return total / total.sum()
 
 
-def rarity_weights(data: Mapping[str, float], size: int, power: float) -> Tensor:
+def frequency_weights(data: Mapping[str, float], size: int, power: float) -> Tensor:
     """Weights [size] float32, frequency ** -power, with mean 1 over the tokens as they occur (power 0: all 1)."""
     share = frequencies(data, size)
     seen = share > 0

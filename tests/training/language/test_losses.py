@@ -15,7 +15,7 @@ from llada_uni.data.kinds import CODE, TEXT
 from llada_uni.data.masking import Masker, MaskingOptions, Row
 from llada_uni.data.packing import pack
 from llada_uni.errors import UserError
-from llada_uni.training.language.losses import SCHEMES, chunked_cross_entropy, cross_entropy, learnt_places, weigh
+from llada_uni.training.language.losses import SCHEMES, chunked_cross_entropy, cross_entropy, masked_positions, weigh
 from tests.backbone.helpers import small_config
 from tests.data.test_masking import BLOCK, EOS, MASK, story
 
@@ -40,7 +40,7 @@ def test_two_streams_equal_the_sum_over_blocks_of_the_plain_loss(seed):
         ids, kinds = story(rng, pictures=rng.randrange(3))
         pairs += [(ids, row) for row in masker.rows(ids, kinds, "story", rng)]
     batch = pack([row for _, row in pairs], 300, pad_id=0)
-    places = learnt_places(batch)
+    places = masked_positions(batch)
     logits = model(batch.ids, batch.positions, batch.mask(), logits_at=places)
     losses, _ = cross_entropy(logits, batch.targets.flatten()[places])
     total = (losses * weigh(batch, places, "none")[0]).sum()
@@ -57,7 +57,7 @@ def _row(targets: list[int], weights: list[float], rates: list[float], learnable
 
 def _weights(rows: list[Row], scheme: str) -> tuple[list[float], float]:
     batch = pack(rows, 16, 0)
-    weights, divisor = weigh(batch, learnt_places(batch), scheme)
+    weights, divisor = weigh(batch, masked_positions(batch), scheme)
     return weights.tolist(), divisor.item()
 
 
@@ -100,7 +100,7 @@ def test_the_linear_weight_makes_every_place_count_once_on_average():
     weights, divisors = 0.0, 0.0
     for _ in range(800):
         batch = pack(masker.rows(ids, kinds, "story", rng), 400, 0)
-        some, divisor = weigh(batch, learnt_places(batch), "linear")
+        some, divisor = weigh(batch, masked_positions(batch), "linear")
         weights, divisors = weights + some.sum().item(), divisors + divisor.item()
     assert weights / divisors == pytest.approx(1.0, abs=0.05)
 

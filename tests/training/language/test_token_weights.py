@@ -8,7 +8,7 @@ import torch
 
 from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
-from llada_uni.training.language.token_weights import LARGEST, frequencies, rarity_weights
+from llada_uni.training.language.token_weights import LARGEST, frequencies, frequency_weights
 
 FACTS = {"image_token_offset": 7, "codebook_size": 3, "text_tokenizer": "", "image_tokenizer": ""}
 
@@ -32,7 +32,7 @@ def test_frequencies_are_of_what_is_learnt(folder):
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_weights_are_powers_with_mean_one(folder, power):
-    weights = rarity_weights({str(folder): 1.0}, 10, power)
+    weights = frequency_weights({str(folder): 1.0}, 10, power)
     torch.testing.assert_close(weights[9] / weights[5], torch.tensor(6.0**power))
     torch.testing.assert_close((weights.double() * frequencies({str(folder): 1.0}, 10)).sum().item(), 1.0)
     assert weights[0] == 1, "a token that is never learnt"
@@ -43,4 +43,4 @@ def test_no_weight_is_beyond_the_largest(tmp_path):
     path = tmp_path / shard_name(0)
     write_shard(path, [Record(ids, np.full(len(ids), TEXT, dtype=np.int8), "text")])
     write_manifest(tmp_path, [TokenShard(path)], FACTS)
-    assert rarity_weights({str(tmp_path): 1.0}, 10, 1.0)[6] == LARGEST
+    assert frequency_weights({str(tmp_path): 1.0}, 10, 1.0)[6] == LARGEST

@@ -10,12 +10,12 @@ import torch
 from llada_uni.backbone import Backbone, attention
 from llada_uni.backbone.masks import block_causal_square
 from llada_uni.errors import UserError
-from llada_uni.training.language.stage import BackboneOptions
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.world.training.lookups import Held, LookUpOptions, fit_lookups
 from llada_uni.world.training.named_codes import begin_as_words, named_codes
 from llada_uni.world.training.patch_tokenizer import MEANINGS
+from llada_uni.world.training.stage import WorldBackboneOptions
 from tests.training.world_rows import OFFSET, backbone_config, question_rows, world_folder, world_text
 
 NEW = LookUpOptions(fit="new", hold=True)
@@ -146,7 +146,7 @@ def test_what_cannot_be_fitted_is_said(model, named):
 
 def test_a_stage_begins_with_names_and_look_ups_and_holds_them(tmp_path):
     sizes = {name: value for name, value in backbone_config(world_text()).to_json().items() if not name.startswith("pad")}
-    options = BackboneOptions(
+    options = WorldBackboneOptions(
         data={str(world_folder(tmp_path / "tokens", 200)): 1.0},
         sizes=sizes,
         samples=4,
@@ -165,6 +165,6 @@ def test_a_stage_begins_with_names_and_look_ups_and_holds_them(tmp_path):
         name for name in before if "layernorm" in name
     }
     with pytest.raises(UserError, match="leave init out"):
-        BackboneOptions(**{**asdict(options), "lookups": NEW, "masking": options.masking, "init": "somewhere"})
+        WorldBackboneOptions(**{**asdict(options), "lookups": NEW, "masking": options.masking, "init": "somewhere"})
     with pytest.raises(UserError, match="low_memory"):
-        BackboneOptions(**{**asdict(options), "lookups": NEW, "masking": options.masking, "low_memory": True})
+        WorldBackboneOptions(**{**asdict(options), "lookups": NEW, "masking": options.masking, "low_memory": True})
