@@ -4,3 +4,10 @@ STAGES = {
     "patch_tokenizer": "llada_uni.world.training.patch_tokenizer:PatchTokenizerOptions",
     "world_backbone": "llada_uni.world.training.stage:WorldBackboneOptions",
 }
+SOURCES = {"world": "llada_uni.world.data.world_records:open_world"}
+IMAGES = {
+    "world": "llada_uni.world.data.pictures:WorldPictures",
+    "crowded": "llada_uni.world.data.pictures:CrowdedPictures",
+}
+WORDS = {"world": "llada_uni.world.data.vocabulary:world_words"}
+COMMANDS = {"world": "llada_uni.world.cli:register"}

@@ -83,7 +83,7 @@ def test_what_the_batch_raises_comes_out_of_take_as_it_was():
 
     with Prefetcher(Broken(), 5, ORDER, 3, CPU) as batches:
         batches.take(), batches.take()
-        with pytest.raises(UserError, match="^record 7 is no record$"):
+        with pytest.raises(UserError, match=r"^record 7 is no record$"):
             batches.take()
 
 
