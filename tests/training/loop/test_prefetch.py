@@ -105,8 +105,8 @@ def test_the_log_tells_how_long_a_step_waited(tmp_path):
 
 
 def test_drawing_leaves_the_global_generator_alone_and_the_loss_goes_on_from_its_own():
-    before = torch.get_rng_state()
-    drawn = draw(Line(), 5, 1, 2)
+    stage, before = Line(), torch.get_rng_state()
+    drawn = draw(stage, 5, 1, 2)
     assert torch.equal(before, torch.get_rng_state())
     drawn.seed_global()
     own = seeded(5, 1, 2)
