@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ZImageTransformer2DModel
 from torch import Tensor, nn
 
 from llada_uni.decoder.sampling import base_times, limited_guidance
-from llada_uni.decoder.transformer import Context, context_of, head_of, to_dtype_of, velocity
+from llada_uni.decoder.transformer import Context, context_of, head_of, hidden, output, to_dtype_of, velocity
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import TURBO
 from llada_uni.training.decoder.decoder_model import (
@@ -32,7 +33,6 @@ from llada_uni.training.decoder.decoder_model import (
     transformer_layers,
 )
 from llada_uni.training.decoder.latents import LatentOptions, Latents
-from llada_uni.training.decoder.second_head import TwoHeads
 from llada_uni.training.decoder.stage import FlowBatch, FlowTimes, mixed, open_latents, squared_error
 from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.ranks import Processes
@@ -103,6 +103,27 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Into a module of the same kind, sharded likewise or not at all."""
     for value, place in zip(source.parameters(), target.parameters(), strict=True):
         local_part(place).copy_(local_part(value))
+
+
+class TwoHeads(nn.Module):
+    """Two output layers on one transformer: u in its own, and, while training, v in a copy of it (`auxiliary`).
+
+    u is learned by the transformer's own output layer because it is the one that is kept: turbo predicts the data as
+    x + (1 - t) * head, and the data end of the path through x is x + (1 - t) u by the definition of u, while x + (1 - t) v is
+    the mean of all data that x may have come from, a blur at small t. v gives the layers below a steady, exact target beside u's,
+    which is made with the network's own derivative; it is dropped at export (arXiv:2604.20796).
+    """
+
+    def __init__(self, transformer: ZImageTransformer2DModel) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.auxiliary = copy.deepcopy(head_of(transformer))
+
+    def forward(self, state: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """(u, v), float32, each like `state` [B, C, 1, H, W]; t [B]."""
+        model, size = self.transformer, state.shape[1:]
+        found = hidden(model, to_dtype_of(model, state), t, context)
+        return output(model, head_of(model), found, size).float(), output(model, self.auxiliary, found, size).float()
 
 
 class DistillStage(Stage):

@@ -6,6 +6,8 @@ Weighting schemes (arXiv:2604.20796, training), each with its own divisor:
   divided by the positions that could have been masked, so that the loss estimates the bound per token;
 - "inverse_root": re-weighting of fine-tuning, sum_j b_j L_j / sum_j b_j, b_j = 1 / sqrt(masked positions of sample j), L_j its
   summed loss: a short answer is not drowned by an image of a thousand codes.
+- token weighting by frequency, beside any of them: rare tokens count for more, so that a thing that is drawn once in a thousand
+  codes is learned beside the empty background that is drawn all the time.
 Positions of end-of-text filling count as their small weight, as positions too.
 
 M masked positions, J rows, V vocabulary, D width.
@@ -13,17 +15,22 @@ M masked positions, J rows, V vocabulary, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from llada_uni.data.packing import Batch
+from llada_uni.data.shards import TokenShard, read_manifest
 from llada_uni.errors import UserError
 
 SCHEMES = ("none", "linear", "inverse_root")
+LARGEST_WEIGHT = 30.0
+"""No token counts for more than so many of the average one."""
 
 
 def masked_positions(batch: Batch) -> Tensor:
@@ -67,3 +74,23 @@ def chunked_cross_entropy(
     pairs = zip(hidden.split(chunk), targets.split(chunk), strict=True)
     losses, right = zip(*(checkpoint(part, h, t, use_reentrant=False) for h, t in pairs), strict=True)
     return torch.cat(losses), torch.cat(right)
+
+
+def frequencies(data: Mapping[str, float], size: int) -> Tensor:
+    """Shares [size] float64 of the tokens that are learned, folders mixed as they are trained; from the first shard of each."""
+    total = torch.zeros(size, dtype=torch.float64)
+    for folder, share in data.items():
+        shard = TokenShard(Path(folder) / read_manifest(Path(folder))["shards"][0]["file"])
+        counts = np.bincount(shard.learnt_ids(), minlength=size)
+        total += share * torch.from_numpy(counts / max(1, counts.sum()))
+    return total / total.sum()
+
+
+def frequency_weights(data: Mapping[str, float], size: int, power: float) -> Tensor:
+    """Weights [size] float32, frequency ** -power, with mean 1 over the tokens as they occur (power 0: all 1)."""
+    share = frequencies(data, size)
+    seen = share > 0
+    weights = torch.ones_like(share)
+    weights[seen] = share[seen] ** -power
+    weights[seen] /= (share * weights)[seen].sum()
+    return weights.clamp(max=LARGEST_WEIGHT).float()

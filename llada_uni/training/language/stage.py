@@ -30,9 +30,8 @@ from llada_uni.text.tokenizer import TextTokenizer
 from llada_uni.training.language.balance import Balance
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
 from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
-from llada_uni.training.language.losses import SCHEMES, chunked_cross_entropy, masked_positions, weigh
+from llada_uni.training.language.losses import SCHEMES, chunked_cross_entropy, frequency_weights, masked_positions, weigh
 from llada_uni.training.language.mixture import Mixture
-from llada_uni.training.language.token_weights import frequency_weights
 from llada_uni.training.loop.logs import Sums, add_metrics
 from llada_uni.training.loop.prefetch import to_device
 from llada_uni.training.loop.ranks import Processes
@@ -52,7 +51,7 @@ class BackboneOptions:
     length: positions of a packed sequence, clean and noised ones together. A micro-batch holds `samples` records, in as many
     sequences as they take, or as many records as fit into `sequences` (one of the two is given).
     masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). frequency_weighting: a token counts
-    for its frequency to the power of minus this: rare ones count for more (token_weights.py). balance: step of the router
+    for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
     bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
