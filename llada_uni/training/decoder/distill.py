@@ -110,8 +110,8 @@ class TwoHeads(nn.Module):
 
     u is learned by the transformer's own output layer because it is the one that is kept: turbo predicts the data as
     x + (1 - t) * head, and the data end of the path through x is x + (1 - t) u by the definition of u, while x + (1 - t) v is
-    the mean of all data that x may have come from, a blur at small t. v gives the layers below a steady, exact target beside u's,
-    which is made with the network's own derivative; it is dropped at export (arXiv:2604.20796).
+    the mean of all data that x may have come from, a blur at small t. v gives the layers below a steady, exact target beside
+    u's, which is made with the network's own derivative; it is dropped at export (arXiv:2604.20796).
     """
 
     def __init__(self, transformer: ZImageTransformer2DModel) -> None:
