@@ -1,4 +1,4 @@
-"""The losses: two streams are the sum over blocks of the plain loss; weights equal hand-computed ones; rare tokens weigh more."""
+"""The losses: two streams are the sum over blocks of the plain loss; weights equal those by hand; rare tokens weigh more."""
 
 from __future__ import annotations
 
