@@ -12,12 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from llada_uni.cli.common import (
-    DecoderName,
-    DecoderSteps,
     Device,
     Json,
     ModelOptions,
-    Seed,
     check_output,
     emit,
     progress_bar,
@@ -26,7 +23,9 @@ from llada_uni.cli.common import (
     write_result,
 )
 from llada_uni.cli.groups import with_groups
+from llada_uni.cli.settings import Settings
 from llada_uni.errors import UserError
+from llada_uni.requests import Decode
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp).")]
 
@@ -81,10 +80,8 @@ def _code_file(out: Path | None, format: str | None) -> Path | None:
 def decode(
     codes: Annotated[Path, typer.Argument(help="A file of codes (.json or .pt); - for JSON on stdin.")],
     out: Out = Path("decoded.png"),
-    decoder: DecoderName = None,
-    decoder_steps: DecoderSteps = None,
-    seed: Seed = None,
     *,
+    settings: Annotated[dict[str, Any], Settings(Decode)],
     loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
@@ -92,11 +89,11 @@ def decode(
 
     Example: `llada-uni encode fox.png | llada-uni decode - -o again.png --decoder base`
     """
-    check_output(out, decoder)
-    grid = _given_codes(codes)
+    check_output(out, settings.get("decoder"))
+    request = Decode(codes=_given_codes(codes), **settings)
     uni = loading.load()
     with progress_bar() as report:
-        result = uni.decode_codes(grid, decoder=decoder, decoder_steps=decoder_steps, seed=seed, on_progress=report)
+        result = uni.run(request, report)
     write_result(result, out, as_json, source=str(codes))
 
 
