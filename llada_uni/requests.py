@@ -153,7 +153,7 @@ class Understand(Request, Stopped):
     section = "understand"
 
     images: Any = Field(description="One or several images.")
-    question: str = Field("", description="What to ask about them; models of the published code take none as well.")
+    question: str = Field(description="What to ask about them; models of the published code take an empty one as well.")
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
