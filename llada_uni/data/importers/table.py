@@ -36,7 +36,7 @@ def read_table(source: Path, options: ReadOptions) -> Found:
                 except UserError as error:
                     yield BadItem(where, str(error))
     except csv.Error as error:
-        raise UserError(f"{source}:{rows.line_num}: is not csv ({error})") from None
+        raise UserError(f"{source}: the row after line {rows.line_num} is not csv ({error})") from None
     except UnicodeDecodeError:
         raise UserError(f"{source} is not UTF-8") from None
     except OSError as error:
