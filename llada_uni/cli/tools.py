@@ -88,6 +88,7 @@ def decode(
 def verify(
     folder: Annotated[Path, typer.Argument(help="A directory of recorded numbers.")],
     device: Device = None,
+    double: Annotated[bool, typer.Option("--double", help="Run the language model in float64.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check that this machine computes the recorded numbers; exit code 1 if a check fails.
@@ -97,6 +98,8 @@ def verify(
     Example: `llada-uni verify tests/parity/golden`
     """
     with stderr().status("loading"):
+        import torch
+
         from llada_uni.tasks.parts import choose_device
         from llada_uni.verify.verify import verify as run_checks
     from rich.console import Console
@@ -110,7 +113,8 @@ def verify(
             line = f"{mark}  {check.name:44} largest error {error:>9}  allowed {check.tolerance:.0e}"
             console.print(f"{line}  {check.detail}".rstrip(), soft_wrap=True)
 
-    checks = run_checks(folder, device=choose_device(device or "cpu"), on_check=show)
+    dtype = torch.float64 if double else torch.float32
+    checks = run_checks(folder, device=choose_device(device or "cpu"), on_check=show, dtype=dtype)
     failed = [check.name for check in checks if not check.ok]
     errors = [check.largest_error for check in checks if check.largest_error is not None]
     if as_json:

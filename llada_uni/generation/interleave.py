@@ -37,7 +37,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     rule: str = "threshold"
-    confidence: str = "probability"
+    confidence: str | None = None
     sprint: Sprint | None = None
 
 

@@ -19,25 +19,27 @@ from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.sampling import CONFIDENCES
 from llada_uni.generation.sprint import Sprint
-from llada_uni.generation.unmasking import RULES
+from llada_uni.generation.unmasking import OWN_MEASURE_ONLY, RULES
 
-__all__ = ["Generation", "Guidance", "OnStep", "Settings", "Sprint", "StepEvent", "Task", "prepare"]
+__all__ = ["Generation", "Guidance", "OnStep", "Settings", "Sprint", "StepEvent", "Task", "draw", "prepare"]
 
 
 @dataclass(frozen=True)
 class Settings:
     """How an answer is generated (defaults: released text generation).
 
-    block_length: places a block. steps: most steps a block (never more than gen_length are used).
-    threshold: a draft whose confidence exceeds it is accepted at once (other rules: see `unmasking`).
+    block_length: positions per block. steps: most steps per block (never more than gen_length are used).
+    threshold: a proposal whose confidence exceeds it is accepted at once (other rules: see `unmasking`).
     gen_length: tokens of the answer, at most. stop_ids: tokens that end the answer, itself included in it.
-    early_stop: end as soon as a stop token stands with no mask before it, rather than with its block.
+    early_stop: end as soon as a stop token stands with no mask before it, rather than with its block. stop_on_accept: look
+    for that only in steps that accept a stop token, as the released loop does: the same tokens, at times a few steps later.
     temperature 0 is greedy; top_k 0 and top_p 1 are off. allowed: ids that may be chosen (a range or any
-    sequence), None for the whole vocabulary. overhang: whether the last block runs past gen_length with masks
-    that are dropped in the end, as the released loop does. None: yes where the length is only a limit, no where
-    `allowed` says what the answer consists of (a grid of image codes has no place behind its last one).
-    rule: which drafts a step accepts, see `unmasking`. confidence: by which measure of certainty, "probability",
-    "margin" or "entropy", see `sampling.pick`. sprint: how the prefix is pruned, None for not at all.
+    sequence), None for the whole vocabulary. overhang: whether the last block is whole: it runs past gen_length with
+    masks that are filled from the same ids and dropped in the end, as the released code does. None: yes where the
+    length is only a limit, no where `allowed` says what the answer consists of.
+    rule: which proposals a step accepts, see `unmasking`; where SPRINT as published takes part, "threshold" means its own
+    rule, "sprint". confidence: by which measure of certainty, see `sampling.pick`; None: the rule's own. sprint: how the
+    prefix is pruned, None for not at all.
     """
 
     mask_id: int
@@ -47,6 +49,7 @@ class Settings:
     gen_length: int = 2048
     stop_ids: Sequence[int] = ()
     early_stop: bool = True
+    stop_on_accept: bool = False
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -54,7 +57,7 @@ class Settings:
     guidance: Guidance | None = None
     overhang: bool | None = None
     rule: str = "threshold"
-    confidence: str = "probability"
+    confidence: str | None = None
     sprint: Sprint | None = None
 
     def __post_init__(self) -> None:
@@ -71,15 +74,38 @@ class Settings:
             raise UserError("allowed ids: there are none; allowed: at least one id that is not the mask")
         if self.rule not in RULES:
             raise UserError(f"rule is {self.rule!r}; allowed: {', '.join(RULES)}")
-        if self.confidence not in CONFIDENCES:
+        if self.confidence is not None and self.confidence not in CONFIDENCES:
             raise UserError(f"confidence is {self.confidence!r}; allowed: {', '.join(CONFIDENCES)}")
-        if self.rule == "entropy" and self.confidence != "entropy":
-            raise UserError(f"confidence is {self.confidence!r}; allowed with the rule 'entropy': entropy")
+        own = RULES[self.unmasking]
+        if self.unmasking in OWN_MEASURE_ONLY and self.measure != own:
+            raise UserError(f"confidence is {self.confidence!r}; allowed with the rule {self.unmasking!r}: {own}")
+
+    @property
+    def sprints(self) -> Sprint | None:
+        """SPRINT, where it takes part: the released code leaves it out while editing guidance is on."""
+        edits = self.guidance is not None and self.guidance.edits
+        return None if self.sprint is None or (edits and self.sprint.published) else self.sprint
 
     @property
     def prunes(self) -> Sprint | None:
-        """SPRINT's pruning, or None where nothing is pruned."""
-        return None if self.sprint is None or self.sprint.keeps_all else self.sprint
+        """SPRINT, where it prunes anything."""
+        return None if self.sprints is None or self.sprints.keeps_all else self.sprints
+
+    @property
+    def unmasking(self) -> str:
+        """The rule that is used."""
+        published = self.sprints is not None and self.sprints.published
+        return "sprint" if published and self.rule == "threshold" else self.rule
+
+    @property
+    def measure(self) -> str:
+        """The confidence that is used."""
+        return self.confidence or RULES[self.unmasking]
+
+    @property
+    def samples(self) -> bool:
+        """Whether random numbers are drawn."""
+        return self.temperature > 0 or self.measure == "random"
 
 
 @dataclass(frozen=True)
@@ -103,11 +129,13 @@ OnStep = Callable[[StepEvent], None]
 
 @dataclass
 class Generation:
-    """tokens: the answer, the stop token included. evaluations: forwards that gave drafts, all branches at
+    """tokens: the answer, the stop token included. evaluations: forwards that gave proposals, all branches at
     once.
 
     branch_evaluations: the same with every branch counted. accepted: tokens accepted in each step.
     failure: what the request's own listener raised, which ended it (requests of a BatchEngine only).
+    kept: with SPRINT, the positions of the conditional prefix that each layer kept at the first pruning, [K] int64
+    rising; None where there was none.
     """
 
     tokens: list[int]
@@ -115,6 +143,7 @@ class Generation:
     branch_evaluations: int = 0
     accepted: list[int] = field(default_factory=list)
     failure: Exception | None = None
+    kept: list[torch.Tensor] | None = field(default=None, compare=False, repr=False)  # tensors have no truth value
 
 
 @dataclass(frozen=True)
@@ -149,6 +178,12 @@ class Task:
             return self.choice.start + index
         return int(self.choice[index])
 
+    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] of the whole vocabulary -> those of the rows that may be chosen."""
+        if self.choice is None:
+            return logits
+        return logits[..., self.choice if isinstance(self.choice, slice) else self.choice.to(logits.device)]
+
     def has_stop(self, answer: Sequence[int], is_open: Sequence[bool], stops: frozenset[int]) -> bool:
         """Whether a stop token stands in the answer with no mask before it."""
         for token, masked in zip(answer, is_open, strict=True):
@@ -175,8 +210,9 @@ def prepare(
     missing = [name for name in names if name not in given]
     if missing:
         raise ValueError(f"guidance: the branch {', '.join(missing)} is missing; given: {', '.join(given) or 'none'}")
-    if settings.temperature > 0 and generator is None:
-        raise ValueError("sampling: a temperature above 0 needs a torch.Generator")
+    if settings.samples and generator is None:
+        reason = "a temperature above 0" if settings.temperature > 0 else "the confidence 'random'"
+        raise ValueError(f"sampling: {reason} needs a torch.Generator")
     prompts = (tuple(prompt), *(tuple(given[name]) for name in names))
     content = (settings.mask_id,) * settings.gen_length if canvas is None else tuple(canvas)
     if len(content) != settings.gen_length:
@@ -209,3 +245,20 @@ def _choice(settings: Settings) -> tuple[slice | torch.Tensor | None, int | None
     if ids[-1] - ids[0] + 1 == len(ids):
         return slice(ids[0], ids[-1] + 1), forbidden
     return torch.tensor(ids), forbidden
+
+
+def draw(
+    settings: Settings, generator: torch.Generator | None, length: int, wanted: Sequence[int]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The random numbers of one step, in [0, 1): what sampling takes, what the confidence "random" is; None for none.
+
+    Drawn for all `length` positions of the block, whichever are open; the `wanted` ones are returned.
+    """
+
+    def numbers(needed: bool) -> torch.Tensor | None:
+        if not needed:
+            return None
+        assert generator is not None  # prepare() has seen to it
+        return torch.rand(length, generator=generator, device=generator.device)[list(wanted)]
+
+    return numbers(settings.temperature > 0), numbers(settings.measure == "random")

@@ -13,10 +13,12 @@ programs' and are ignored.
      "decode":     {"decoder": "turbo", "turbo_steps": 8, "base_steps": 50}}
 
 with "codes": {"steps": 8, "threshold": 0.95, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "rule": "threshold",
-"confidence": "probability", "sprint": null} and "text": the same, but "steps": 32 and "max_tokens": 2048.
+"confidence": null, "sprint": null} and "text": the same, but "steps": 32 and "max_tokens": 2048.
 Sizes are pixels, `max_tokens` tokens; temperature 0 is greedy, top_k 0 and top_p 1 are off; a text scale of 1
 with an image scale of 0 means no guidance. Rules and confidences: see `generation.unmasking`; "sprint" prunes the
-prefix: {"r": 0.5, "r_text": null, "r_img": null, "alpha": 0.5}, see `generation.sprint`.
+prefix: {"r": 0.5, "r_text": null, "r_img": null, "alpha": 0.5}, or as published {"keep_ratio": 0.7, "warmup": 2,
+"image_keep_ratio": null, "text_keep_ratio": null, "alpha": 0.5}, see `generation.sprint`. "confidence": null is the
+rule's own measure.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Codes:
     top_k: int = 0
     top_p: float = 1.0
     rule: str = "threshold"
-    confidence: str = "probability"
+    confidence: str | None = None
     sprint: Sprint | None = None
 
 
@@ -169,7 +171,8 @@ def _sprint(value: Any, where: str) -> Sprint | None:
         if name not in names:
             raise UserError(f"{where}: unknown setting {name!r}; known: {', '.join(names)}")
         if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
-            raise UserError(f"{where}: {name} must be a number from 0 to 1, not {number!r}")
+            allowed = "1 on" if name == "warmup" else "0 to 1"
+            raise UserError(f"{where}: {name} must be a number from {allowed}, not {number!r}")
     return Sprint(**value)
 
 
@@ -189,6 +192,8 @@ def check_setting(name: str, value: Any, where: str = "") -> Any:
     """The value if it is possible for the setting `name`, else UserError with what is allowed."""
     prefix = f"{where}: " if where else ""
     if name in _WORDS:
+        if name == "confidence" and value is None:  # the rule's own
+            return None
         if value not in _WORDS[name]:
             raise UserError(f"{prefix}unknown {name} {value!r}; allowed: {', '.join(_WORDS[name])}")
         return value
