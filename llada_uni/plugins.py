@@ -28,6 +28,7 @@ KINDS = MappingProxyType(
         "sizes": "dict of backbone sizes that a recipe may name (training/recipes/sizes.py)",
         "sources": "function that opens conversation records, `(name, side) -> RecordSource` (data/sources.py)",
         "images": "function that opens images with texts, `(side, split) -> PictureSource` (data/pictures.py)",
+        "words": "function that lists words, each to be one token of a new tokenizer, `() -> list[str]` (data/vocabulary.py)",
         "suites": "evaluation suite (evaluation/suites.py)",
         "commands": "function that adds commands to the command line, `(app) -> None` (cli/__init__.py)",
     }

@@ -1,22 +1,27 @@
-"""What the task calls give back: pictures, codes and words, with the seed and the work that went into them.
+"""Every result and every event of the package: images, codes and text, with the seed and the work that went into them.
 
-What flows through: ids and pictures from the tasks -> small frozen records that a program can read
-(`to_json`) and a person can save (`save`).
+Tasks give results (`ImageResult`, `TextResult`, `ChatResult`), or events as an answer comes into being. All are small
+frozen records without tensors, which a program can read (`to_json`) and a person can save (`save`). The steps of the
+engine itself, in token ids, are `generation.settings.StepEvent`; tasks turn them into `Progress`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 
+Stage = Literal["text", "codes", "decode"]
+# Why an answer ended: end of text, a stop string, as many images as were allowed, max_tokens, or the context is full.
+EndReason = Literal["finished", "stop", "frames", "length", "context"]
+NO_CODE = -1  # in place of a code that is not proposed yet
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -39,42 +44,103 @@ class Evaluations:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens of a request, as OpenAI counts them. prompt_tokens: of the request, the codes of its images included;
+    completion_tokens: text written and codes drawn; images: how many were drawn.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    images: int = 0
+
+    @classmethod
+    def together(cls, usages: Sequence[Usage]) -> Usage:
+        """Of all results of one request; the prompt, which they share, counts once."""
+        made = sum(usage.completion_tokens for usage in usages)
+        return cls(usages[0].prompt_tokens, made, sum(usage.images for usage in usages))
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+# --- what happens while a task runs ---
+
+
+@dataclass(frozen=True)
 class Progress:
     """One step of a running task.
 
-    stage: "text" (words or thoughts), "codes" (a picture as codes) or "decode" (codes to pixels); done of
-    total: places filled or decoder evaluations made (total of text is the most it may become); tokens: the
-    draft of the open block, settled: which of them will not change any more, confidences: how sure the model
-    was of each, start: the answer's index of the first of them (all empty while decoding). grid: (rows,
-    columns) of the picture whose codes these are. text: words that have become certain, never taken back;
-    those of one stretch, put together, are its text.
+    stage: "text", "codes" (an image as codes) or "decode" (codes to pixels); done of total: positions filled or decoder
+    evaluations made (the total of text is the most it may become). text: characters that have become certain and are
+    never taken back; those of one stretch, put together, are its text.
+
+    In the stage "codes", grid is (rows, columns), and codes, accepted and confidences have a value for every position of
+    it, row by row: the code that stands there now (`NO_CODE`: none yet), whether it is final, and how sure the model was
+    (0 where there is none). They are empty in the other stages.
     """
 
-    stage: str
+    stage: Stage
     done: int
     total: int
-    tokens: tuple[int, ...] = ()
-    settled: tuple[bool, ...] = ()
-    start: int = 0
-    confidences: tuple[float, ...] = ()
-    grid: tuple[int, int] | None = None
     text: str = ""
+    grid: tuple[int, int] | None = None
+    codes: tuple[int, ...] = ()
+    accepted: tuple[bool, ...] = ()
+    confidences: tuple[float, ...] = ()
 
 
 OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
-class ImageResult:
-    """A picture the model drew.
-
-    image: RGB, or None when it was asked for as codes only; codes: its grid; prompt: what was asked; text:
-    the thought or sentence that came with it, or None; seed: gives the same result again on the same machine;
-    seconds: by stage.
+class TextDelta:
+    """The next characters of a stream: `Progress.text` where steps may be passed over. reasoning: they belong to the
+    reasoning text before an image, not to the answer.
     """
 
-    image: Image.Image | None
+    text: str
+    reasoning: bool = False
+
+
+@dataclass(frozen=True)
+class PartialImage:
+    """An image of proposed codes, decoded cheaply on the way. index: from 0, counted for each image."""
+
+    index: int
+    image: Image.Image
+
+
+# --- what is finished ---
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """pixels: RGB, or None when only codes were asked for; codes: the grid of them."""
+
+    pixels: Image.Image | None
     codes: ImageCodes
+
+    @property
+    def image(self) -> Image.Image:
+        """The pixels. UserError when only codes were asked for (decoder "none")."""
+        if self.pixels is None:
+            raise UserError("this result holds codes only; decode_codes makes an image of them")
+        return self.pixels
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the image in one step; UserError for an unknown file type or a result without pixels."""
+        return save_image(self.image, path)
+
+
+@dataclass(frozen=True)
+class ImageResult(_Drawn):
+    """An image the model drew.
+
+    prompt: what was asked; text: the reasoning text before it, or None; seed: gives the same result again on the same
+    machine; seconds: by stage.
+    """
+
     prompt: str
     seed: int
     text: str | None = None
@@ -83,18 +149,12 @@ class ImageResult:
 
     @property
     def thinking(self) -> str | None:
-        """The thought before the picture (with `thinking=True`)."""
+        """The reasoning text before the image (with `thinking=True`)."""
         return self.text
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the picture in one step; UserError for an unknown file type or a result without pixels."""
-        if self.image is None:
-            raise UserError("this result holds codes only; decode_codes makes a picture of them")
-        return save_image(self.image, path)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pixels."""
-        size = None if self.image is None else {"width": self.image.width, "height": self.image.height}
+        size = None if self.pixels is None else {"width": self.pixels.width, "height": self.pixels.height}
         return {
             "prompt": self.prompt,
             "text": self.text,
@@ -108,7 +168,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class TextResult:
-    """Words the model wrote. finished: it ended by itself or at a stop string, and was not cut at the largest length."""
+    """Text the model wrote. finished: it ended by itself or at a stop string, and was not cut at the largest length."""
 
     text: str
     seed: int
@@ -128,34 +188,35 @@ class TextResult:
 
 @dataclass(frozen=True)
 class TextEvent:
-    """A finished stretch of words in an interleaved answer. tokens: how many the model wrote."""
+    """A finished stretch of text in an interleaved answer. tokens: how many the model wrote."""
 
     text: str
     tokens: int
 
 
 @dataclass(frozen=True)
-class ImageEvent:
-    """A finished picture in an interleaved answer. number: from 1; repaired: why its header had to be
-    mended, or None.
+class ImageEvent(_Drawn):
+    """A finished image of an answer.
+
+    number: from 1; repaired: why its header had to be mended, or None; seed: gives the same again; reasoning: the text
+    before it, or None.
     """
 
-    image: Image.Image | None
-    codes: ImageCodes
     number: int
     repaired: str | None = None
+    seed: int = 0
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True)
 class EndEvent:
-    """The end of an interleaved answer. reason: "finished" (end of text), "stop" (a stop string), "frames", "length" or
-    "context".
-    """
+    """The end of an answer. seed, evaluations, usage: of all of it; seconds: by stage, and in "total"."""
 
-    reason: str
-    seed: int
-    evaluations: Evaluations
-    seconds: dict[str, float]
+    reason: EndReason
+    seed: int = 0
+    evaluations: Evaluations = field(default_factory=Evaluations)
+    seconds: dict[str, float] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -166,12 +227,13 @@ class EndEvent:
         }
 
 
-Event = TextEvent | ImageEvent | EndEvent
+Event = TextEvent | ImageEvent | EndEvent  # of an interleaved answer in Python
+StreamEvent = Progress | TextDelta | PartialImage | ImageEvent | EndEvent  # of a job of a server
 
 
 @dataclass(frozen=True)
 class ChatResult:
-    """An answer in a conversation: words and pictures in order."""
+    """An answer in a conversation: text and images in order."""
 
     parts: tuple[str | ImageEvent, ...]
     end: EndEvent
@@ -182,7 +244,7 @@ class ChatResult:
 
     @property
     def images(self) -> list[Image.Image]:
-        return [part.image for part in self.parts if isinstance(part, ImageEvent) and part.image is not None]
+        return [part.pixels for part in self.parts if isinstance(part, ImageEvent) and part.pixels is not None]
 
     def to_json(self) -> dict[str, Any]:
         parts = [
@@ -192,16 +254,19 @@ class ChatResult:
         return {"parts": parts, **self.end.to_json()}
 
 
+# --- image files ---
+
+
 def image_format(path: str | os.PathLike[str]) -> str:
     """PIL's name of the format of a file name; UserError for a name without a known ending."""
     ending = Path(path).suffix.lower()
     if ending not in FORMATS:
-        raise UserError(f"cannot save a picture as {Path(path).name}: the name must end with {', '.join(FORMATS)}")
+        raise UserError(f"cannot save an image as {Path(path).name}: the name must end with {', '.join(FORMATS)}")
     return FORMATS[ending]
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
-    """Writes a picture in one step: a reader sees no half file."""
+    """Writes an image in one step: a reader sees no half file."""
     from llada_uni.files.weights import atomic_file
 
     path, name = Path(path), image_format(path)

@@ -31,7 +31,7 @@ say "train vae (in the background, log in $runs/vae.log)"
 "$uni" train "recipes/$size/vae.yaml" >"$runs/vae.log" 2>&1 &
 vae=$!
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-[ -f "$runs/tokenizer.json" ] || "$uni" data tokenizer "$words" "$runs/tokenizer.json" --vocab-size 1312 --world-words
+[ -f "$runs/tokenizer.json" ] || "$uni" data tokenizer "$words" "$runs/tokenizer.json" --vocab-size 1312 --keep-words world
 train "${images[@]}"
 wait "$vae" || { tail -5 "$runs/vae.log"; exit 1; }
 

@@ -66,7 +66,8 @@ class LLaDA2UniPipeline(DiffusionPipeline):
     ) -> LLaDA2UniPipeline:
         """A model directory (None: the shipped one) on the CPU; `to` moves it. Weights are read when first needed.
 
-        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: hold, offload, tile of `UniModel.from_pretrained`.
+        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: quantization, offload, tile of
+        `UniModel.from_pretrained`.
         """
         pipe = cls(UniModel.from_pretrained(pretrained_model_name_or_path, "cpu", torch_dtype, **memory))
         pipe._asked_dtype = torch_dtype
@@ -81,7 +82,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         was, dtype = self.model.parts, dtype or self._asked_dtype
-        memory = {"hold": was.hold, "offload": was.offload, "tile": was.tile}
+        memory = {"quantization": was.quantization, "offload": was.offload, "tile": was.tile}
         moved = UniModel.from_pretrained(was.folder, device or was.device, dtype, **memory)
         if (moved.parts.device, moved.parts.dtype) != (was.device, was.dtype):
             self.model = moved
@@ -132,7 +133,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         generator: one, or one for each picture (adapters/seeds.py says how they become seeds). output_type "latent": codes.
         callback_on_step_end(pipe, step, timestep, tensors) after every unmasking step and decoder evaluation; step counts
         within a picture, timestep goes from 1 to 0 while it is unmasked and again while it is decoded; tensors may hold
-        "codes" int64 [rows, columns], -1 where there is no draft yet. What it returns is not used. sampling: threshold,
+        "codes" int64 [rows, columns], -1 where none is proposed yet. What it returns is not used. sampling: threshold,
         temperature ... as for `UniModel`. UserError for anything that is not possible.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -140,7 +141,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
             raise UserError(f"unknown output_type {output_type!r}; allowed: {', '.join(OUTPUTS)}")
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise UserError(f"callback_on_step_end_tensor_inputs: unknown {', '.join(unknown)}; allowed: codes")
-        sampling |= {"steps": num_inference_steps, "decoder_steps": decoder_steps}
+        sampling |= {"image_steps": num_inference_steps, "decoder_steps": decoder_steps}
         sampling["decoder"] = "none" if output_type == "latent" else decoder
         draw = self._task(image, mask_image, height, width, guidance_scale, image_guidance_scale)
         seeds = seeds_of(generator, len(prompts) * num_images_per_prompt)
@@ -183,16 +184,17 @@ class LLaDA2UniPipeline(DiffusionPipeline):
 
     def _listener(self, bar: Any, number: int, callback: StepCallback | None, wanted: Sequence[str]) -> OnProgress:
         """Moves the bar (half of a picture's hundred is its codes, half its decoding) and calls the callback."""
-        draft = _Draft(self.model.parts.config.image_token_offset)
+        codes = torch.empty(0, 0, dtype=torch.int64)
         step = 0
 
         def listen(progress: Progress) -> None:
-            nonlocal step
+            nonlocal codes, step
             left = 1 - progress.done / progress.total
             bar.update(100 * number + (50 if progress.stage == "codes" else 100) - round(50 * left) - bar.n)
-            draft.take(progress)
+            if progress.grid is not None:
+                codes = torch.tensor(progress.codes).view(progress.grid)
             if callback is not None:
-                callback(self, step, left, {name: draft.codes.clone() for name in wanted})
+                callback(self, step, left, {name: codes.clone() for name in wanted})
             step += 1
             if self._interrupt:
                 raise _InterruptedError
@@ -202,22 +204,6 @@ class LLaDA2UniPipeline(DiffusionPipeline):
 
 class _InterruptedError(Exception):
     """The callback asked to end the call."""
-
-
-class _Draft:
-    """The codes of a picture under way, int64 [rows, columns], -1 where there is no draft yet."""
-
-    def __init__(self, image_token_offset: int) -> None:
-        self.offset = image_token_offset
-        self.codes = torch.empty(0, 0, dtype=torch.int64)
-
-    def take(self, progress: Progress) -> None:
-        if progress.stage != "codes":
-            return
-        if not self.codes.numel():
-            self.codes = torch.full(progress.grid, -1)
-        drafts = torch.tensor(progress.tokens) - self.offset
-        self.codes.view(-1)[progress.start : progress.start + len(drafts)] = drafts
 
 
 def _pictures(given: Any) -> list[Any]:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from llada_uni.backbone import Backbone
-from llada_uni.backbone.quantized import QuantizedMatrix, hold_quantized, is_aligned, scheme_of
+from llada_uni.backbone.quantized import QuantizedMatrix, is_aligned, scheme_of, use_quantized_experts
 from llada_uni.backbone.quantized_formats import FORMATS, Scheme, make_scheme
 from llada_uni.checkpoint.layout import (
     FLOAT32_SUFFIXES,
@@ -31,10 +31,10 @@ from llada_uni.checkpoint.layout import (
     released_shapes,
 )
 from llada_uni.checkpoint.source import Source, config_json
-from llada_uni.checkpoint.source import backbone_folder as backbone_folder  # readers know it from here
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
+from llada_uni.files.model_dir import BACKBONE, INDEX, check_links, weight_files
 from llada_uni.files.weights import (
     WeightFiles,
     atomic_file,
@@ -47,7 +47,8 @@ from llada_uni.files.weights import (
 )
 
 MAX_SHARD_BYTES = 5 * 10**9
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SINGLE, _STEM = BACKBONE.weights[0], BACKBONE.weights[0].removesuffix(".safetensors")
+_INDEX = f"{_SINGLE}{INDEX}"
 
 
 def open_weights(folder: Path, config: BackboneConfig) -> tuple[WeightFiles, Layout]:
@@ -75,23 +76,23 @@ def load_backbone(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     experts: str = "grouped",
-    hold: str | None = None,
+    quantization: str | None = None,
 ) -> Backbone:
     """The backbone of a model directory, in evaluation mode, without gradients.
 
-    dtype None: float32 on the CPU, bfloat16 elsewhere; the router stays in float32. hold: the form of the
+    dtype None: float32 on the CPU, bfloat16 elsewhere; the router stays in float32. quantization: the form of the
     routed experts in memory: None as the directory stores them (plain, quantised, or released FP8), "plain", or
     "int8", "int4", "float8", made while loading. Tensors of the stacked layout and of quantised directories are
     mapped from the files where the dtype is theirs; nothing is held twice. Raises UserError for a missing part,
     config field or tensor, an unknown tensor, a wrong shape (expected and found), a truncated file.
     """
     source = Source(folder)
-    scheme = _scheme_to_hold(source.scheme, hold)
+    scheme = _scheme_to_use(source.scheme, quantization)
     dtype = dtype or default_dtype(device)
     with torch.device("meta"):
         model = Backbone(source.config, experts=experts)
     if scheme is not None:
-        hold_quantized(model, scheme)
+        use_quantized_experts(model, scheme)
     for place in places(source.config):
         if place.stacked and scheme is not None:
             _load_quantized(model, place, source, scheme, device)
@@ -103,12 +104,12 @@ def load_backbone(
     return model.eval().requires_grad_(False)
 
 
-def _scheme_to_hold(stored: Scheme | None, hold: str | None) -> Scheme | None:
-    if hold not in (None, "plain", *FORMATS):
-        raise UserError(f"experts cannot be held as {hold!r}; allowed: plain, {', '.join(FORMATS)}")
-    if hold is None or (stored is not None and hold == stored.format):
+def _scheme_to_use(stored: Scheme | None, wanted: str | None) -> Scheme | None:
+    if wanted not in (None, "plain", *FORMATS):
+        raise UserError(f"unknown quantization {wanted!r}; allowed: plain, {', '.join(FORMATS)}")
+    if wanted is None or (stored is not None and wanted == stored.format):
         return stored
-    return None if hold == "plain" else make_scheme(hold)
+    return None if wanted == "plain" else make_scheme(wanted)
 
 
 def _load_quantized(
@@ -212,7 +213,7 @@ def write_shards(folder: Path, pieces: Iterator[Piece], max_shard_bytes: int) ->
         shards[-1].append(piece)
         room -= piece[1]
     count = len(shards)
-    names = [_SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    names = [_SINGLE] if count == 1 else [f"{_STEM}-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
     with ExitStack() as together:  # every temporary file is complete before the first takes its name
         files = [together.enter_context(atomic_file(folder / name)) for name in names]
         for file, shard in zip(files, shards, strict=True):
@@ -226,9 +227,9 @@ def write_shards(folder: Path, pieces: Iterator[Piece], max_shard_bytes: int) ->
 
 def _remove_others(folder: Path, keep: set[str]) -> None:
     """Weights of an earlier save would be read instead of, or beside, the new ones."""
-    for file in [folder / _INDEX, folder / _SINGLE, *folder.glob("model-?????-of-?????.safetensors")]:
+    for file in weight_files(folder, BACKBONE.weights):
         if file.name not in keep:
-            file.unlink(missing_ok=True)
+            file.unlink()
 
 
 def convert(
@@ -249,18 +250,32 @@ def convert(
         raise UserError(f"unknown layout {layout!r}; allowed: released, stacked")
     stored = Source(source)
     layout = layout or ("stacked" if stored.layout == "released" else "released")
+    with new_directory(source, target, stored) as folder:
+        convert_backbone(stored, folder, layout, dtype, max_shard_bytes)
+    return layout
+
+
+def convert_backbone(
+    stored: Source,
+    folder: Path,
+    layout: Layout,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes config.json and the weights of a backbone, plain, into `folder`; see `convert`."""
 
     def read(place: Place, expert: int | None) -> torch.Tensor:
         if expert is None:
             return stored.whole(place, "cpu", stored.dtype(place))
         return stored.expert(place, expert).to(stored.dtype(place))
 
-    with new_directory(source, target, stored) as folder:
-        pieces = _pieces(places(stored.config), layout, read, stored.dtype, dtype)
-        write_shards(folder, pieces, max_shard_bytes)
-        if stored.scheme is not None:
-            write_json(folder / "config.json", config_json(stored.config, None))
-    return layout
+    pieces = _pieces(places(stored.config), layout, read, stored.dtype, dtype)
+    write_shards(folder, pieces, max_shard_bytes)
+    written, plain = folder / BACKBONE.marker, stored.scheme is None
+    if plain and not written.exists():
+        shutil.copyfile(stored.folder / BACKBONE.marker, written)
+    elif not plain:
+        write_json(written, config_json(stored.config, None))
 
 
 @contextmanager
@@ -280,7 +295,9 @@ def new_directory(
         raise UserError(f"{target} exists already; give a new directory")
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{target} lies inside {source}; give a directory outside it")
-    skip = {str(stored.folder / name) for name in (_SINGLE, _INDEX)} | {str(path) for path in stored.weights.files}
+    check_links(source)
+    own = {*weight_files(stored.folder, BACKBONE.weights), stored.weights.path, *stored.weights.files}
+    skip = {str(path) for path in own}
     with new_folder(target) as temporary:
         shutil.copytree(
             source,

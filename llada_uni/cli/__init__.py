@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
+from typing import Annotated
 
 import typer
 
-from llada_uni.cli import data, draw, quantize, serve, tools, train, words
+from llada_uni import plugins
+from llada_uni.cli import data, draw, hub, quantize, serve, tools, train, words
 from llada_uni.errors import UserError
 
 app = typer.Typer(
@@ -24,8 +27,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (draw, words, serve, tools, data, train, quantize):
-    module.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from llada_uni import __version__
+
+        print(f"llada-uni {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+@cache
+def command_line() -> typer.Typer:
+    """All commands; those of plug-ins come first, so that the demo heads the list. UserError for a broken plug-in."""
+    for name in plugins.table("commands"):
+        plugins.load("commands", name)(app)
+    for module in (draw, words, serve, tools, data, train, quantize, hub):
+        module.register(app)
+    return app
+
 
 _CLICK_ERROR = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
@@ -35,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     interrupted.
     """
     try:
-        return int(app(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
+        return int(command_line()(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
     except UserError as error:
         return _complain(str(error))
     except _CLICK_ERROR as error:

@@ -1,7 +1,7 @@
-"""Commands about training data: check, world, tokenizer, extract (docs/data.md).
+"""Commands about training data: check, tokenizer, extract (docs/data.md).
 
-What flows through: records on disk -> a table of what is in them; the small world -> records; records -> a text tokenizer;
-records and a model -> token shards.
+What flows through: records on disk -> a table of what is in them; records -> a text tokenizer; records and a model -> token
+shards.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 Records = Annotated[
     str,
-    typer.Argument(help="A .jsonl or .tar file, a folder of them, or world:COUNT:SEED[:MIXTURE]."),
+    typer.Argument(help="A .jsonl or .tar file, a folder of them, or a plug-in's source (world:COUNT:SEED[:MIXTURE])."),
 ]
 OnBad = Annotated[str, typer.Option(help="What a record that cannot be used does: stop, or skip (listed at the end).")]
 Tokenizer = Annotated[Path | None, typer.Option(help="A tokenizer.json.")]
+group = typer.Typer(help="Training data: check, make and extract conversation records.", no_args_is_help=True)
 _LISTED = 50
 
 
 @contextmanager
-def _bar(label: str) -> Iterator:
+def bar(label: str) -> Iterator:
     """A function (done, total or None) that moves a bar on stderr; it does nothing if stderr is no terminal."""
     console = stderr()
     if not console.is_terminal:
@@ -47,6 +48,7 @@ def check(
     records: Records,
     limit: Annotated[int | None, typer.Option(min=1, help="Check only so many records.")] = None,
     tokenizer: Tokenizer = None,
+    longest: Annotated[int | None, typer.Option(min=1, help="With --tokenizer: most tokens of a record's texts.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check conversation records: every field, every picture. Exit code 1 if any record cannot be used.
@@ -57,9 +59,11 @@ def check(
     from llada_uni.data.sources import open_source
     from llada_uni.text.tokenizer import TextTokenizer
 
+    if longest is not None and tokenizer is None:
+        raise UserError("--longest counts tokens: give a --tokenizer as well")
     text = TextTokenizer.from_file(tokenizer) if tokenizer else None
-    with _bar("checking") as move:
-        report = check_records(open_source(records), limit, text, move)
+    with bar("checking") as move:
+        report = check_records(open_source(records), limit, text, move, longest)
     if as_json:
         tasks = {name: vars(count) for name, count in report.tasks.items()}
         emit({"records": report.records, "tasks": tasks, "bad": report.bad})
@@ -97,60 +101,25 @@ def _list_bad(bad: list[str], what: str) -> None:
         print(f"{len(bad)} {'record' if len(bad) == 1 else 'records'} {what}{more}")
 
 
-def world(
-    out: Annotated[Path, typer.Argument(help="The folder to fill.")],
-    count: Annotated[int, typer.Option(min=1, help="How many records.")] = 1000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 0,
-    split: Annotated[str, typer.Option(help="train or heldout.")] = "train",
-    mixture: Annotated[
-        str,
-        typer.Option(help="default (all tasks), first, places, reading, drills, finding, asking, late, hard, worked or told."),
-    ] = "default",
-    shares: Annotated[
-        list[str] | None, typer.Option(help="task=weight or task/kind=weight, in place of a mixture; may be repeated.")
-    ] = None,
-    side: Annotated[int, typer.Option(min=16, help="Pixels of a picture's side.")] = 192,
-    form: Annotated[str, typer.Option("--format", help="jsonl (pictures in files beside it) or webdataset (tar).")] = "jsonl",
-) -> None:
-    """Write samples of the small world as conversation records, as an example of the format and to train on.
-
-    The same command goes on where an interrupted one stopped.
-
-    Example: `llada-uni data world my-world --count 5000 --shares t2i=1 --shares understand/count=0.5`
-    """
-    from llada_uni.world.data.world_files import write_world
-    from llada_uni.world.data.world_records import WorldRecords, parse_shares
-    from llada_uni.world.data.world_records import mixture as mixture_of
-
-    weights = parse_shares(shares) if shares else mixture_of(mixture)
-    with _bar("writing shards") as move:
-        write_world(WorldRecords(count, seed, weights, side, split), out, form, move)
-    say(f"{out}  {count:,} records ({split}), pictures of {side} px")
-
-
 def tokenizer(
     records: Records,
     out: Annotated[Path, typer.Argument(help="The tokenizer.json to write.")],
     vocab_size: Annotated[int, typer.Option(min=300, help="Ids in all at most, control tokens included.")] = 640,
-    keep_words: Annotated[Path | None, typer.Option(help="A file of words that become tokens in any case, one a line.")] = None,
-    world_words: Annotated[bool, typer.Option("--world-words", help="Keep the names of the small world.")] = False,
+    keep_words: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of words, one a line, or a plug-in's list (world): kept as tokens in any case. May repeat."),
+    ] = None,
     on_bad: OnBad = "stop",
 ) -> None:
     """Train a byte-level BPE on the texts of records, for a model that starts from nothing.
 
-    Example: `llada-uni data tokenizer world:20000:5 tokenizer.json --vocab-size 640 --world-words`
+    Example: `llada-uni data tokenizer world:20000:5 tokenizer.json --vocab-size 640 --keep-words world`
     """
     from llada_uni.data.records import BadRecords
     from llada_uni.data.sources import open_source
-    from llada_uni.world.data.vocabulary import tokenizer_of_records
-    from llada_uni.world.data.vocabulary import world_words as words_of_world
+    from llada_uni.data.vocabulary import tokenizer_of_records, words_to_keep
 
-    bad, keep = BadRecords(on_bad), words_of_world() if world_words else []
-    if keep_words is not None:
-        try:
-            keep += [word.strip() for word in keep_words.read_text(encoding="utf-8").splitlines() if word.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {keep_words} ({error})") from None
+    bad, keep = BadRecords(on_bad), [word for name in keep_words or () for word in words_to_keep(name)]
     with stderr().status("training the tokenizer"):
         text = tokenizer_of_records(open_source(records), vocab_size, keep, bad)
     text.save(out)
@@ -189,7 +158,7 @@ def extract(
         shard_records, device,
     )  # fmt: skip
     began, made = time.monotonic(), 0
-    with _bar("extracting shards") as move:
+    with bar("extracting shards") as move:
 
         def on_shard(done: int, total: int, new: int) -> None:
             nonlocal made
@@ -211,7 +180,6 @@ def extract(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    data = typer.Typer(help="Training data: check, make and extract conversation records.", no_args_is_help=True)
-    for command in (check, world, tokenizer, extract):
-        data.command()(command)
-    app.add_typer(data, name="data")
+    for command in (check, tokenizer, extract):
+        group.command()(command)
+    app.add_typer(group, name="data")

@@ -44,8 +44,8 @@ def shape(picture: Image.Image, use: str, settings: Preprocessing) -> Image.Imag
     return resize_for_understanding(picture, use == UNDERSTAND, settings)
 
 
-def world_side(settings: Preprocessing) -> int:
-    """Pixels at which a square picture needs no scaling to be shown to the model: the small world is rendered so."""
+def unscaled_side(settings: Preprocessing) -> int:
+    """Pixels at which a square picture needs no scaling to be shown to the model: sources that render use it."""
     return shape(Image.new("RGB", (128, 128)), UNDERSTAND, settings).width
 
 

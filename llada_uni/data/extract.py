@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from llada_uni.config import BackboneConfig
-from llada_uni.data.encode import PictureEncoder, world_side
+from llada_uni.data.encode import PictureEncoder, unscaled_side
 from llada_uni.data.order import chance
 from llada_uni.data.records import BadRecords, Conversation
 from llada_uni.data.shards import MANIFEST, Record, TokenShard, shard_name, write_manifest, write_shard
@@ -30,6 +30,7 @@ from llada_uni.data.sources import Chunk, RecordSource, open_source
 from llada_uni.data.templates import template_of
 from llada_uni.data.tokens import default_offset, token_records
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.files.weights import add_file, read_json, require, write_json
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import ImageTokenizer
@@ -46,7 +47,7 @@ OnShard = Callable[[int, int, int], None]
 class Extraction:
     """What is made from what.
 
-    records: a file, a folder or `world:COUNT:SEED[:MIXTURE]`; model: a model directory, or the model/ of a run, with an
+    records: a file, a folder or a plug-in's `NAME:...`; model: a model directory, or the model/ of a run, with an
     image_tokenizer; tokenizer: another tokenizer.json than the model's; unconditional: share of the records of tasks with a
     given header (t2i, edit) whose words are left out, for guidance; batch: pictures of one size in one pass;
     shard_records: conversations a shard.
@@ -73,7 +74,7 @@ class Extraction:
 
     @property
     def image_tokenizer(self) -> Path:
-        folder = Path(self.model) / "image_tokenizer"
+        folder = IMAGE_TOKENIZER.path(Path(self.model))
         if not folder.is_dir():
             raise UserError(f"there is no image_tokenizer in {self.model}: give a model directory, or the model/ of a run")
         return folder
@@ -83,7 +84,7 @@ class Extraction:
         return Path(self.tokenizer) if self.tokenizer else Path(self.model) / TOKENIZER
 
     def source(self) -> RecordSource:
-        return open_source(self.records, world_side(self._settings()))
+        return open_source(self.records, unscaled_side(self._settings()))
 
     def _settings(self) -> Preprocessing:
         return Preprocessing.from_json(read_json(self.image_tokenizer / "preprocessor_config.json"))

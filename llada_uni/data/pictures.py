@@ -1,9 +1,9 @@
 """Pictures with words, for training the image tokenizer, the autoencoder and the decoder.
 
-    pictures = open_pictures("world", side=64).draw(random.Random(0), 16)
+    pictures = open_pictures("my-data/", side=64).draw(random.Random(0), 16)
 
-What flows through: the small world (rendered on the fly) or conversation records (a picture with all that its records say
-about it) -> `Picture`s of one square size. A draw depends on the rng alone.
+What flows through: conversation records (a picture with all that its records say about it), or a plug-in that makes pictures
+on the fly -> `Picture`s of one square size. A draw depends on the rng alone.
 """
 
 from __future__ import annotations
@@ -16,19 +16,13 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
+from llada_uni import plugins
 from llada_uni.data import records
 from llada_uni.data.sources import conversations, open_source
 from llada_uni.errors import UserError
-from llada_uni.world.captions import caption
-from llada_uni.world.questions import UNDERSTAND_KINDS, ask
-from llada_uni.world.render import render_array
-from llada_uni.world.scene import Scene, crowded_scene, sample_scene
-from llada_uni.world.wordings import Speaker
 
 SPLITS = ("train", "heldout", "any")
 _HELD_OUT = 20  # of records, one picture in so many is held out
-_WORLD_QUESTIONS = 4
-_ASKED = {kind: weight for kind, weight in UNDERSTAND_KINDS.items() if kind not in ("caption", "two pictures")}
 
 
 @dataclass(frozen=True)
@@ -49,48 +43,18 @@ class PictureSource(Protocol):
 def open_pictures(source: str, side: int, split: str = "train", need: str | None = None) -> PictureSource:
     """Pictures of `side` pixels.
 
-    source: "world", "crowded" (the world with more things a picture and no words), or a file or folder of conversation
-    records. split: "train" never shows what is held out (of the world:
-    scenes with a held-out combination; of records: one picture in twenty, chosen by its name), "heldout" only that, "any"
-    both. need: "caption" or "questions" leaves out the pictures of which the records have none.
+    source: a file or folder of conversation records, or the name of a plug-in's images. split: "train" never shows what is
+    held out (of records: one picture in twenty, chosen by its name), "heldout" only that, "any" both.
+    need: "caption" or "questions" leaves out the pictures of which the records have none.
     UserError for other names, or when no picture is left.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
     if need not in (None, "caption", "questions"):
         raise UserError(f"pictures can be asked to have a caption or questions, not {need!r}")
-    if source == "world":
-        return WorldPictures(side, split)
-    if source == "crowded":
-        return CrowdedPictures(side)
+    if source in plugins.table("images"):
+        return plugins.load("images", source)(side, split)
     return RecordPictures(source, side, split, need)
-
-
-class WorldPictures:
-    """Scenes of the small world, with their caption and a few questions each."""
-
-    def __init__(self, side: int, split: str) -> None:
-        self.side, self.split = side, split
-
-    def draw(self, rng: random.Random, count: int) -> list[Picture]:
-        scenes = [sample_scene(rng, self.split, mixed_styles=0.5, numbers=0.1) for _ in range(count)]
-        return [Picture(render_array(scene, self.side), caption(scene), _questions(rng, scene)) for scene in scenes]
-
-
-class CrowdedPictures:
-    """Crowded scenes of the small world: every drawing is met often. They belong to no split."""
-
-    def __init__(self, side: int) -> None:
-        self.side = side
-
-    def draw(self, rng: random.Random, count: int) -> list[Picture]:
-        return [Picture(render_array(crowded_scene(rng), self.side), "", ()) for _ in range(count)]
-
-
-def _questions(rng: random.Random, scene: Scene) -> tuple[tuple[str, str], ...]:
-    kinds = rng.choices(tuple(_ASKED), tuple(_ASKED.values()), k=_WORLD_QUESTIONS)
-    asked = (ask(rng, scene, kind, Speaker(rng, "train")) for kind in kinds)
-    return tuple((one.question, one.answer) for one in asked if one is not None)  # not every scene allows every kind
 
 
 @dataclass

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CONFIDENCES = ("probability", "margin", "entropy", "neg_entropy", "random")
 LEAST = 1e-6  # a temperature or top_p below it counts as this one: smaller ones leave the range of float32
 
 

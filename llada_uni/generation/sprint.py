@@ -13,90 +13,10 @@ Axes: P positions of the prefix, H key heads, d features a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from llada_uni.errors import UserError
-
-
-@dataclass(frozen=True)
-class Sprint:
-    """How much of the prefix is kept, and by what, in one of two forms.
-
-    The report's: r: share of all positions (default 0.5), where neither r_text nor r_img is given; else they are the
-    shares of the positions that hold text and image codes (one of them alone: r is the other). Its settings are
-    (r_text, r_img) = (1.0, 0.8) or (1.0, 1.0), alpha 0.5, with the rule "adaptive" and thresholds of 0.93 and 0.95.
-    The published code's, where keep_ratio is given (0.7 there): the share of all positions. warmup
-    (cache_warmup_steps, default 2): steps of a block that see everything; the report's form has one. Pinned positions are
-    kept whatever the ratio: text unless text_keep_ratio is below 1, image codes if image_keep_ratio is 1; these two do
-    nothing else. Left out while editing guidance is on. Its rule is "sprint", which "threshold" then stands for.
-    alpha (confidence_alpha): weight of the key norm against the confidence.
-    """
-
-    r: float | None = None
-    r_text: float | None = None
-    r_img: float | None = None
-    alpha: float = 0.5
-    keep_ratio: float | None = None
-    warmup: int | None = None
-    image_keep_ratio: float | None = None
-    text_keep_ratio: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and name != "warmup" and not 0 <= value <= 1:
-                raise UserError(f"sprint: {name} is {value}; allowed: 0 to 1")
-        if self.warmup is not None and (not isinstance(self.warmup, int) or self.warmup < 1):
-            raise UserError(f"sprint: warmup is {self.warmup}; allowed: a whole number from 1 on")
-        others = ("r", "r_text", "r_img") if self.published else ("warmup", "image_keep_ratio", "text_keep_ratio")
-        given = [name for name in others if getattr(self, name) is not None]
-        if given:
-            form = "the report's form: leave keep_ratio out" if self.published else "the published form: give keep_ratio too"
-            raise UserError(f"sprint: {given[0]} belongs to {form}")
-
-    @property
-    def published(self) -> bool:
-        """Whether this is the published code's form."""
-        return self.keep_ratio is not None
-
-    @property
-    def full_steps(self) -> int:
-        """Steps of a block that see everything, from 1 on; the prefix is pruned in the last one."""
-        return (self.warmup or 2) if self.published else 1
-
-    @property
-    def by_modality(self) -> bool:
-        """Report's form: whether text and image positions are chosen separately."""
-        return self.r_text is not None or self.r_img is not None
-
-    @property
-    def text_share(self) -> float:
-        return self._share if self.r_text is None else self.r_text
-
-    @property
-    def image_share(self) -> float:
-        return self._share if self.r_img is None else self.r_img
-
-    @property
-    def _share(self) -> float:
-        return 0.5 if self.r is None else self.r
-
-    @property
-    def keeps_text(self) -> bool:
-        """Whether all text is kept."""
-        return self.text_keep_ratio in (None, 1) if self.published else self.text_share == 1
-
-    @property
-    def keeps_images(self) -> bool:
-        """Whether all image codes are kept."""
-        return self.image_keep_ratio == 1 if self.published else self.image_share == 1
-
-    @property
-    def keeps_all(self) -> bool:
-        """Whether nothing is ever pruned."""
-        return self.keep_ratio == 1 or (self.keeps_text and self.keeps_images)
+from llada_uni.generation.params import Sprint
 
 
 def choose_kept(keys: Tensor, confidence: Tensor, is_image: Tensor, sprint: Sprint) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from llada_uni.serving.events import Finished
+from llada_uni.results import EndEvent
 
 if TYPE_CHECKING:
     from llada_uni.generation.batch import BatchEngine
@@ -68,13 +68,13 @@ class Metrics:
         for accepted in result.accepted:
             self.accepted.observe(accepted)
 
-    def finished(self, task: str, event: Finished, seconds: float) -> None:
+    def finished(self, task: str, event: EndEvent, seconds: float) -> None:
         """A job has given its result; seconds: since it arrived."""
         self.seconds.labels(task).observe(seconds)
         self.tokens.labels("prompt").inc(event.usage.prompt_tokens)
         self.tokens.labels("completion").inc(event.usage.completion_tokens)
-        self.pictures.inc(event.usage.pictures)
-        for network, times in event.evaluations.items():
+        self.pictures.inc(event.usage.images)
+        for network, times in event.evaluations.to_json().items():
             self.evaluations.labels(network).inc(times)
 
     def failed(self, error: BaseException) -> None:

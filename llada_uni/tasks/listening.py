@@ -1,7 +1,8 @@
-"""An engine that somebody listens to: its steps become progress, and stop strings end what it writes.
+"""An engine that somebody listens to: its steps become `Progress`, and stop strings end what it writes.
 
-What flows through: a call of `generate` -> the engine -> steps -> `Progress` for the listener (words as they settle,
-drafts of codes with their places) -> the Generation, cut short where a stop string is complete.
+A call of `generate` goes to the engine; from its steps the listener hears text as it becomes certain, and the grid of
+codes as it fills. Text is certain once no later step can change it. Held back are bytes of an unfinished character, spaces
+that may turn out to be the end (answers are stripped), and what may be the beginning of a stop string.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from llada_uni.generation.settings import Generation, Settings, StepEvent
-from llada_uni.results import OnProgress, Progress
-from llada_uni.tasks.settled import SettledText, cut
+from llada_uni.results import NO_CODE, OnProgress, Progress
 from llada_uni.text.prompts import PromptFormat
+from llada_uni.text.tokenizer import TextTokenizer
+
+UNFINISHED = "\ufffd"  # what a tokenizer makes of bytes that are no character (yet)
 
 
 class _Stopped(Exception):
@@ -20,9 +23,9 @@ class _Stopped(Exception):
 
 
 class Listened:
-    """Has the `generate` of the engine it stands before. `stop`: strings that end words.
+    """Has the `generate` of the engine it stands before. `stop`: strings that end text.
 
-    text, stopped: the words written last, without a stop string, and whether one ended them.
+    text, stopped: what was written last, without a stop string, and whether one ended them.
     """
 
     def __init__(self, engine: Any, form: PromptFormat, on_progress: OnProgress | None, stop: Sequence[str] = ()) -> None:
@@ -31,15 +34,16 @@ class Listened:
         self.text, self.stopped = "", False
 
     def generate(self, prompt: Sequence[int], settings: Settings, **more: Any) -> Generation:
-        """As `Engine.generate`; what is restricted to a set of ids is a picture, all else is words."""
+        """As `Engine.generate`; what is restricted to a set of ids is an image, all else is text."""
         if settings.allowed is None:
             return self._write(prompt, settings, more)
-        hear = _Codes(self.form.read_header(prompt), settings.gen_length, self.on_progress)
+        grid = self.form.read_header(prompt) or (1, settings.gen_length)
+        hear = _Codes(grid, self.form.image_token_offset, self.on_progress)
         return self.engine.generate(prompt, settings, **{**more, "on_step": hear})
 
     def _write(self, prompt: Sequence[int], settings: Settings, more: dict[str, Any]) -> Generation:
         text = self.form.text
-        hear = _Words(SettledText(text, self.stop), settings, self.on_progress)
+        hear = _Words(CertainText(text, self.stop), settings, self.on_progress)
         try:
             made = self.engine.generate(prompt, settings, **{**more, "on_step": hear})
         except _Stopped:
@@ -47,50 +51,97 @@ class Listened:
             ids = [token for token in hear.ids if token not in hear.stops]  # no header after the end
             made = Generation(ids, steps, steps * (1 + len(more.get("branches") or ())), hear.accepted)
         self.text, self.stopped = cut(text.decode(made.tokens), self.stop)
-        rest = hear.settled.end(self.text)
+        rest = hear.certain.end(self.text)
         if rest:
-            self.on_progress(Progress("text", len(made.tokens), settings.gen_length, text=rest))
+            self.on_progress(Progress("text", len(made.tokens), settings.gen_length, rest))
         return made
 
 
 class _Words:
-    """Hears the steps of one stretch of words. ids: those that are settled with no mask before them."""
+    """Hears the steps of one stretch of text. ids: those that are accepted with no mask before them."""
 
-    def __init__(self, settled: SettledText, settings: Settings, on_progress: OnProgress) -> None:
-        self.settled, self.total, self.on_progress = settled, settings.gen_length, on_progress
+    def __init__(self, certain: CertainText, settings: Settings, on_progress: OnProgress) -> None:
+        self.certain, self.total, self.on_progress = certain, settings.gen_length, on_progress
         self.stops = frozenset(settings.stop_ids)
         self.ids: list[int] = []
         self.accepted: list[int] = []  # tokens accepted in each step
-        self._filled: dict[int, int] = {}  # block -> places of it that are settled
+        self._filled: dict[int, int] = {}  # block -> positions of it that are accepted
 
     def __call__(self, event: StepEvent) -> None:
         before = self._filled.get(event.block_start, 0)
         self._filled[event.block_start] = sum(event.accepted)
         self.accepted.append(sum(event.accepted) - before)
-        del self.ids[event.block_start :]  # the block is read again as far as it is settled
+        del self.ids[event.block_start :]  # the block is read again as far as it is accepted
         ended = False
         for token, accepted in zip(event.tokens, event.accepted, strict=True):
             if not accepted or ended:
                 break
             ended = token in self.stops
             self.ids.append(token)
-        new = self.settled.take(self.ids)
-        self.on_progress(_progress("text", sum(self._filled.values()), self.total, event, text=new))
-        if self.settled.stopped:
+        new = self.certain.take(self.ids)
+        self.on_progress(Progress("text", min(sum(self._filled.values()), self.total), self.total, new))
+        if self.certain.stopped:
             raise _Stopped
 
 
 class _Codes:
-    """Hears the steps of one picture. grid: (rows, columns) that its header gives."""
+    """Hears the steps of one image. grid: (rows, columns); offset: the id of code 0."""
 
-    def __init__(self, grid: tuple[int, int] | None, total: int, on_progress: OnProgress) -> None:
-        self.grid, self.total, self.on_progress = grid, total, on_progress
-        self._filled: dict[int, int] = {}
+    def __init__(self, grid: tuple[int, int], offset: int, on_progress: OnProgress) -> None:
+        self.grid, self.offset, self.on_progress = grid, offset, on_progress
+        self.total = grid[0] * grid[1]
+        self.codes, self.accepted, self.confidences = [NO_CODE] * self.total, [False] * self.total, [0.0] * self.total
 
     def __call__(self, event: StepEvent) -> None:
-        self._filled[event.block_start] = sum(event.accepted)
-        self.on_progress(_progress("codes", sum(self._filled.values()), self.total, event, grid=self.grid))
+        block = slice(event.block_start, event.block_start + len(event.tokens))
+        self.codes[block] = [token - self.offset for token in event.tokens]
+        self.accepted[block], self.confidences[block] = event.accepted, event.confidences
+        state = (tuple(self.codes), tuple(self.accepted), tuple(self.confidences))
+        self.on_progress(Progress("codes", sum(self.accepted), self.total, "", self.grid, *state))
 
 
-def _progress(stage: str, done: int, total: int, event: StepEvent, **more: Any) -> Progress:
-    return Progress(stage, min(done, total), total, event.tokens, event.accepted, event.block_start, event.confidences, **more)
+# --- text that is certain, and strings that end it ---
+
+
+def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """(the text before the stop string that is complete first, stripped; whether there was one)."""
+    ends = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    if not ends:
+        return text.strip(), False
+    return text[: min(ends)[1]].strip(), True
+
+
+class CertainText:
+    """One stretch of text under way. `stopped`: a stop string is complete."""
+
+    def __init__(self, tokenizer: TextTokenizer, stops: Sequence[str] = ()) -> None:
+        self.tokenizer, self.stops, self.stopped = tokenizer, stops, False
+        self._taken = 0  # ids that are in `_raw`
+        self._raw = ""  # their characters
+        self._sent = 0  # characters given out so far
+
+    def take(self, ids: Sequence[int]) -> str:
+        """The new certain characters, now that `ids` (all from the beginning) are accepted."""
+        fresh = self.tokenizer.decode(ids[self._taken :])
+        if fresh.endswith(UNFINISHED):
+            return ""
+        self._raw, self._taken = self._raw + fresh, len(ids)
+        text, self.stopped = cut(self._raw, self.stops)
+        if not self.stopped:
+            text = self._raw[: len(self._raw) - self._doubtful()].strip()
+        return self._send(text)
+
+    def end(self, text: str) -> str:
+        """What is missing of the finished text."""
+        return self._send(text)
+
+    def _send(self, text: str) -> str:
+        new, self._sent = text[self._sent :], max(self._sent, len(text))
+        return new
+
+    def _doubtful(self) -> int:
+        """Characters at the end that may be the beginning of a stop string."""
+        return max(
+            (size for stop in self.stops for size in range(1, len(stop)) if self._raw.endswith(stop[:size])),
+            default=0,
+        )

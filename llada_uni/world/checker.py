@@ -27,7 +27,8 @@ from llada_uni.errors import UserError
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, SIDE, STYLES
 from llada_uni.world.intervals import wilson
 from llada_uni.world.render import PIXELS, cell_pixels, render_array
-from llada_uni.world.scene import Scene, Thing, sample_scene
+from llada_uni.world.sampling import sample_scene
+from llada_uni.world.scene import Scene, Thing
 
 _CELL = 32  # side at which cells are compared
 _SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))

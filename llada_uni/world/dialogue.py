@@ -12,7 +12,8 @@ from llada_uni.world.drawing import GENEVAL, plan_of
 from llada_uni.world.edits import EDIT_KINDS, SINGLE, expected, instruct
 from llada_uni.world.questions import UNDERSTAND_KINDS, Asked, ask, unique
 from llada_uni.world.samples import Part, Sample, Turn, until
-from llada_uni.world.scene import Scene, sample_scene
+from llada_uni.world.sampling import sample_scene
+from llada_uni.world.scene import Scene
 from llada_uni.world.split import in_split
 from llada_uni.world.wordings import Speaker
 

@@ -15,7 +15,8 @@ from llada_uni.world.arrangement import PIPS, RELATED, cells_of, in_row
 from llada_uni.world.captions import caption, is_crowded, placed_name, quantity
 from llada_uni.world.concepts import CELLS, POSITIONS, ROWS, SIDE, STYLES, THINGS
 from llada_uni.world.samples import Sample, Turn, open_color, open_style, pinned, until, wanted
-from llada_uni.world.scene import MOST_DIFFERENT, Scene, Thing, any_number, placed, sample_scene
+from llada_uni.world.sampling import any_number, sample_scene
+from llada_uni.world.scene import MOST_DIFFERENT, Scene, Thing, placed
 from llada_uni.world.split import in_split
 from llada_uni.world.wordings import Speaker, article, joined
 

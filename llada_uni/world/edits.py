@@ -10,7 +10,8 @@ from dataclasses import replace
 from llada_uni.world.concepts import CELLS, COLORS, DIGITS, POSITIONS, SIDE, STYLES
 from llada_uni.world.questions import absent, unique
 from llada_uni.world.samples import Sample, Turn, until
-from llada_uni.world.scene import Scene, Thing, any_number, number_scene, sample_scene
+from llada_uni.world.sampling import any_number, number_scene, sample_scene
+from llada_uni.world.scene import Scene, Thing
 from llada_uni.world.split import in_split
 from llada_uni.world.wordings import Speaker, article
 

@@ -1,3 +1,10 @@
 """What the small world adds to the program, by name: names to "module:attribute", imported when first used (plugins.py)."""
 
 STAGES = {"patch_tokenizer": "llada_uni.world.training.patch_tokenizer:PatchTokenizerOptions"}
+SOURCES = {"world": "llada_uni.world.data.world_records:open_world"}
+IMAGES = {
+    "world": "llada_uni.world.data.pictures:WorldPictures",
+    "crowded": "llada_uni.world.data.pictures:CrowdedPictures",
+}
+WORDS = {"world": "llada_uni.world.data.vocabulary:world_words"}
+COMMANDS = {"world": "llada_uni.world.cli:register"}

@@ -14,7 +14,8 @@ from llada_uni.world.arrangement import RELATIONS
 from llada_uni.world.captions import caption, placed_name
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, DIGITS, POSITIONS, ROWS, SIDE, STYLES, THINGS
 from llada_uni.world.samples import Sample, Turn, until
-from llada_uni.world.scene import Scene, Thing, any_number, number_scene, placed, sample_scene
+from llada_uni.world.sampling import any_number, number_scene, sample_scene
+from llada_uni.world.scene import Scene, Thing, placed
 from llada_uni.world.split import in_split
 from llada_uni.world.wordings import NUMBERS, Speaker, article
 

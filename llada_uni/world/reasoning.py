@@ -11,7 +11,8 @@ from collections import deque
 
 from llada_uni.world.concepts import CELLS, COLORS, DIGITS, POSITIONS, SIDE, STYLES, THINGS
 from llada_uni.world.samples import Part, Sample, Turn, until
-from llada_uni.world.scene import Scene, Thing, number_scene, placed
+from llada_uni.world.sampling import number_scene
+from llada_uni.world.scene import Scene, Thing, placed
 from llada_uni.world.split import in_split
 from llada_uni.world.stories import CHARACTERS, OBJECTS
 from llada_uni.world.wordings import Speaker, article

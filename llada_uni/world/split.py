@@ -14,13 +14,10 @@ from __future__ import annotations
 import random
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 from llada_uni.errors import UserError
 from llada_uni.world.concepts import CELLS, STYLES, THINGS
-
-if TYPE_CHECKING:
-    from llada_uni.world.scene import Scene
+from llada_uni.world.scene import Scene
 
 SPLITS = ("train", "seen", "heldout", "any")
 _SEED = 20260420

@@ -9,7 +9,6 @@ import pytest
 from llada_uni.cli import main
 from llada_uni.data.tokens import default_offset
 from llada_uni.text.tokenizer import TextTokenizer
-from llada_uni.world.data.world_records import MIXTURES
 from tests.data.helpers import drawing, question, small_model, write_records
 
 
@@ -23,11 +22,6 @@ def call(capsys):
         return code, captured.out, captured.err
 
     return run
-
-
-def test_the_help_names_every_mixture(call):
-    _, out, _ = call("world", "--help")
-    assert MIXTURES and all(name in out for name in MIXTURES)
 
 
 def test_check_shows_a_table_and_lists_what_is_bad(call, tmp_path):
@@ -59,7 +53,7 @@ def test_world_tokenizer_extract_in_a_row(call, tmp_path, golden):
     code, out, _ = call("check", tmp_path / "w", "--json")
     assert code == 0 and set(json.loads(out)["tasks"]) == {"t2i", "understand"}
     (tmp_path / "words.txt").write_text("zeppelin\n")
-    words = ("--keep-words", tmp_path / "words.txt", "--world-words")
+    words = ("--keep-words", tmp_path / "words.txt", "--keep-words", "world")
     code, _, err = call("tokenizer", tmp_path / "w", tmp_path / "t.json", "--vocab-size", 1312, *words)
     assert code == 0 and "t.json  " in err
     text = TextTokenizer.from_file(tmp_path / "t.json")

@@ -82,7 +82,7 @@ def test_pictures_to_be_drawn_are_scaled_even_where_edits_are_cropped(tokenizer)
     assert drawn.shape == cropped.shape == (64, 64, 3)
     assert drawn[:, :28].max() == 0 and drawn[:, 36:].min() == 255
     assert (cropped[:, :32].max(), cropped[:, 32:].min()) == (0, 255)
-    assert encode.world_side(tokenizer.settings) == 32
+    assert encode.unscaled_side(tokenizer.settings) == 32
 
 
 def test_shards_hold_what_the_manifest_says(tmp_path, model):

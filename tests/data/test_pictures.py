@@ -1,4 +1,4 @@
-"""Pictures with words: draws depend on the rng alone, splits are kept, records give what they say about a picture."""
+"""Pictures with texts: splits are kept, records give what they say about a picture."""
 
 from __future__ import annotations
 
@@ -9,33 +9,9 @@ from PIL import Image
 
 from llada_uni.data.pictures import open_pictures
 from llada_uni.errors import UserError
-from llada_uni.world.checker import Checker
 from llada_uni.world.data.world_files import write_world
 from llada_uni.world.data.world_records import MIXTURES, WorldRecords
-from llada_uni.world.split import is_held_out
 from tests.data.helpers import assistant, drawing, image, question, text, user, write_records
-
-
-@pytest.fixture(scope="module")
-def checker():
-    return Checker()
-
-
-@pytest.mark.parametrize("split", ["train", "heldout", "any"])
-def test_the_world_keeps_its_split(split, checker):
-    pictures = open_pictures("world", 64, split).draw(random.Random(0), 20)
-    held_out = [is_held_out(checker.read(Image.fromarray(picture.image)).scene) for picture in pictures]
-    assert {"train": not any(held_out), "heldout": all(held_out), "any": 0 < sum(held_out) < 20}[split]
-    assert all(picture.image.shape == (64, 64, 3) and picture.image.dtype == "uint8" for picture in pictures)
-    assert all(" on " in picture.caption and 1 <= len(picture.questions) <= 4 for picture in pictures)
-
-
-def test_a_draw_depends_on_the_rng_alone():
-    source = open_pictures("world", 32)
-    first, second, other = (source.draw(random.Random(seed), 8) for seed in (1, 1, 2))
-    for a, b in zip(first, second, strict=True):
-        assert (a.image == b.image).all() and (a.caption, a.questions) == (b.caption, b.questions)
-    assert [p.caption for p in first] != [p.caption for p in other]
 
 
 def test_records_give_all_that_is_said_about_a_picture(tmp_path):

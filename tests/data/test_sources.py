@@ -1,37 +1,26 @@
-"""Files, folders and tar shards of records: cut anywhere, they give the same conversations; the small world as records."""
+"""Files, folders and tar shards of records: cut anywhere, they give the same conversations."""
 
 from __future__ import annotations
 
 import io
-import random
+import json
 import tarfile
+from itertools import groupby
 
 import pytest
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llada_uni.data.check import check_records
 from llada_uni.data.records import BadRecords
 from llada_uni.data.sources import conversations, open_source
 from llada_uni.errors import UserError
-from llada_uni.world.data.world_files import write_world
-from llada_uni.world.data.world_records import MIXTURES, WorldRecords, parse_shares
-from llada_uni.world.render import render_array
-from llada_uni.world.split import is_held_out
 from tests.data.helpers import drawing, question, write_records
 
 
 def all_of(source, bad=None):
     return list(conversations(source, bad or BadRecords()))
-
-
-def plain(conversation):
-    """A conversation as texts and pixels, whatever its pictures are called."""
-    parts = [
-        [part if isinstance(part, str) else part.open().tobytes() for part in message.parts]
-        for message in conversation.messages
-    ]
-    return conversation.task, parts
 
 
 def test_a_folder_is_its_files_in_order_cut_into_chunks(tmp_path):
@@ -61,11 +50,6 @@ def test_tar_shards_are_those_of_webdataset(tmp_path):
     assert [c for chunk in source.chunks(2) for c in source.read(chunk, BadRecords())] == whole
     assert path.name not in source.name
 
-    write_world(WorldRecords(30, 4, MIXTURES["default"], 32), tmp_path / "ours", "webdataset")
-    (ours,) = (tmp_path / "ours").glob("*.tar")
-    samples = list(webdataset.WebDataset(str(ours), shardshuffle=False).decode())
-    assert len(samples) == 30 and all(sample["json"]["messages"] for sample in samples)
-
 
 def test_bad_samples_of_a_tar_are_named_by_their_key(tmp_path):
     with tarfile.open(tmp_path / "bad.tar", "w") as tar:
@@ -91,87 +75,70 @@ def test_what_is_no_source_is_named(tmp_path):
             open_source(name)
     with pytest.raises(UserError, match=r"notes.txt is no record file; allowed: .jsonl, .tar"):
         open_source(tmp_path / "notes.txt")
-    for name in ("world:", "world:x:1", "world:5:1:default:9"):
-        with pytest.raises(UserError, match="allowed: world:COUNT:SEED"):
-            open_source(name)
-    allowed = "first, places, default, reading, drills, finding, asking, late, hard"
-    with pytest.raises(UserError, match=f"unknown mixture 'all'; allowed: {allowed}"):
-        open_source("world:5:1:all")
 
 
-@pytest.mark.parametrize("form", ["jsonl", "webdataset"])
-def test_the_world_on_disk_is_the_world_made_directly(tmp_path, form):
-    write_world(WorldRecords(120, 3, MIXTURES["default"], 32), tmp_path, form)
-    direct = open_source("world:120:3", side=32)
-    assert [plain(c) for c in all_of(open_source(tmp_path))] == [plain(c) for c in all_of(direct)]
-    assert [plain(c) for c in all_of(open_source("world:9:4", side=32))] != [plain(c) for c in all_of(direct)][:9]
+# ---
+# Files as other programs leave them
 
 
-def test_a_mixture_of_few_things_holds_no_more(tmp_path):
-    few = WorldRecords.from_name("world:60:3:places", 32)
-    counts = {len(scene.things()) for sample in few.samples(0, 60) for scene in sample.scenes()}
-    assert few.most == 2 and counts == {0, 1, 2}  # 0: what was there is taken away
-    assert few.name != WorldRecords(60, 3, MIXTURES["places"], 32).name
-    plain_world = WorldRecords(60, 3, MIXTURES["default"], 32)
-    assert any(len(scene.things()) > 2 for sample in plain_world.samples(0, 60) for scene in sample.scenes())
+def write_tar(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
 
 
-def test_the_same_settings_write_the_same_bytes_and_go_on_after_a_stop(tmp_path, monkeypatch):
-    monkeypatch.setattr("llada_uni.world.data.world_files.SHARD_RECORDS", 40)
-    world = WorldRecords(100, 3, MIXTURES["reading"], 32)
-    for form in ("jsonl", "webdataset"):
-        write_world(world, tmp_path / form, form)
-        contents = {p.relative_to(tmp_path / form): p.read_bytes() for p in (tmp_path / form).rglob("*") if p.is_file()}
-        second = sorted((tmp_path / form).glob("records-*"))[1]
-        second.unlink()
-        calls = []
-        write_world(world, tmp_path / form, form, lambda done, total, calls=calls: calls.append((done, total)))
-        assert calls == [(1, 3), (2, 3), (3, 3)]
-        assert {p.relative_to(tmp_path / form): p.read_bytes() for p in (tmp_path / form).rglob("*") if p.is_file()} == contents
-        with pytest.raises(UserError, match="holds records of other settings"):
-            write_world(WorldRecords(100, 4, MIXTURES["reading"], 32), tmp_path / form, form)
-    with pytest.raises(UserError, match="allowed: jsonl, webdataset"):
-        write_world(world, tmp_path / "x", "csv")
+def test_what_macos_leaves_beside_the_files_is_passed_over(tmp_path):
+    write_records(tmp_path, [drawing("one")], "a.jsonl")
+    red = (tmp_path / "red.png").read_bytes()
+    members = [("k.json", json.dumps(drawing("two", "0.png")).encode()), ("k.0.png", red)]
+    clutter = [("._k.json", b"junk"), ("._k.0.png", b"junk"), (".DS_Store", b"junk"), ("__MACOSX/k.json", b"junk")]
+    write_tar(tmp_path / "b.tar", [clutter[0], members[0], clutter[1], members[1], *clutter[2:]])
+    for name in ("._a.jsonl", "._b.tar"):
+        (tmp_path / name).write_bytes(b"junk")
+    assert [c.messages[0].text() for c in all_of(open_source(tmp_path))] == ["one", "two"]
 
 
-@settings(max_examples=25, deadline=None)
-@given(start=st.integers(0, 350), count=st.integers(1, 120))
-def test_any_part_of_the_world_can_be_made_on_its_own(start, count):
-    world = WorldRecords(500, 1, MIXTURES["reading"], 32)
-    assert list(world.samples(start, count)) == list(world.samples(0, start + count))[start:]
+def test_a_byte_order_mark_is_read(tmp_path):
+    line = json.dumps(drawing("one")).encode()
+    write_records(tmp_path, [])
+    (tmp_path / "records.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n" + line + b"\n")
+    assert len(all_of(open_source(tmp_path / "records.jsonl"))) == 2
+    marked = b"\xef\xbb\xbf" + json.dumps(drawing("two", "0.png")).encode()
+    write_tar(tmp_path / "k.tar", [("k.json", marked), ("k.0.png", (tmp_path / "red.png").read_bytes())])
+    assert [c.messages[0].text() for c in all_of(open_source(tmp_path / "k.tar"))] == ["two"]
 
 
-def test_splits_and_mixtures_are_kept():
-    train = list(WorldRecords(400, 0, MIXTURES["default"]).samples(0, 400))
-    assert not any(is_held_out(scene) for sample in train for scene in sample.scenes())
-    assert {sample.task for sample in train} == {task for task, _ in MIXTURES["default"]}
-    heldout = WorldRecords(100, 0, parse_shares(["t2i=1", "understand/counting=3"]), split="heldout").samples(0, 100)
-    kinds = [(sample.task, sample.kind if sample.task == "understand" else None) for sample in heldout]
-    assert set(kinds) == {("t2i", None), ("understand", "counting")}
-    assert 60 <= kinds.count(("understand", "counting")) <= 90
-    reading = WorldRecords(2000, 0, MIXTURES["reading"]).samples(0, 2000)
-    drawn = [(sample.task, sample.kind) for sample in reading]
-    assert all(abs(drawn.count(kind) / 2000 - share) < 0.04 for kind, share in MIXTURES["reading"].items())
+@given(st.lists(st.sampled_from("ab"), min_size=1, max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_samples_that_share_a_key_are_never_lost_without_a_word(tmp_path_factory, keys):
+    """Every run of one key is either a good record, or a bad one that names the key."""
+    folder = tmp_path_factory.mktemp("keys")
+    write_records(folder, [])
+    members = []
+    for key in keys:
+        members += [
+            (f"{key}.json", json.dumps(drawing(key, "0.png")).encode()),
+            (f"{key}.0.png", (folder / "red.png").read_bytes()),
+        ]
+    bad = BadRecords("skip")
+    good = [c.messages[0].text() for c in all_of(open_source(write_tar(folder / "s.tar", members)), bad)]
+    runs = [(key, len(list(group))) for key, group in groupby(keys)]
+    assert good == [key for key, count in runs if count == 1]
+    assert len(bad.found) == len([key for key, count in runs if count > 1])
+    for line, (key, count) in zip(bad.found, [run for run in runs if run[1] > 1], strict=True):
+        assert f"[{key}]" in line and f"the member {key}.json stands here {count} times" in line
+    # What stands apart is found by `check`: its id, the key, has been taken.
+    report = check_records(open_source(folder / "s.tar"))
+    assert report.records == len(set(good))
+    assert sum("has been taken" in line for line in report.bad) == len(good) - len(set(good))
 
 
-@pytest.mark.parametrize(
-    ("share", "reason"),
-    [
-        ("poem=1", "unknown task"),
-        ("inpaint=1", "unknown task"),
-        ("t2i/poem=1", "unknown kind"),
-        ("t2i=x", "not understood"),
-        ("t2i=0", "above 0"),
-    ],
-)
-def test_shares_that_are_not_understood(share, reason):
-    with pytest.raises(UserError, match=reason):
-        parse_shares([share])
-
-
-def test_pictures_of_the_world_are_its_renderings():
-    source = open_source("world:20:0", side=32)
-    for conversation, sample in zip(all_of(source), source.world.samples(0, 20), strict=True):
-        for picture, scene in zip(conversation.pictures(), sample.scenes(), strict=True):
-            assert picture.open().tobytes() == render_array(scene, 32).tobytes()
-    assert random.Random("world/0/0").random() == pytest.approx(0.3980, abs=1e-4)  # seeds by text are the same everywhere
+@pytest.mark.parametrize("name", ["../red.png", "/etc/passwd", "a/../../red.png"])
+def test_images_stay_inside_the_folder(tmp_path, name):
+    write_records(tmp_path / "in", [drawing("x", name)])
+    bad = BadRecords("skip")
+    assert not all_of(open_source(tmp_path / "in"), bad)
+    assert "is outside the folder of the records" in bad.found[0]

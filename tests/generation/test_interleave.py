@@ -11,15 +11,12 @@ from hypothesis import strategies as st
 
 from llada_uni.errors import UserError
 from llada_uni.generation.interleave import (
-    End,
-    Frame,
-    Phases,
-    Sampling,
-    Scales,
-    Story,
-    Text,
+    Plan,
     interleave,
 )
+from llada_uni.generation.params import FramesGuided, Sampling
+from llada_uni.generation.phases import Phases
+from llada_uni.results import EndEvent, Evaluations, ImageEvent, TextEvent
 from llada_uni.text.prompts import PromptFormat, Turn
 from llada_uni.text.tokenizer import train_tokenizer
 
@@ -28,6 +25,7 @@ OFFSET = 512
 FORMAT = PromptFormat(TEXT, OFFSET)
 CODES = 8
 TURNS = [Turn("user", ("tell a story",))]
+NO_GUIDANCE = FramesGuided(first_scale=1.0, text_scale=1.0, image_scale=0.0, rescale=0.0)
 HOW = Sampling(steps=4, threshold=0.9)
 
 
@@ -68,22 +66,22 @@ def header(height: int = 2, width: int = 3) -> list[int]:
 EOS = [TEXT.eos_id]
 
 
-def run(*answers, context=400, max_frames=5, scales=Scales(), max_tokens=30):  # noqa: B008
+def run(*answers, context=400, max_frames=5, scales=NO_GUIDANCE, max_tokens=30):
     engine = Scripted(*answers)
-    story = Story((2, 2), HOW, HOW, max_tokens, max_frames, scales)
+    story = Plan((2, 2), HOW, HOW, max_tokens, max_frames, scales)
     phases = Phases(engine, FORMAT, context, CODES, block_length=8)
     return list(interleave(phases, "interleave", TURNS, story)), engine
 
 
 def test_words_and_frames_come_in_order():
     events, engine = run(say("a cat") + header(), say("the cat goes") + header(1, 2), say("hello") + EOS)
-    assert [type(event) for event in events] == [Text, Frame, Text, Frame, Text, End]
-    assert [event.text for event in events if isinstance(event, Text)] == ["a cat", "the cat goes", "hello"]
-    first, second = (event for event in events if isinstance(event, Frame))
+    assert [type(event) for event in events] == [TextEvent, ImageEvent, TextEvent, ImageEvent, TextEvent, EndEvent]
+    assert [event.text for event in events if isinstance(event, TextEvent)] == ["a cat", "the cat goes", "hello"]
+    first, second = (event for event in events if isinstance(event, ImageEvent))
     assert (first.codes.height, first.codes.width, first.number, first.repaired) == (2, 3, 1, None)
     assert (second.codes.height, second.codes.width, second.number) == (1, 2, 2)
     assert events[-1].reason == "finished"
-    assert (events[-1].work.evaluations, events[-1].work.branches) == (10, 20)
+    assert events[-1].evaluations == Evaluations(10, 20)
     # What the model sees before its second sentence is what training has: all before it, whole image blocks.
     before = FORMAT.prompt("interleave", TURNS) + say("a cat") + FORMAT.image_block(first.codes)
     assert engine.calls[2].prompt == before
@@ -104,7 +102,7 @@ BROKEN = {
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 def test_a_broken_header_is_mended_with_the_size_of_the_story(broken):
     events, engine = run(say("a cat") + broken, say("hello") + EOS)
-    frame = next(event for event in events if isinstance(event, Frame))
+    frame = next(event for event in events if isinstance(event, ImageEvent))
     assert (frame.codes.height, frame.codes.width) == (2, 2)
     assert "header" in frame.repaired
     assert engine.calls[1].prompt[-4:] == header(2, 2)
@@ -115,32 +113,32 @@ def test_a_broken_header_is_mended_with_the_size_of_the_story(broken):
 
 def test_a_frame_too_large_for_the_context_takes_the_size_of_the_story():
     events, _ = run(say("a cat") + header(64, 64), say("hello") + EOS, context=60)
-    frame = next(event for event in events if isinstance(event, Frame))
+    frame = next(event for event in events if isinstance(event, ImageEvent))
     assert (frame.codes.height, frame.codes.width) == (2, 2) and "context" in frame.repaired
 
 
 def test_a_full_context_ends_the_answer():
     room = len(FORMAT.prompt("interleave", TURNS)) + 2 + 4 + 2 * 2 + 1
     events, _ = run(say("a cat") + header(2, 2), context=room - 1)
-    assert [type(event) for event in events] == [Text, End] and events[-1].reason == "context"
+    assert [type(event) for event in events] == [TextEvent, EndEvent] and events[-1].reason == "context"
     events, _ = run(say("a cat") + header(2, 2), context=room)
-    assert [type(event) for event in events] == [Text, Frame, End] and events[-1].reason == "context"
+    assert [type(event) for event in events] == [TextEvent, ImageEvent, EndEvent] and events[-1].reason == "context"
 
 
 def test_limits():
     events, _ = run(*[say("a cat") + header(1, 1)] * 3, max_frames=3)
-    assert sum(isinstance(event, Frame) for event in events) == 3 and events[-1].reason == "frames"
+    assert sum(isinstance(event, ImageEvent) for event in events) == 3 and events[-1].reason == "frames"
     events, _ = run(say("the cat goes") * 20, max_tokens=7)
-    assert [type(event) for event in events] == [Text, End] and events[-1].reason == "length"
+    assert [type(event) for event in events] == [TextEvent, EndEvent] and events[-1].reason == "length"
     assert events[0].tokens == 7
     with pytest.raises(UserError, match="context"):
         run(EOS, context=3)
 
 
 def test_an_answer_may_be_empty_or_begin_with_a_frame():
-    assert [type(event) for event in run(EOS)[0]] == [End]
+    assert [type(event) for event in run(EOS)[0]] == [EndEvent]
     events, _ = run(header(1, 1), EOS)
-    assert [type(event) for event in events] == [Frame, End]
+    assert [type(event) for event in events] == [ImageEvent, EndEvent]
 
 
 def test_no_guidance_where_the_scales_change_nothing():
@@ -151,7 +149,7 @@ def test_no_guidance_where_the_scales_change_nothing():
 
 
 def test_frames_after_the_first_have_two_scales():
-    scales = Scales(first=2.0, text=7.5, image=1.5, rescale=0.7)
+    scales = FramesGuided(first_scale=2.0, text_scale=7.5, image_scale=1.5, rescale=0.7)
     _, engine = run(say("a cat") + header(), say("hello") + header(), EOS, scales=scales)
     first, second = (call for call in engine.calls if call.settings.allowed is not None)
     uncondition = FORMAT.unconditional("interleave", TURNS)
@@ -180,7 +178,7 @@ def test_whatever_the_model_writes_the_answer_ends(answers, context):
         return ids
 
     events, engine = run(*map(cut, answers), context=context, max_frames=6)
-    assert isinstance(events[-1], End) and sum(isinstance(event, End) for event in events) == 1
+    assert isinstance(events[-1], EndEvent) and sum(isinstance(event, EndEvent) for event in events) == 1
     for call in engine.calls:
         assert len(call.prompt) + call.settings.gen_length <= context
         inside = call.prompt[len(FORMAT.prompt("interleave", TURNS)) :]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llada_uni.backbone import Backbone
 from llada_uni.generation import engine, oracle
 from llada_uni.generation.batch import BatchEngine, Request
-from llada_uni.generation.sampling import CONFIDENCES
+from llada_uni.generation.params import CONFIDENCES
 from llada_uni.generation.settings import Guidance, Settings, Sprint
 from llada_uni.verify.verify_released import compare, released_settings
 from tests.backbone.helpers import recorded_backbone, small_config

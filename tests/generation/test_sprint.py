@@ -21,14 +21,14 @@ IMAGE = torch.tensor([False, False, False, True, True, True])
 @pytest.mark.parametrize(
     ("sprint", "kept"),
     [
-        (Sprint(0.5, alpha=1.0), [0, 2, 4]),  # by the norm: 4 > 0 > 2 = 5, the earlier one first
-        (Sprint(0.5, alpha=0.0), [1, 2, 3]),  # by the confidence: 3 > 1 > 2 = 5
-        (Sprint(0.5), [2, 3, 4]),  # scores 0.717, 0.617, 0.75, 0.833, 0.933, 0.75
+        (Sprint(r=0.5, alpha=1.0), [0, 2, 4]),  # by the norm: 4 > 0 > 2 = 5, the earlier one first
+        (Sprint(r=0.5, alpha=0.0), [1, 2, 3]),  # by the confidence: 3 > 1 > 2 = 5
+        (Sprint(r=0.5), [2, 3, 4]),  # scores 0.717, 0.617, 0.75, 0.833, 0.933, 0.75
         (Sprint(r_text=1.0, r_img=0.5), [0, 1, 2, 4]),  # floor(0.5 * 3) = 1 image place
         (Sprint(r_text=0.4, r_img=0.0), [2]),
-        (Sprint(0.7, r_img=0.0, alpha=0.0), [1, 2]),  # the other modality has the global share
-        (Sprint(0.0), []),
-        (Sprint(1.0), [0, 1, 2, 3, 4, 5]),
+        (Sprint(r=0.7, r_img=0.0, alpha=0.0), [1, 2]),  # the other modality has the global share
+        (Sprint(r=0.0), []),
+        (Sprint(r=1.0), [0, 1, 2, 3, 4, 5]),
     ],
 )
 def test_the_best_positions_are_kept(sprint, kept):
@@ -85,7 +85,7 @@ def test_shares_of_one_give_exactly_the_plain_result(guidance):
     branches = {"uncond": [1, 2], "no_text": [3, 4, 5], "no_image": [6]}
     results = []
     published = [Sprint(keep_ratio=1.0), Sprint(keep_ratio=0.2, image_keep_ratio=1.0)]
-    for sprint in (None, Sprint(1.0), Sprint(r_text=1.0, r_img=1.0), *published):
+    for sprint in (None, Sprint(r=1.0), Sprint(r_text=1.0, r_img=1.0), *published):
         settings = Settings(mask_id=39, block_length=4, steps=4, gen_length=24, guidance=guidance, sprint=sprint)
         results.append(engine.generate(model, list(range(20)), settings, branches))
     assert all(result == results[0] for result in results)
@@ -98,7 +98,7 @@ def test_the_published_form_is_left_out_while_editing_guidance_is_on():
         settings = Settings(mask_id=39, guidance=guidance, sprint=sprint)
         assert settings.prunes == (sprint if takes_part else None)
         assert settings.unmasking == ("sprint" if takes_part else "threshold")
-    assert Settings(mask_id=39, guidance=on, sprint=Sprint(0.2)).prunes == Sprint(0.2)  # the report's form stays
+    assert Settings(mask_id=39, guidance=on, sprint=Sprint(r=0.2)).prunes == Sprint(r=0.2)  # the report's form stays
     assert Settings(mask_id=39, sprint=sprint, rule="left").unmasking == "left"
 
 
@@ -119,22 +119,22 @@ def test_the_published_form_prunes_after_its_warm_up(warmup):
 def test_pruning_changes_what_later_steps_see():
     model = Backbone(small_config(initializer_range=0.6)).eval()
     settings = Settings(mask_id=39, block_length=8, steps=8, gen_length=24, threshold=1.0)
-    pruned = Settings(mask_id=39, block_length=8, steps=8, gen_length=24, threshold=1.0, sprint=Sprint(0.1))
+    pruned = Settings(mask_id=39, block_length=8, steps=8, gen_length=24, threshold=1.0, sprint=Sprint(r=0.1))
     prompt = list(range(24))
     assert engine.generate(model, prompt, settings).tokens != engine.generate(model, prompt, pruned).tokens
 
 
 @pytest.mark.parametrize("changes", [{"r": 1.5}, {"r_text": -0.1}, {"r_img": 2}, {"alpha": float("nan")}])
 def test_impossible_shares(changes):
-    with pytest.raises(UserError, match=r"sprint: .* allowed: 0 to 1"):
+    with pytest.raises(UserError, match="must be a number from 0 to 1"):
         Sprint(**changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keep_ratio": 1.5}, "keep_ratio is 1.5; allowed: 0 to 1"),
-        ({"keep_ratio": 0.5, "warmup": 0}, "warmup is 0; allowed: a whole number from 1 on"),
+        ({"keep_ratio": 1.5}, "keep_ratio must be a number from 0 to 1, not 1.5"),
+        ({"keep_ratio": 0.5, "warmup": 0}, "warmup must be a whole number from 1 to 4096, not 0"),
         ({"warmup": 1}, "warmup belongs to the published form: give keep_ratio too"),
         ({"text_keep_ratio": 1.0, "r": 0.5}, "text_keep_ratio belongs to the published form"),
         ({"keep_ratio": 0.5, "r_img": 0.5}, "r_img belongs to the report's form: leave keep_ratio out"),

@@ -23,7 +23,8 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from llada_uni.serving.events import Event, Finished, Picture, TextDelta, Usage
+from llada_uni.image.codes import ImageCodes
+from llada_uni.results import EndEvent, Evaluations, ImageEvent, StreamEvent, TextDelta, Usage
 from llada_uni.serving.http.app import create_app
 from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.metrics import Metrics
@@ -35,15 +36,15 @@ PATIENCE = 60.0  # seconds a test waits for what must come; never for what must 
 Script = Callable[[Job], None]
 
 
-def picture(color: str = "red", size: tuple[int, int] = (8, 4), number: int = 1, seed: int = 0) -> Picture:
-    return Picture(Image.new("RGB", size, color), (1, 2), (1, 2), number, seed)
+def picture(color: str = "red", size: tuple[int, int] = (8, 4), number: int = 1, seed: int = 0) -> ImageEvent:
+    return ImageEvent(Image.new("RGB", size, color), ImageCodes((1, 2), 1, 2), number, seed=seed)
 
 
-def finished(seed: int = 0, reason: str = "stop") -> Finished:
-    return Finished(reason, seed, Usage(5, 7, 1), {"backbone": 3}, {"total": 0.1})
+def finished(seed: int = 0, reason: str = "stop") -> EndEvent:
+    return EndEvent(reason, seed, Evaluations(3), {"total": 0.1}, Usage(5, 7, 1))
 
 
-def say(*events: Event) -> Script:
+def say(*events: StreamEvent) -> Script:
     """A script that emits these events."""
 
     def script(job: Job) -> None:

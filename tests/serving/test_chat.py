@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.results import TextDelta
 from llada_uni.serving.errors import Draining, Failed, QueueFull, TimedOut
-from llada_uni.serving.events import TextDelta
 from llada_uni.serving.scheduler.limits import Limits
 from llada_uni.serving.tasks import Chat, Interleaved
 from tests.serving.servers import (
@@ -107,7 +107,7 @@ def test_words_and_pictures_come_in_order():
 
 
 def test_thoughts_are_apart_from_the_answer():
-    script = say(TextDelta("hm", "thinking"), TextDelta("yes"), finished())
+    script = say(TextDelta("hm", reasoning=True), TextDelta("yes"), finished())
     message = post(script)[1].json()["choices"][0]["message"]
     assert message["content"] == "yes" and message["reasoning_content"] == "hm"
 

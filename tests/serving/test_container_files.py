@@ -11,9 +11,9 @@ import typer
 import yaml
 from fastapi.routing import APIRoute
 
-from llada_uni.cli import app
+from llada_uni import cli
+from llada_uni.serving.http.app import life
 from llada_uni.serving.http.options import KEY_VARIABLE
-from llada_uni.serving.http.routes import health
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
@@ -34,7 +34,7 @@ def command_line() -> list[str]:
 
 
 def options_of_serve() -> set[str]:
-    command = typer.main.get_command(app).commands["serve"]
+    command = typer.main.get_command(cli.command_line()).commands["serve"]
     return {name for parameter in command.params for name in parameter.opts}
 
 
@@ -67,7 +67,7 @@ def test_nobody_runs_as_root():
 def test_probes_ask_what_the_server_answers(probe, path):
     asked = SERVER[f"{probe}Probe"]["httpGet"]
     assert asked["path"] == path and asked["port"] == SERVER["ports"][0]["name"]
-    assert path in {route.path for route in health.router.routes if isinstance(route, APIRoute)}
+    assert path in {route.path for route in life.routes if isinstance(route, APIRoute)}
 
 
 def test_a_stop_has_time_to_drain():

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from llada_uni.model import UniModel
+from llada_uni.results import Progress
 from llada_uni.serving.errors import Cancelled, Draining, Failed, TimedOut
-from llada_uni.serving.events import Draft
 from llada_uni.serving.tasks import Chat, Draw, Edit, Interleaved, Message, Sampling
 from tests.serving.conftest import PATIENCE, results, running, wait_until
 
@@ -38,7 +38,7 @@ def test_a_client_that_leaves_in_mid_stream_frees_its_place(service):
 
     async def leave_after_the_first_draft():
         async for event in job.events():
-            assert isinstance(event, Draft)
+            assert isinstance(event, Progress)
             break
         job.cancel()
 
@@ -57,7 +57,7 @@ def test_a_cancelled_job_leaves_while_it_writes_and_while_it_waits(model):
         first.cancel()
         outcomes = results(first, second, third)
         assert [type(outcome) for outcome in outcomes[:2]] == [Cancelled, Cancelled]
-        assert outcomes[2].finished.seed == 3
+        assert outcomes[2].end.seed == 3
 
 
 def test_a_job_has_its_time(model):
@@ -97,7 +97,7 @@ def test_a_forward_that_breaks_fails_what_runs_and_spares_what_comes(service, mo
         (error,) = results(service.submit(Draw(prompt="a cat", seed=3, steps=8, sampling=SLOW)))
     assert isinstance(error, Failed) and "secret" not in str(error)
     again = results(service.submit(Draw(prompt="a cat", seed=3)))[0]
-    assert again.pictures[0].image.tobytes() == good.pictures[0].image.tobytes() and service.ready
+    assert again.images[0].image.tobytes() == good.images[0].image.tobytes() and service.ready
 
 
 def test_an_exception_in_one_request_leaves_the_others_alone(service, model, monkeypatch, caplog):
@@ -115,8 +115,8 @@ def test_an_exception_in_one_request_leaves_the_others_alone(service, model, mon
     first, broken, second = results(*jobs)
     assert isinstance(broken, Failed) and "secret" not in str(broken) and "devil" in caplog.text
     for seed, outcome in ((1, first), (2, second)):
-        alone = model.generate_image("a cat", seed=seed, steps=8, threshold=1.0)
-        assert outcome.pictures[0].image.tobytes() == alone.image.tobytes()
+        alone = model.generate_image("a cat", seed=seed, image_steps=8, threshold=1.0)
+        assert outcome.images[0].image.tobytes() == alone.image.tobytes()
     wait_until(lambda: is_idle(service), "the place of the broken one is free")
 
 
@@ -129,8 +129,8 @@ def test_a_decoder_that_breaks_fails_its_pictures_only(service, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(decoder, "decode_many", broken)
         picture, words = results(service.submit(Draw(prompt="a cat", seed=1)), service.submit(Chat(turns=WORDS, seed=1)))
-    assert isinstance(picture, Failed) and words.finished.seed == 1
-    assert results(service.submit(Draw(prompt="a cat", seed=1)))[0].pictures
+    assert isinstance(picture, Failed) and words.end.seed == 1
+    assert results(service.submit(Draw(prompt="a cat", seed=1)))[0].images
 
 
 # --- the end ---
@@ -153,7 +153,7 @@ def test_draining_under_load_finishes_or_refuses_and_loses_nothing(model):
         refused = [outcome for outcome in outcomes if isinstance(outcome, Draining)]
         finished = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
         assert len(refused) + len(finished) == 12 and len(finished) >= 2 and refused
-        assert all(outcome.pictures for outcome in finished)
+        assert all(outcome.images for outcome in finished)
 
 
 def test_what_outlasts_the_grace_ends_with_draining(model):
@@ -209,7 +209,7 @@ def test_a_model_without_a_decoder_serves_words(serving_folder, tmp_path):
         shutil.rmtree(folder / name)
     with running(UniModel.from_pretrained(folder, device="cpu")) as service:
         words, picture = results(service.submit(Chat(turns=WORDS, seed=1)), service.submit(Draw(prompt="a cat", seed=1)))
-        assert words.finished.seed == 1 and "decoder" in str(picture) and str(tmp_path) not in str(picture)
+        assert words.end.seed == 1 and "decoder" in str(picture) and str(tmp_path) not in str(picture)
 
 
 # --- memory ---

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from llada_uni.generation.sampling import CONFIDENCES
+from llada_uni.generation.params import CONFIDENCES
 from llada_uni.generation.unmasking import RULES
 from llada_uni.model import UniModel
 from llada_uni.serving.http.app import create_app

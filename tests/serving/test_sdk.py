@@ -13,8 +13,8 @@ from openai import OpenAI
 from PIL import Image
 
 from llada_uni.model import UniModel
+from llada_uni.results import TextDelta
 from llada_uni.serving.errors import Failed
-from llada_uni.serving.events import TextDelta
 from llada_uni.serving.http.app import create_app
 from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.scheduler.limits import Limits

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.results import PartialImage, Progress, TextDelta
 from llada_uni.serving.errors import Failed, QueueFull
-from llada_uni.serving.events import Draft, PartialPicture, TextDelta
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.app import create_app
 from llada_uni.serving.http.protocol.progress import ThinkingEvent
@@ -39,7 +39,7 @@ from tests.serving.servers import (
 CHAT, DRAW = "/v1/chat/completions", "/v1/images/generations"
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "stream": True, "seed": 1}
 CAT = {"prompt": "a cat", "stream": True, "seed": 1}
-CODES = Draft("codes", 1, 2, (5, -1), (True, False), (0.98765, 0.0), (1, 2))
+CODES = Progress("codes", 1, 2, "", (1, 2), (5, -1), (True, False), (0.98765, 0.0))
 GREY = Image.new("RGB", (8, 4), "grey")
 
 
@@ -83,7 +83,7 @@ def test_n_answers_are_told_apart_by_their_index():
 
 
 def test_words_and_pictures_in_order():
-    script = say(TextDelta("once"), PartialPicture(0, GREY), CODES, picture("red"), TextDelta("then"), finished())
+    script = say(TextDelta("once"), PartialImage(0, GREY), CODES, picture("red"), TextDelta("then"), finished())
     body = HELLO | {"modalities": ["text", "image"], "progress": True, "partial_images": 1}
     events = stream(script, CHAT, body)
     content = [delta["content"] for delta in deltas(events) if delta.get("content")]
@@ -95,7 +95,7 @@ def test_words_and_pictures_in_order():
 
 
 def test_thoughts_are_apart_from_the_answer():
-    events = stream(say(TextDelta("hm", "thinking"), TextDelta("yes"), finished()), CHAT, HELLO)
+    events = stream(say(TextDelta("hm", reasoning=True), TextDelta("yes"), finished()), CHAT, HELLO)
     assert deltas(events)[1:3] == [{"reasoning_content": "hm"}, {"content": "yes"}]
 
 
@@ -103,7 +103,7 @@ def test_thoughts_are_apart_from_the_answer():
 
 
 def test_drafts_then_the_picture():
-    script = say(PartialPicture(0, GREY), CODES, PartialPicture(1, GREY), picture("red", seed=1), finished(1))
+    script = say(PartialImage(0, GREY), CODES, PartialImage(1, GREY), picture("red", seed=1), finished(1))
     events = stream(script, DRAW, CAT | {"partial_images": 2})
     kinds = ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
     assert [name for name, _ in events] == [data["type"] for _, data in events] == kinds
@@ -120,8 +120,8 @@ def test_edits_have_names_of_their_own():
 
 def test_progress_and_thoughts_for_those_who_ask():
     # Two drafts in a row may become one, so something stands between them.
-    drafts = (CODES, PartialPicture(0, GREY), Draft("decode", 3, 8))
-    script = say(TextDelta("a cat", "thinking"), *drafts, picture(), finished())
+    drafts = (CODES, PartialImage(0, GREY), Progress("decode", 3, 8))
+    script = say(TextDelta("a cat", reasoning=True), *drafts, picture(), finished())
     events = stream(script, DRAW, CAT | {"progress": True, "thinking": True})
     assert events[0][0] == "llada.thinking" and events[0][1]["delta"] == "a cat"
     progress = [data for name, data in events if name == "llada.progress"]

@@ -15,7 +15,8 @@ from llada_uni.data.kinds import CONTEXT, TEXT
 from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
 from llada_uni.text.tokenizer import TextTokenizer, train_tokenizer
 from llada_uni.world.data.vocabulary import world_words
-from llada_uni.world.scene import Scene, sample_scene
+from llada_uni.world.sampling import sample_scene
+from llada_uni.world.scene import Scene
 from llada_uni.world.training.patch_tokenizer import FIRST, MEANINGS, answers_of, question_of_patch
 
 OFFSET = 1344

@@ -12,7 +12,8 @@ from llada_uni.world.checker import Checker, disturb, error_rate, false_alarms, 
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, STYLES
 from llada_uni.world.intervals import wilson
 from llada_uni.world.render import render, render_array
-from llada_uni.world.scene import Thing, placed, sample_scene
+from llada_uni.world.sampling import sample_scene
+from llada_uni.world.scene import Thing, placed
 
 
 @pytest.fixture(scope="module")

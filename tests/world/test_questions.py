@@ -8,7 +8,8 @@ from llada_uni.world.arrangement import RELATIONS
 from llada_uni.world.captions import caption, quantity
 from llada_uni.world.concepts import CONCEPTS, POSITIONS, ROWS
 from llada_uni.world.questions import UNDERSTAND_KINDS, Asked, absent, ask, by_rows, compare, unique
-from llada_uni.world.scene import Thing, number_scene, placed, sample_scene
+from llada_uni.world.sampling import number_scene, sample_scene
+from llada_uni.world.scene import Thing, placed
 from llada_uni.world.tasks import sample_task
 from llada_uni.world.wordings import NUMBERS, Speaker
 

@@ -9,16 +9,8 @@ import pytest
 from llada_uni.errors import UserError
 from llada_uni.world.arrangement import PIPS, RELATED, RELATIONS, cells_of
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, DIGITS, POSITIONS, STYLES, THINGS
-from llada_uni.world.scene import (
-    MOST_DIFFERENT,
-    Scene,
-    Thing,
-    any_number,
-    crowded_scene,
-    number_scene,
-    placed,
-    sample_scene,
-)
+from llada_uni.world.sampling import any_number, crowded_scene, number_scene, sample_scene
+from llada_uni.world.scene import MOST_DIFFERENT, Scene, Thing, placed
 from llada_uni.world.split import (
     held_out_numbers,
     held_out_pairs,

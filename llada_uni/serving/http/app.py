@@ -1,17 +1,19 @@
-"""The HTTP application: routes, guards and errors put together. Nothing here or below it touches a tensor.
+"""The HTTP application: guards, routes, errors, signs of life and the studio put together. Nothing here touches a tensor.
 
-What flows through: a request -> guards (`serving.guard`: key, rate, size) -> a route of `serving.routes`, which makes a
-typed task of it -> `Service.submit` -> an answer or a stream. Whatever goes wrong is answered in OpenAI's form.
+A request passes the guards (`guard.py`: key, rate, size) and reaches a route (`routes/`), which makes a typed request of
+it; `Service.submit` takes that, and an answer or a stream comes back. Whatever goes wrong is answered in OpenAI's form.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from llada_uni.errors import UserError
@@ -20,14 +22,17 @@ from llada_uni.serving.http.guard import install_guards
 from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.http.pictures import PictureMemory
 from llada_uni.serving.http.protocol.errors import ApiError, ErrorBody, error_body
-from llada_uni.serving.http.routes import chat, health, images, models
-from llada_uni.serving.http.routes.context import VERSION, Context
+from llada_uni.serving.http.protocol.models import Health, Ready
+from llada_uni.serving.http.routes import chat, images, models
+from llada_uni.serving.http.routes.context import VERSION, Context, Here
 from llada_uni.serving.http.routes.running import ClientGone
-from llada_uni.serving.http.routes.studio import mount_studio
 
 if TYPE_CHECKING:
     from llada_uni.serving.scheduler.service import Service
 
+STUDIO = Path(__file__).parents[1] / "web"
+FRESH = {"Cache-Control": "no-cache"}  # asked for each time: after an upgrade old and new modules must not mix
+life = APIRouter(tags=["health"])
 CLIENT_GONE = 499  # nobody reads it; the number is the one that proxies log
 # Each route may answer these; a body that is understood but cannot be done is 400.
 ERRORS = {
@@ -49,7 +54,7 @@ def create_app(service: Service, options: ServerOptions | None = None) -> FastAP
     )
     app.state.context = context = Context(service, options, PictureMemory(service.limits.max_held_pixels))
     key = [Depends(HTTPBearer(auto_error=False))] if options.api_keys else []  # tells /openapi.json; the guard checks it
-    app.include_router(health.router, responses=ERRORS)
+    app.include_router(life, responses=ERRORS)
     for router in (models.router, chat.router, images.drawing, images.editing):
         app.include_router(router, responses=ERRORS, dependencies=key)
     _describe_more(app, images.COMPONENTS)
@@ -107,3 +112,45 @@ _MESSAGES = {
 
 def _answer(status: int, body: ErrorBody, headers: dict[str, str]) -> JSONResponse:
     return JSONResponse(body.model_dump(), status, headers)
+
+
+# --- signs of life, for probes and dashboards ---
+
+@life.get("/health")
+async def health() -> Health:
+    """The process lives, whether or not its model is loaded."""
+    return Health(version=VERSION)
+
+
+@life.get("/ready")
+async def ready(here: Here) -> Ready:
+    """The model is loaded and requests are taken; else 503 with the reason."""
+    here.check_ready()
+    return Ready(model=here.options.model_name)
+
+
+@life.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(here: Here) -> Response:
+    """Counters and histograms in Prometheus' text form."""
+    numbers = here.service.metrics
+    return Response(numbers.render(), media_type=numbers.content_type)
+
+
+# --- the web studio: the page at /, its files under /studio ---
+
+
+class FreshFiles(StaticFiles):
+    def file_response(self, *given: Any, **named: Any) -> Response:
+        response = super().file_response(*given, **named)
+        response.headers.update(FRESH)
+        return response
+
+
+def mount_studio(app: FastAPI) -> None:
+    """Serves the page, which talks to the other routes like any client."""
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STUDIO / "index.html", headers=FRESH)
+
+    app.mount("/studio", FreshFiles(directory=STUDIO))

@@ -1,18 +1,41 @@
 """No request body longer, or slower, than the server allows; nor too many at a time.
 
-What flows through: ASGI messages of a request body, counted as they come in, so that a missing or wrong
-`Content-Length` does not matter -> the app, or 413 (too long), 408 (too slow) or 429 (too much of all requests
-together), whatever the app makes of it.
+ASGI messages of a request body are counted as they come in, so that a missing or wrong `Content-Length` does not matter.
+They go to the app; a body that breaks a limit is answered here, whatever the app makes of it: 413 (too long), 408 (too
+slow) or 429 (too much of all requests together). `refuse` writes such an answer, in OpenAI's form, for every guard.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
 
-from llada_uni.serving.http.refusal import App, Message, Receive, Scope, Send, header, refuse
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 AT_A_TIME = 16  # bodies of the largest size that may be under way
 BODY_SECONDS = 60.0  # for a whole body; a client that sends a byte now and then would hold its place for ever
+
+
+async def refuse(
+    send: Send, status: int, message: str, kind: str, code: str | None = None, headers: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Sends {"error": {"message", "type", "param", "code"}} with the status; nothing may have been sent before."""
+    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+    lines = [("content-type", "application/json"), ("content-length", str(len(body))), *headers]
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The last value of a request header (lower-case name), or None."""
+    return dict(scope["headers"]).get(name)
 
 
 class _Refused(Exception):

@@ -13,13 +13,13 @@ import hmac
 import ipaddress
 import logging
 import math
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llada_uni.serving.http.body_limit import BodyLimit
-from llada_uni.serving.http.ratelimit import RateLimit
-from llada_uni.serving.http.refusal import App, Message, Receive, Scope, Send, header, refuse
+from llada_uni.serving.http.body_limit import App, BodyLimit, Message, Receive, Scope, Send, header, refuse
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 # Without a key one may see that the server lives, and load the page that then asks for a key.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.ico"})
 OPEN_FOLDER = "/studio/"
+MAX_CALLERS = 10_000  # more would let strangers fill the memory with made-up addresses
 
 # The page loads nothing from elsewhere, runs no inline script, and cannot be framed.
 CONTENT_POLICY = (
@@ -170,6 +171,29 @@ class Gate:
         digest = _digest(given.strip())  # of one length, whatever was sent
         matches = [hmac.compare_digest(digest, own) for own in self._digests]  # all of them, always
         return f"key {1 + matches.index(True)}" if any(matches) and scheme.lower() == b"bearer" else None
+
+
+class RateLimit:
+    """How many requests a minute each caller may make: a token bucket for each.
+
+    A bucket holds one minute's requests and fills evenly, so a caller may use a minute's worth at once and then goes on at
+    the rate. Not for several threads: the event loop asks.
+    """
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._size, self._per_second, self._clock = max(1.0, per_minute), per_minute / 60, clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # caller -> (requests left, when)
+
+    def wait(self, caller: str) -> float | None:
+        """Counts one request of `caller`; the seconds until there is room for it, None when it may go on."""
+        now = self._clock()
+        left, then = self._buckets.pop(caller, (self._size, now))
+        left = min(self._size, left + (now - then) * self._per_second)
+        allowed = left >= 1
+        self._buckets[caller] = (left - allowed, now)
+        if len(self._buckets) > MAX_CALLERS:
+            self._buckets.popitem(last=False)  # the one heard of longest ago has the fullest bucket
+        return None if allowed else (1 - left) / self._per_second
 
 
 def is_open(scope: dict[str, Any] | Scope) -> bool:

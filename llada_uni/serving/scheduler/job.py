@@ -1,7 +1,7 @@
 """One request under way, seen from both sides: a worker thread puts events in, an asyncio client takes them out.
 
-What flows through: `emit(event)` of a worker -> mailbox -> `async for event in job.events()`. Drafts that nobody has
-read give way to newer ones, so a slow reader costs no memory.
+What flows through: `emit(event)` of a worker -> mailbox -> `async for event in job.events()`. Progress that
+nobody has read gives way to newer progress, so a slow reader costs no memory.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from llada_uni.results import EndEvent, ImageEvent, Progress, StreamEvent, TextDelta
 from llada_uni.serving.errors import Cancelled, ServingError, TimedOut
-from llada_uni.serving.events import Draft, Event, Finished, Picture, TextDelta
 from llada_uni.serving.tasks import Task
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All of a finished job. parts: words and pictures in order; thinking: the thought, or None."""
+    """All of a finished job. parts: text and images in order; reasoning: the text before an image, or None."""
 
-    parts: tuple[str | Picture, ...]
-    thinking: str | None
-    finished: Finished
+    parts: tuple[str | ImageEvent, ...]
+    reasoning: str | None
+    end: EndEvent
 
     @property
     def text(self) -> str:
         return "".join(part for part in self.parts if isinstance(part, str))
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
-        return tuple(part for part in self.parts if isinstance(part, Picture))
+    def images(self) -> tuple[ImageEvent, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ImageEvent))
 
 
 class Job:
@@ -46,7 +46,7 @@ class Job:
         self.arrived = time.monotonic()
         self.deadline, self.timeout = self.arrived + timeout, timeout
         self._lock = threading.Lock()
-        self._mail: deque[Event] = deque()
+        self._mail: deque[StreamEvent] = deque()
         self._failure: BaseException | None = None
         self._order: ServingError | None = None  # what the worker is to end with
         self._ended = False
@@ -58,8 +58,8 @@ class Job:
         """Ask for the end: the job leaves the queue, or the batch at its next step; `events` raises `Cancelled`."""
         self.abort(Cancelled("the request was cancelled"))
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Events in order, `Finished` last. Raises what the job failed with: UserError or a `ServingError`.
+    async def events(self) -> AsyncIterator[StreamEvent]:
+        """Events in order, `EndEvent` last. Raises what the job failed with: UserError or a `ServingError`.
 
         The time limit holds here, too: a worker that is late does not keep the client waiting.
         """
@@ -87,21 +87,21 @@ class Job:
 
     async def result(self) -> Outcome:
         """Everything, when it is finished. Raises like `events`."""
-        parts: list[str | Picture] = []
-        thinking: str | None = None
+        parts: list[str | ImageEvent] = []
+        reasoning: str | None = None
         async for event in self.events():
-            if isinstance(event, TextDelta) and event.kind == "thinking":
-                thinking = (thinking or "") + event.text
+            if isinstance(event, TextDelta) and event.reasoning:
+                reasoning = (reasoning or "") + event.text
             elif isinstance(event, TextDelta):
                 if parts and isinstance(parts[-1], str):
                     parts[-1] += event.text
                 else:
                     parts.append(event.text)
-            elif isinstance(event, Picture):
+            elif isinstance(event, ImageEvent):
                 parts.append(event)
-            elif isinstance(event, Finished):
-                return Outcome(tuple(parts), thinking, event)
-        raise AssertionError("a job ends with Finished, or raises")
+            elif isinstance(event, EndEvent):
+                return Outcome(tuple(parts), reasoning, event)
+        raise AssertionError("a job ends with an EndEvent, or raises")
 
     # --- the workers' side ---
 
@@ -120,11 +120,11 @@ class Job:
     def _late(self) -> TimedOut:
         return TimedOut(f"the request took longer than {self.timeout:g} seconds")
 
-    def emit(self, event: Event) -> None:
-        """Give the client an event. A draft takes the place of one of its stage that was not read yet."""
+    def emit(self, event: StreamEvent) -> None:
+        """Give the client an event. Progress takes the place of progress in the same stage that was not read yet."""
         with self._lock:
             last = self._mail[-1] if self._mail else None
-            if isinstance(event, Draft) and isinstance(last, Draft) and event.stage == last.stage:
+            if isinstance(event, Progress) and isinstance(last, Progress) and event.stage == last.stage:
                 self._mail.pop()
             self._mail.append(event)
         self._notify()

@@ -19,9 +19,10 @@ from collections.abc import Callable
 import torch
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.model import UniModel
+from llada_uni.results import EndEvent
 from llada_uni.serving.errors import Draining, Failed, QueueFull, ServingError
-from llada_uni.serving.events import Finished
 from llada_uni.serving.metrics import Metrics
 from llada_uni.serving.scheduler.admission import check_task
 from llada_uni.serving.scheduler.job import Job
@@ -187,7 +188,7 @@ class Service:
         for name in LIGHT:
             getattr(parts, name)
         _ = parts.backbone
-        if (parts.folder / "image_tokenizer").is_dir():
+        if IMAGE_TOKENIZER.there(parts.folder):
             _ = parts.image_tokenizer
         decoder = parts.decoder
         if decoder.variants and not parts.offload:
@@ -229,7 +230,7 @@ class Service:
         outcome = self._work(job)
         with self._changed:
             self._running.remove(job)  # before its client can know of the end
-        if isinstance(outcome, Finished):
+        if isinstance(outcome, EndEvent):
             self.metrics.finished(type(job.task).__name__.lower(), outcome, time.monotonic() - job.arrived)
             job.emit(outcome)
             job.end()
@@ -256,7 +257,7 @@ class Service:
         words = (job for job in self._queue if isinstance(job.task, Chat))
         return next(words, self._queue[0]) if self._lanes.crowded else self._queue[0]
 
-    def _work(self, job: Job) -> Finished | Exception:
+    def _work(self, job: Job) -> EndEvent | Exception:
         """Runs a job; returns its end, or what its client is to be told when it failed."""
         try:
             job.check()

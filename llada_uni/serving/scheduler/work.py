@@ -1,7 +1,7 @@
 """One job's work, in a worker thread: the ordinary calls of UniModel, on the parts that all jobs share.
 
-What flows through: a Task and SharedParts -> the call of `UniModel` -> events on the way (drafts.py), pictures as they
-are finished, and `Finished`.
+What flows through: a Task and SharedParts -> the call of `UniModel` -> events on the way (progress.py), images as they
+are finished, and an `EndEvent`.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ from dataclasses import replace
 from typing import Any
 
 from llada_uni.model import UniModel
-from llada_uni.results import ChatResult, EndEvent, Evaluations, ImageEvent, ImageResult
-from llada_uni.serving.events import Event, Finished, Picture, Usage
+from llada_uni.results import ChatResult, EndEvent, ImageEvent, ImageResult, StreamEvent, Usage
 from llada_uni.serving.scheduler.progress import Reporter
 from llada_uni.serving.scheduler.shared_parts import SharedParts
 from llada_uni.serving.tasks import Chat, Draw, Edit, Inpaint, Interleaved, Message, Task
 from llada_uni.tasks.checks import check_seed
 
-Emit = Callable[[Event], None]
-REASONS = {"finished": "stop", "stop": "stop", "length": "length", "context": "length", "frames": "frames"}
+Emit = Callable[[StreamEvent], None]
 
 
-def work(parts: SharedParts, task: Task, emit: Emit) -> Finished:
+def work(parts: SharedParts, task: Task, emit: Emit) -> EndEvent:
     """Runs the task to its end. Raises UserError for what is wrong with it, and what `parts` raise to end it."""
     task = replace(task, seed=check_seed(task.seed))
     model = UniModel(parts)
     partials = 0 if isinstance(task, Chat) or task.decoder == "none" else task.drafts
-    report = Reporter(parts, emit, "thinking" if isinstance(task, Draw) else "answer", partials, task.seed)
+    report = Reporter(parts, emit, isinstance(task, Draw), partials, task.seed)
     return _CALLS[type(task)](model, task, report, emit)
 
 
-def _draw(model: UniModel, task: Draw, report: Reporter, emit: Emit) -> Finished:
+def _draw(model: UniModel, task: Draw, report: Reporter, emit: Emit) -> EndEvent:
     result = model.generate_image(
         task.prompt, task.height, task.width, cfg_scale=task.cfg_scale, thinking=task.thinking,
         **_painting(task, report), **task.sampling.given(),
@@ -39,7 +37,7 @@ def _draw(model: UniModel, task: Draw, report: Reporter, emit: Emit) -> Finished
     return _give(model, result, emit)
 
 
-def _edit(model: UniModel, task: Edit, report: Reporter, emit: Emit) -> Finished:
+def _edit(model: UniModel, task: Edit, report: Reporter, emit: Emit) -> EndEvent:
     result = model.edit_image(
         list(task.images), task.instruction, task.height, task.width, **_scales(task),
         **_painting(task, report), **task.sampling.given(),
@@ -47,7 +45,7 @@ def _edit(model: UniModel, task: Edit, report: Reporter, emit: Emit) -> Finished
     return _give(model, result, emit)
 
 
-def _inpaint(model: UniModel, task: Inpaint, report: Reporter, emit: Emit) -> Finished:
+def _inpaint(model: UniModel, task: Inpaint, report: Reporter, emit: Emit) -> EndEvent:
     result = model.inpaint(
         task.image, task.mask, task.prompt, cfg_scale=task.cfg_scale,
         **_painting(task, report), **task.sampling.given(),
@@ -55,28 +53,26 @@ def _inpaint(model: UniModel, task: Inpaint, report: Reporter, emit: Emit) -> Fi
     return _give(model, result, emit)
 
 
-def _chat(model: UniModel, task: Chat, report: Reporter, emit: Emit) -> Finished:
+def _chat(model: UniModel, task: Chat, report: Reporter, emit: Emit) -> EndEvent:
     result: ChatResult = model.chat(
-        _messages(task.turns), task.seed, on_progress=report, max_tokens=task.max_tokens, steps=task.steps,
+        _messages(task.turns), seed=task.seed, on_progress=report, max_tokens=task.max_tokens, text_steps=task.steps,
         stop=task.stop, modalities=("text",), **task.sampling.given(),
     )  # fmt: skip
-    end = result.end
-    return _finished(model, end.reason, task.seed, 0, end.evaluations, end.seconds)
+    return _counted(model, result.end, 0)
 
 
-def _interleaved(model: UniModel, task: Interleaved, report: Reporter, emit: Emit) -> Finished:
+def _interleaved(model: UniModel, task: Interleaved, report: Reporter, emit: Emit) -> EndEvent:
     events = model.interleave(
-        _messages(task.turns), task.max_frames, task.height, task.width, **_scales(task),
+        _messages(task.turns), task.max_frames, height=task.height, width=task.width, **_scales(task),
         **_painting(task, report), max_tokens=task.max_tokens, stop=task.stop, **task.sampling.given(),
     )  # fmt: skip
-    pictures = 0
-    for event in events:  # the words went out as they settled
+    images = 0
+    for event in events:  # the text went out as it was accepted
         if isinstance(event, ImageEvent):
-            pictures += 1
-            grid = (event.codes.height, event.codes.width)
-            emit(Picture(event.image, event.codes.codes, grid, event.number, task.seed))
+            images += 1
+            emit(event)
         elif isinstance(event, EndEvent):
-            return _finished(model, event.reason, task.seed, pictures, event.evaluations, event.seconds)
+            return _counted(model, event, images)
     raise AssertionError("an interleaved answer ends with an EndEvent")
 
 
@@ -86,7 +82,7 @@ _CALLS = {Draw: _draw, Edit: _edit, Inpaint: _inpaint, Chat: _chat, Interleaved:
 def _painting(task: Any, report: Reporter) -> dict[str, Any]:
     """What every call that paints takes."""
     return {
-        "steps": task.steps,
+        "image_steps": task.steps,
         "seed": task.seed,
         "decoder": task.decoder,
         "decoder_steps": task.decoder_steps,
@@ -102,21 +98,13 @@ def _messages(turns: tuple[Message, ...]) -> list[dict[str, Any]]:
     return [{"role": turn.role, "content": list(turn.parts)} for turn in turns]
 
 
-def _give(model: UniModel, result: ImageResult, emit: Emit) -> Finished:
-    """The one picture of a task, and its end."""
-    grid = (result.codes.height, result.codes.width)
-    emit(Picture(result.image, result.codes.codes, grid, 1, result.seed, result.thinking))
-    return _finished(model, "finished", result.seed, 1, result.evaluations, result.seconds)
+def _give(model: UniModel, result: ImageResult, emit: Emit) -> EndEvent:
+    """The one image of a task, and its end."""
+    emit(ImageEvent(result.pixels, result.codes, 1, seed=result.seed, reasoning=result.thinking))
+    return _counted(model, EndEvent("finished", result.seed, result.evaluations, result.seconds), 1)
 
 
-def _finished(
-    model: UniModel,
-    reason: str,
-    seed: int,
-    pictures: int,
-    evaluations: Evaluations,
-    seconds: dict[str, float],
-) -> Finished:
+def _counted(model: UniModel, end: EndEvent, images: int) -> EndEvent:
+    """The end with the tokens that the job's own engine has counted."""
     engine = model.parts.engine
-    usage = Usage(engine.prompt_tokens or 0, engine.tokens, pictures)
-    return Finished(REASONS[reason], seed, usage, evaluations.to_json(), seconds)
+    return replace(end, usage=Usage(engine.prompt_tokens or 0, engine.tokens, images))

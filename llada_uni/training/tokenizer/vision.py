@@ -15,10 +15,12 @@ from torch import Tensor
 from transformers import GlmImageVisionConfig, GlmImageVisionModel, GlmImageVQVAE, GlmImageVQVAEConfig
 
 from llada_uni.errors import UserError
-from llada_uni.files.weights import WeightFiles, check_names, read_json, write_json, write_weights
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
+from llada_uni.files.weights import WeightFiles, check_names, read_json, write_json, write_part_weights
 from llada_uni.image.batched import batch_attention
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import released_tokenizer_config, to_module_name, to_released_name
+from llada_uni.training.tokenizer.vision_start import STARTS, start_mimetic
 
 _SHAPES = ("hidden_size", "intermediate_size", "num_heads", "depth", "patch_size", "image_size")
 
@@ -28,7 +30,8 @@ class VisionSizes:
     """Sizes of the vision transformer; the fields are those of the released config.json, the defaults the small world's.
 
     image_size: side in pixels that the learned positions stand for (other sizes are interpolated).
-    initializer_range: deviation of fresh weights.
+    initializer_range: deviation of fresh weights. start: "normal", or "mimetic" for fresh attention that looks near itself
+    (vision_start.py): a small transformer then needs fewer images.
     """
 
     hidden_size: int = 128
@@ -38,10 +41,17 @@ class VisionSizes:
     patch_size: int = 16
     image_size: int = 64
     initializer_range: float = 0.02
+    start: str = "normal"
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise UserError(f"vision.start is {self.start!r}; allowed: {', '.join(STARTS)}")
 
     def config(self) -> dict[str, Any]:
         """vision_config of config.json; what is not a size is as released."""
-        return released_tokenizer_config()["vision_config"] | asdict(self)
+        sizes = asdict(self)
+        del sizes["start"]  # of the weights, not of the network
+        return released_tokenizer_config()["vision_config"] | sizes
 
 
 @dataclass
@@ -58,7 +68,10 @@ class BookSizes:
 
 def build_vision(sizes: VisionSizes) -> GlmImageVisionModel:
     """The vision transformer with fresh weights from torch's global generator, for batches of pictures of one size."""
-    return batch_attention(GlmImageVisionModel(GlmImageVisionConfig(**sizes.config())))
+    vision = batch_attention(GlmImageVisionModel(GlmImageVisionConfig(**sizes.config())))
+    if sizes.start == "mimetic":
+        start_mimetic(vision)
+    return vision
 
 
 def build_quantizer(sizes: BookSizes, vision: VisionSizes) -> GlmImageVQVAE:
@@ -78,7 +91,7 @@ def load_vision(vision: GlmImageVisionModel, folder: str) -> None:
         wanted = getattr(vision.config, name)
         if stored.get(name) != wanted:
             raise UserError(f"{folder} was made with {name} {stored.get(name)}, this recipe has {wanted}")
-    weights, prefix = WeightFiles(folder), "vision."
+    weights, prefix = WeightFiles(folder, IMAGE_TOKENIZER.weights), "vision."
     names = {to_module_name(name).removeprefix(prefix): name for name in weights if to_module_name(name).startswith(prefix)}
     check_names(weights.path, set(vision.state_dict()), set(names))
     vision.load_state_dict({name: weights.tensor(stored) for name, stored in names.items()})
@@ -117,6 +130,6 @@ def save_image_tokenizer(
     parts = ("vision.", "vq.") if book else ("vision.",)
     tensors = {to_released_name(name): tensor for name, tensor in state.items() if name.startswith(parts)}
     config = {"vision_config": vision.config()} | ({"vq_config": book.config(vision)} if book else {})
-    write_weights(folder / "model.safetensors", tensors, None)
+    write_part_weights(folder, IMAGE_TOKENIZER, tensors, None)
     write_json(folder / "preprocessor_config.json", settings.to_json())
     write_json(folder / "config.json", config)

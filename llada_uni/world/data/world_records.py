@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from llada_uni.data.records import Conversation, Message, Picture
+from llada_uni.data.records import BadRecords, Conversation, Message, Picture
+from llada_uni.data.sources import CHUNK, Chunk
 from llada_uni.data.templates import TEMPLATES
 from llada_uni.errors import UserError
 from llada_uni.world.captions import caption
@@ -256,6 +257,26 @@ class WorldRecords:
         """The same as records."""
         for number, sample in enumerate(self.samples(start, count), start):
             yield conversation_of(sample, f"world-{self.seed}-{number}", self.side)
+
+
+class WorldSource:
+    """Samples of the small world as conversations; nothing is read."""
+
+    def __init__(self, world: WorldRecords) -> None:
+        self.world, self.name = world, world.name
+
+    def chunks(self, size: int = CHUNK) -> list[Chunk]:
+        return [
+            Chunk(self.name, 0, start + 1, min(size, self.world.count - start)) for start in range(0, self.world.count, size)
+        ]
+
+    def read(self, chunk: Chunk, bad: BadRecords) -> Iterator[Conversation]:
+        yield from self.world.conversations(chunk.first - 1, chunk.count)
+
+
+def open_world(name: str, side: int) -> WorldSource:
+    """The source `world:COUNT:SEED[:MIXTURE]` with pictures of `side` pixels (plug-in of data/sources.py)."""
+    return WorldSource(WorldRecords.from_name(name, side))
 
 
 def _described(rng: random.Random, drawn: Sample) -> Sample:

@@ -14,7 +14,8 @@ from PIL import Image
 from llada_uni.world.evaluation.suites import SUITES, cases
 from llada_uni.world.render import PIXELS, render
 from llada_uni.world.samples import Part, Turn
-from llada_uni.world.scene import Scene, sample_scene
+from llada_uni.world.sampling import sample_scene
+from llada_uni.world.scene import Scene
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Oracle:
     def encode_image(self, image):
         return image
 
-    def decode_codes(self, codes, decoder, steps, seed):
+    def decode_codes(self, codes, decoder, decoder_steps, seed):
         return codes
 
 
@@ -116,5 +117,5 @@ class Wrong:
     def encode_image(self, image):
         return image
 
-    def decode_codes(self, codes, decoder, steps, seed):
+    def decode_codes(self, codes, decoder, decoder_steps, seed):
         return self._scene(seed)

@@ -28,7 +28,8 @@ from llada_uni.world.questions import UNDERSTAND_KINDS
 from llada_uni.world.render import PIXELS
 from llada_uni.world.rewording import mistyped
 from llada_uni.world.samples import Sample
-from llada_uni.world.scene import Scene, sample_scene
+from llada_uni.world.sampling import sample_scene
+from llada_uni.world.scene import Scene
 from llada_uni.world.tasks import KINDS, sample_task
 
 DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Loss
 from llada_uni.training.tokenizer.codebook import CodebookOptions
@@ -38,7 +39,8 @@ from llada_uni.training.tokenizer.vision import (
 from llada_uni.world import concepts
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, STYLES
 from llada_uni.world.render import render_array
-from llada_uni.world.scene import Scene, crowded_scene, sample_scene
+from llada_uni.world.sampling import crowded_scene, sample_scene
+from llada_uni.world.scene import Scene
 
 SIDE = 96
 """Pixels of a picture: 6 x 6 patches of 16 px, two by two in a cell of the world."""
@@ -181,4 +183,4 @@ class PatchTokenizerObjective(CodedVisionObjective):
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """image_tokenizer/ of the model directory."""
         settings = preprocessing(self.options.vision, SIDE)
-        save_image_tokenizer(folder / "image_tokenizer", state, settings, self.options.vision, self.options.book)
+        save_image_tokenizer(IMAGE_TOKENIZER.path(folder), state, settings, self.options.vision, self.options.book)

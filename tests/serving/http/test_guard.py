@@ -13,8 +13,9 @@ import pytest
 from fastapi import FastAPI, Form, Request, UploadFile
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from llada_uni.serving.http import guard
 from llada_uni.serving.http.body_limit import BodyLimit
-from llada_uni.serving.http.guard import install_guards
+from llada_uni.serving.http.guard import RateLimit, install_guards
 from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.scheduler.limits import Limits
 
@@ -393,3 +394,33 @@ def test_bodies_of_all_requests_together_have_a_limit(monkeypatch):
 
     asyncio.run(scenario())
     assert statuses == [429, 200, 200] and limit.held == 0
+
+
+# --- token buckets: even filling, one for each caller, and no more of them than fit ---
+
+
+def test_a_bucket_fills_evenly():
+    now = [0.0]
+    rate = RateLimit(3, clock=lambda: now[0])
+    assert [rate.wait("a") for _ in range(4)] == [None, None, None, 20.0]
+    assert rate.wait("b") is None, "callers have a bucket each"
+    now[0] = 15
+    assert rate.wait("a") == pytest.approx(5)
+    now[0] = 20
+    assert rate.wait("a") is None
+    now[0] = 10_000
+    assert [rate.wait("a") for _ in range(4)][:3] == [None] * 3
+
+
+def test_less_than_one_a_minute():
+    now = [0.0]
+    rate = RateLimit(0.5, clock=lambda: now[0])
+    assert [rate.wait("a"), rate.wait("a")] == [None, 120.0]
+
+
+def test_made_up_callers_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(guard, "MAX_CALLERS", 50)
+    rate = RateLimit(1)
+    for number in range(1000):
+        rate.wait(f"caller {number}")
+    assert len(rate._buckets) == 50

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.results import EndEvent, ImageEvent
+from llada_uni.results import EndEvent, ImageEvent, PartialImage, Progress, TextDelta
 from llada_uni.serving.errors import Draining, QueueFull
-from llada_uni.serving.events import Draft, Finished, PartialPicture, Picture, TextDelta
 from llada_uni.serving.scheduler.service import Service
 from llada_uni.serving.tasks import Chat, Draw, Edit, Inpaint, Interleaved, Message, Sampling
 from tests.serving.conftest import PATIENCE, events_of, results, running, wait_until
@@ -29,22 +28,22 @@ def said(*parts) -> tuple[Message, ...]:
 
 def alike(result, outcome) -> bool:
     """An ImageResult of UniModel and the outcome of a job."""
-    (picture,) = outcome.pictures
-    same = result.codes.codes == picture.codes and result.image.tobytes() == picture.image.tobytes()
-    return same and (result.seed, result.thinking) == (picture.seed, picture.thinking)
+    (event,) = outcome.images
+    same = result.codes == event.codes and result.image.tobytes() == event.image.tobytes()
+    return same and (result.seed, result.thinking) == (event.seed, event.reasoning)
 
 
 def test_a_drawing_tells_its_steps_and_equals_one_made_alone(service, model):
     events = events_of(service.submit(Draw(prompt="a cat on green", seed=5)))
-    assert [type(event) for event in events[-2:]] == [Picture, Finished]
-    drafts = [event for event in events if isinstance(event, Draft)]
+    assert [type(event) for event in events[-2:]] == [ImageEvent, EndEvent]
+    drafts = [event for event in events if isinstance(event, Progress)]
     assert drafts[0].stage == "codes" and drafts[-1].stage == "decode"
     picture, end = events[-2:]
     alone = model.generate_image("a cat on green", seed=5)
-    assert picture.image.tobytes() == alone.image.tobytes() and picture.codes == alone.codes.codes
-    assert (picture.grid, picture.number, picture.seed, picture.thinking) == ((4, 4), 1, 5, None)
-    assert end.reason == "stop" and end.seed == 5 and end.evaluations == alone.evaluations.to_json()
-    assert (end.usage.completion_tokens, end.usage.pictures) == (16, 1) and end.usage.prompt_tokens > 4
+    assert picture.image.tobytes() == alone.image.tobytes() and picture.codes == alone.codes
+    assert (picture.codes.height, picture.codes.width, picture.number, picture.seed, picture.reasoning) == (4, 4, 1, 5, None)
+    assert end.reason == "finished" and end.seed == 5 and end.evaluations == alone.evaluations
+    assert (end.usage.completion_tokens, end.usage.images) == (16, 1) and end.usage.prompt_tokens > 4
     assert {"codes", "decode", "total"} <= set(end.seconds)
 
 
@@ -69,14 +68,14 @@ def test_in_a_crowd_every_task_gives_what_it_gives_alone(service, model):
     assert alike(model.edit_image(PICTURE, "a dog", seed=3, text_scale=3.0, rescale=0.5), got["edit"][0])
     assert alike(model.inpaint(PICTURE, MASK, "a dog", seed=4, cfg_scale=1.5), got["inpaint"][0])
     thought = model.generate_image("two cats", seed=1, thinking=True)
-    assert alike(thought, got["think"][0]) and (got["think"][0].thinking or "") == thought.thinking
+    assert alike(thought, got["think"][0]) and (got["think"][0].reasoning or "") == thought.thinking
     for seed, outcome in zip((1, 2), got["chat"], strict=True):
         words = {"max_tokens": 20, "temperature": 1.0, "top_k": 20}
         assert outcome.text == model.understand(PICTURE, "what is there?", seed=seed, **words).text
     events = list(model.interleave("tell a story", 1, seed=2, temperature=1.0, top_k=20))
     story = got["story"][0]
     assert [event.image.tobytes() for event in events if isinstance(event, ImageEvent)] == [
-        picture.image.tobytes() for picture in story.pictures
+        picture.image.tobytes() for picture in story.images
     ]
     assert story.text == "".join(event.text for event in events if not isinstance(event, ImageEvent | EndEvent))
 
@@ -88,12 +87,12 @@ def test_words_arrive_as_they_settle_and_end_at_a_stop_string(service, model):
     events = events_of(service.submit(task))
     deltas = [event.text for event in events if isinstance(event, TextDelta)]
     assert "".join(deltas) == plain.text and len(deltas) > 1
-    assert events[-1].usage.completion_tokens >= 1 and events[-1].reason in ("stop", "length")
+    assert events[-1].usage.completion_tokens >= 1 and events[-1].reason in ("finished", "length")
     stop = plain.text[4:6]
     task = Chat(turns=task.turns, seed=1, max_tokens=30, stop=(stop,), sampling=task.sampling)
     (cut,) = results(service.submit(task))
-    assert cut.text == plain.text[: plain.text.find(stop)].strip() and cut.finished.reason == "stop"
-    assert cut.finished.evaluations["backbone"] <= events[-1].evaluations["backbone"]
+    assert cut.text == plain.text[: plain.text.find(stop)].strip() and cut.end.reason == "stop"
+    assert cut.end.evaluations.backbone <= events[-1].evaluations.backbone
 
 
 def test_system_words_stand_before_the_users(service, model):
@@ -104,20 +103,20 @@ def test_system_words_stand_before_the_users(service, model):
 
 def test_partial_pictures_come_before_the_finished_one(service):
     events = events_of(service.submit(Draw(prompt="a cat", seed=1, drafts=3, steps=4, sampling=Sampling(threshold=1.0))))
-    partials = [event for event in events if isinstance(event, PartialPicture)]
+    partials = [event for event in events if isinstance(event, PartialImage)]
     assert [partial.index for partial in partials] == list(range(len(partials))) and 1 <= len(partials) <= 3
     assert all(partial.image.size == (32, 32) for partial in partials)
-    last = max(i for i, event in enumerate(events) if isinstance(event, PartialPicture))
-    assert isinstance(events[-2], Picture) and last < len(events) - 2
+    last = max(i for i, event in enumerate(events) if isinstance(event, PartialImage))
+    assert isinstance(events[-2], ImageEvent) and last < len(events) - 2
     codes_only = events_of(service.submit(Draw(prompt="a cat", seed=1, drafts=3, decoder="none")))
-    assert not any(isinstance(event, PartialPicture) for event in codes_only) and codes_only[-2].image is None
+    assert not any(isinstance(event, PartialImage) for event in codes_only) and codes_only[-2].pixels is None
 
 
 def test_a_seed_is_drawn_and_named_when_none_is_given(service):
     (first,) = results(service.submit(Draw(prompt="a cat", sampling=HOT)))
-    (again,) = results(service.submit(Draw(prompt="a cat", sampling=HOT, seed=first.finished.seed)))
-    assert first.pictures[0].seed == first.finished.seed
-    assert again.pictures[0].image.tobytes() == first.pictures[0].image.tobytes()
+    (again,) = results(service.submit(Draw(prompt="a cat", sampling=HOT, seed=first.end.seed)))
+    assert first.images[0].seed == first.end.seed
+    assert again.images[0].image.tobytes() == first.images[0].image.tobytes()
 
 
 WRONG = {
@@ -167,7 +166,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(model):
         second.cancel()
         third = service.submit(slow)  # its place in the queue is free at once
         outcomes = results(first, third)
-        assert [outcome.finished.reason for outcome in outcomes] != [] and all(o.finished.seed == 1 for o in outcomes)
+        assert [outcome.end.reason for outcome in outcomes] != [] and all(o.end.seed == 1 for o in outcomes)
 
 
 def test_words_go_before_pictures_that_would_have_to_wait_anyway(model, monkeypatch):
@@ -178,7 +177,7 @@ def test_words_go_before_pictures_that_would_have_to_wait_anyway(model, monkeypa
         assert service._whose_turn() is draw
         monkeypatch.setattr(type(service._lanes), "crowded", True)
         assert service._whose_turn() is chat
-        assert all(outcome.finished for outcome in results(first, draw, chat))
+        assert all(outcome.end for outcome in results(first, draw, chat))
 
 
 def test_metrics_count_what_was_done(model):
@@ -209,11 +208,11 @@ def test_before_and_after_its_life_it_refuses(model):
 def test_a_slow_reader_sees_the_newest_draft_only(service):
     job = service.submit(Draw(prompt="a cat", seed=1))
     wait_until(lambda: job._ended, "the job ended")
-    stages = [event.stage for event in events_of(job) if isinstance(event, Draft)]
+    stages = [event.stage for event in events_of(job) if isinstance(event, Progress)]
     assert stages == ["codes", "decode"]
 
 
 def test_a_reader_may_come_late_and_in_another_loop(service):
     job = service.submit(Chat(turns=said("what?"), seed=1))
     wait_until(lambda: job._ended, "the job ended")
-    assert asyncio.run(asyncio.wait_for(job.result(), PATIENCE)).finished.seed == 1
+    assert asyncio.run(asyncio.wait_for(job.result(), PATIENCE)).end.seed == 1

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from llada_uni.backbone import Backbone
 from llada_uni.errors import UserError
 from llada_uni.world.concepts import CONCEPTS, POSITIONS
-from llada_uni.world.scene import sample_scene
+from llada_uni.world.sampling import sample_scene
 from llada_uni.world.training.named_codes import begin_as_words, named_codes
 from llada_uni.world.training.patch_tokenizer import MEANINGS
 from tests.training.world_rows import OFFSET, backbone_config, codes_of, world_text

@@ -16,7 +16,8 @@ from llada_uni.training.tokenizer.picture_batches import degrade
 from llada_uni.training.tokenizer.vision import BookSizes, VisionSizes
 from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
 from llada_uni.world.render import render
-from llada_uni.world.scene import Thing, crowded_scene, placed, sample_scene
+from llada_uni.world.sampling import crowded_scene, sample_scene
+from llada_uni.world.scene import Thing, placed
 from llada_uni.world.training.patch_tokenizer import MEANINGS, PatchTokenizerOptions, answers_of, batch_of
 
 

@@ -1,6 +1,6 @@
 """Events that only clients get that ask for them (`progress: true`): the state after each step, thoughts as they settle.
 
-What flows through: `Draft` and `TextDelta` of a job -> events of a stream, beside OpenAI's own.
+What flows through: `Progress` and `TextDelta` of a job -> events of a stream, beside OpenAI's own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from llada_uni.serving.events import Draft
+from llada_uni.results import Progress, Stage
 
 
 class ProgressEvent(BaseModel):
@@ -20,7 +20,7 @@ class ProgressEvent(BaseModel):
 
     type: Literal["llada.progress"] = "llada.progress"
     index: int
-    stage: Literal["text", "codes", "decode"]
+    stage: Stage
     done: int
     total: int
     grid: tuple[int, int] | None
@@ -30,16 +30,16 @@ class ProgressEvent(BaseModel):
     choices: list[None] = []
 
     @classmethod
-    def of(cls, index: int, draft: Draft) -> ProgressEvent:
+    def of(cls, index: int, progress: Progress) -> ProgressEvent:
         return cls(
             index=index,
-            stage=draft.stage,
-            done=draft.done,
-            total=draft.total,
-            grid=draft.grid,
-            codes=None if draft.grid is None else list(draft.tokens),
-            settled=list(draft.settled),
-            confidences=[round(value, 3) for value in draft.confidences],
+            stage=progress.stage,
+            done=progress.done,
+            total=progress.total,
+            grid=progress.grid,
+            codes=None if progress.grid is None else list(progress.codes),
+            settled=list(progress.accepted),
+            confidences=[round(value, 3) for value in progress.confidences],
         )
 
 

@@ -11,12 +11,12 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from PIL import Image
 
-from llada_uni.serving.events import Finished, PartialPicture, Picture, TextDelta, Usage
+from llada_uni.results import EndEvent, EndReason, ImageEvent, PartialImage, TextDelta, Usage
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.protocol.chat import (
     AnswerImage,
@@ -42,7 +42,10 @@ from llada_uni.serving.scheduler.job import Outcome
 from llada_uni.serving.tasks import Chat, Interleaved, Message
 
 router = APIRouter(route_class=JsonRoute)
-REASONS = {"stop": "stop", "length": "length", "frames": "length"}  # a limit on pictures is a limit on length
+# Ours -> OpenAI's. A limit on images is a limit on length.
+REASONS: dict[EndReason, Literal["stop", "length"]] = {
+    "finished": "stop", "stop": "stop", "length": "length", "context": "length", "frames": "length",
+}  # fmt: skip
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=sse.STREAMED, tags=["chat"])
@@ -65,7 +68,7 @@ async def create_chat_completion(body: ChatRequest, request: Request, here: Here
         return await stream(here, request, _messages(body, here, request, tasks, answer))
     done = await outcomes(here, request, tasks)
     choices = [await _choice(number, outcome) for number, outcome in enumerate(done)]
-    return ChatCompletion(**answer, choices=choices, usage=_usage([outcome.finished.usage for outcome in done]))
+    return ChatCompletion(**answer, choices=choices, usage=_usage([outcome.end.usage for outcome in done]))
 
 
 # --- from the body to a task ---
@@ -116,13 +119,13 @@ def _task(body: ChatRequest, turns: tuple[Message, ...], seed: int) -> Chat | In
 
 async def _choice(number: int, outcome: Outcome) -> Choice:
     content: str | list[AnswerText | AnswerImage] = outcome.text
-    if outcome.pictures:
+    if outcome.images:
         content = [AnswerText(text=part) if isinstance(part, str) else await _image(part) for part in outcome.parts]
-    message = AnswerMessage(content=content, reasoning_content=outcome.thinking)
-    return Choice(index=number, message=message, finish_reason=REASONS[outcome.finished.reason])
+    message = AnswerMessage(content=content, reasoning_content=outcome.reasoning)
+    return Choice(index=number, message=message, finish_reason=REASONS[outcome.end.reason])
 
 
-async def _image(picture: Picture) -> AnswerImage:
+async def _image(picture: ImageEvent) -> AnswerImage:
     return AnswerImage(image_url=AnswerUrl(url=f"data:image/png;base64,{await as_base64(picture.image)}"))
 
 
@@ -154,12 +157,12 @@ async def _messages(
             if number not in begun:
                 begun.add(number)
                 yield chunk(number, Delta(role="assistant", content=""))
-            if isinstance(event, TextDelta | Picture):
+            if isinstance(event, TextDelta | ImageEvent):
                 yield chunk(number, await _delta(event))
-            elif isinstance(event, Finished):
+            elif isinstance(event, EndEvent):
                 usages.append(event.usage)
                 yield chunk(number, Delta(), REASONS[event.reason])
-            elif isinstance(event, PartialPicture):
+            elif isinstance(event, PartialImage):
                 yield await _partial(number, event)
             elif body.progress:
                 yield sse.message(ProgressEvent.of(number, event), "llada.progress")
@@ -168,13 +171,13 @@ async def _messages(
     yield sse.DONE
 
 
-async def _delta(event: TextDelta | Picture) -> Delta:
-    if isinstance(event, Picture):
+async def _delta(event: TextDelta | ImageEvent) -> Delta:
+    if isinstance(event, ImageEvent):
         return Delta(content=[await _image(event)])
-    return Delta(reasoning_content=event.text) if event.kind == "thinking" else Delta(content=event.text)
+    return Delta(reasoning_content=event.text) if event.reasoning else Delta(content=event.text)
 
 
-async def _partial(number: int, event: PartialPicture) -> bytes:
+async def _partial(number: int, event: PartialImage) -> bytes:
     data = await as_base64(event.image)
     partial = ChatPartialImageEvent(index=number, partial_image_index=event.index, b64_json=data)
     return sse.message(partial, "llada.partial_image")

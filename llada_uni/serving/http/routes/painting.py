@@ -15,7 +15,7 @@ from typing import Literal
 from fastapi import Request
 from PIL import Image
 
-from llada_uni.serving.events import Draft, Finished, PartialPicture, Picture, TextDelta, Usage
+from llada_uni.results import EndEvent, ImageEvent, PartialImage, Progress, TextDelta, Usage
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.protocol.common import check_count, draw_seed
 from llada_uni.serving.http.protocol.images import (
@@ -54,15 +54,15 @@ async def paint(
         model=here.options.model_name,
         system_fingerprint=here.fingerprint,
         output_format=body.format,
-        size=_size(done[0].pictures[0].image),
-        usage=_usage([outcome.finished.usage for outcome in done]),
+        size=_size(done[0].images[0].image),
+        usage=_usage([outcome.end.usage for outcome in done]),
     )
 
 
 async def _item(body: Body, outcome: Outcome) -> ImageItem:
-    picture = outcome.pictures[0]
+    picture = outcome.images[0]
     data = await as_base64(picture.image, body.format, body.output_compression)
-    return ImageItem(b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.thinking)
+    return ImageItem(b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning)
 
 
 def _size(image: Image.Image) -> str:
@@ -79,26 +79,26 @@ def _usage(usages: Sequence[Usage]) -> ImagesUsage:
 async def _messages(
     here: Context, request: Request, body: Body, tasks: Sequence[Draw | Edit | Inpaint], kind: Kind
 ) -> sse.Messages:
-    pictures: dict[int, Picture] = {}
+    pictures: dict[int, ImageEvent] = {}
     async with contextlib.aclosing(arriving(here, request, tasks)) as events:
         async for item in events:
             if item is None:
                 yield sse.PING
                 continue
             number, event = item
-            if isinstance(event, Picture):
+            if isinstance(event, ImageEvent):
                 pictures[number] = event
-            elif isinstance(event, PartialPicture):
+            elif isinstance(event, PartialImage):
                 yield await _partial(body, kind, number, event)
-            elif isinstance(event, Finished):
+            elif isinstance(event, EndEvent):
                 yield await _completed(body, kind, number, pictures.pop(number), event.usage)
-            elif body.progress and isinstance(event, Draft):
+            elif body.progress and isinstance(event, Progress):
                 yield sse.message(ProgressEvent.of(number, event), "llada.progress")
             elif body.progress and isinstance(event, TextDelta):
                 yield sse.message(ThinkingEvent(index=number, delta=event.text), "llada.thinking")
 
 
-async def _partial(body: Body, kind: Kind, number: int, event: PartialPicture) -> bytes:
+async def _partial(body: Body, kind: Kind, number: int, event: PartialImage) -> bytes:
     partial = PartialImageEvent(
         type=f"{kind}.partial_image",
         index=number,
@@ -111,7 +111,7 @@ async def _partial(body: Body, kind: Kind, number: int, event: PartialPicture) -
     return sse.message(partial, partial.type)
 
 
-async def _completed(body: Body, kind: Kind, number: int, picture: Picture, usage: Usage) -> bytes:
+async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, usage: Usage) -> bytes:
     completed = CompletedEvent(
         type=f"{kind}.completed",
         index=number,
@@ -121,7 +121,7 @@ async def _completed(body: Body, kind: Kind, number: int, picture: Picture, usag
         size=_size(picture.image),
         seed=picture.seed,
         revised_prompt=body.prompt,
-        thinking=picture.thinking,
+        thinking=picture.reasoning,
         usage=_usage([usage]),
     )
     return sse.message(completed, completed.type)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from llada_uni.serving.events import Event, Finished
+from llada_uni.results import EndEvent, StreamEvent
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.routes.context import Context
 from llada_uni.serving.scheduler.job import Job, Outcome
@@ -63,12 +63,14 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def arriving(context: Context, request: Request, tasks: Sequence[Task]) -> AsyncGenerator[tuple[int, Event] | None, None]:
+async def arriving(
+    context: Context, request: Request, tasks: Sequence[Task]
+) -> AsyncGenerator[tuple[int, StreamEvent] | None, None]:
     """(number of the task, event) as they come, until all have finished; None where nothing came for a while. Raises the
     first failure. However it ends, and when it is closed, all jobs are over.
     """
     # Short: while the reader is slow, drafts wait in the jobs, where newer ones take their place.
-    mail: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue(maxsize=1)
+    mail: asyncio.Queue[tuple[int, StreamEvent | Exception]] = asyncio.Queue(maxsize=1)
 
     async def pump(number: int, job: Job) -> None:
         try:
@@ -89,7 +91,7 @@ async def arriving(context: Context, request: Request, tasks: Sequence[Task]) ->
                     continue
                 if isinstance(event, Exception):
                     raise event
-                running -= isinstance(event, Finished)
+                running -= isinstance(event, EndEvent)
                 yield number, event
         finally:
             for task in pumps:
