@@ -15,6 +15,7 @@ import torch
 
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import BACKBONE
 from llada_uni.generation.engine import Engine
 from llada_uni.generation.settings import Generation, Guidance, Settings, Sprint
 from llada_uni.verify.compare import Result, Row, has_part, mismatches
@@ -48,7 +49,7 @@ class ReleasedChecks:
         self.file: Path = backbone.folder / FILE
 
     def rows(self) -> Iterator[Row]:
-        if not self.file.is_file() or not has_part(self.checks.folder):
+        if not self.file.is_file() or not has_part(self.checks.folder, BACKBONE):
             return
         for i, entry in enumerate(json.loads(self.file.read_text(encoding="utf-8"))):
             yield f"backbone.released.{i}.{entry.get('kind', '')}", 0.0, lambda e=entry: self._generation(e)
