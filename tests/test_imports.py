@@ -25,8 +25,8 @@ generation
 requests
 tasks hub
 model
-data serving adapters evaluation
-training verify
+data serving adapters
+training evaluation verify
 cli
 world __main__
 """
@@ -34,7 +34,6 @@ world __main__
 
 KNOWN = {
     ("training", "world"),
-    ("cli", "world"),
 }
 """Imports upwards that are still there. This list only shrinks; at the end it is empty and goes."""
 
