@@ -100,7 +100,7 @@ def test_a_terminal_sees_the_steps(call, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     code, out, err = call("generate", "a cat", "--seed", 4, "--thinking", "--json")
     assert code == 0 and json.loads(out)["seed"] == 4
-    for words in ("writing", "drawing codes", "painting"):
+    for words in ("writing", "drawing codes", "decoding"):
         assert words in err
 
 
@@ -190,9 +190,10 @@ MISTAKES = {
     "unknown command": (["paint"], "paint"),
     "no prompt": (["generate"], "prompt"),
     "unknown option": (["generate", "a cat", "--stepz", "3"], "--stepz"),
-    "no number": (["generate", "a cat", "--steps", "many"], "--steps"),
+    "no number": (["generate", "a cat", "--image-steps", "many"], "--image-steps"),
     "empty prompt": (["generate", " "], "empty"),
-    "steps": (["generate", "a cat", "--steps", "0"], "steps"),
+    "steps": (["generate", "a cat", "--image-steps", "0"], "image_steps must be a whole number from 1 to 4096"),
+    "steps without a name": (["generate", "a cat", "--steps", "3"], "--image-steps"),
     "size": (["generate", "a cat", "--width", "31"], "multiple of 8"),
     "no model": (["generate", "a cat", "--model", "nowhere"], "nowhere"),
     "device": (["generate", "a cat", "--device", "abacus"], "abacus"),

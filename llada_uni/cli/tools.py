@@ -6,17 +6,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from llada_uni.cli.common import (
-    DecoderName,
-    DecoderSteps,
     Device,
     Json,
     ModelOptions,
-    Seed,
     check_output,
     emit,
     progress_bar,
@@ -26,7 +23,9 @@ from llada_uni.cli.common import (
     write_result,
 )
 from llada_uni.cli.groups import with_groups
+from llada_uni.cli.settings import Settings
 from llada_uni.errors import UserError
+from llada_uni.requests import Decode
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp).")]
 
@@ -55,18 +54,16 @@ def encode(
 def decode(
     codes: Annotated[Path, typer.Argument(help="JSON with height, width and codes; - for stdin.")],
     out: Out = Path("decoded.png"),
-    decoder: DecoderName = None,
-    decoder_steps: DecoderSteps = None,
-    seed: Seed = None,
     *,
+    settings: Annotated[dict[str, Any], Settings(Decode)],
     loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Paint the picture of a grid of codes.
+    """Decode a grid of codes to an image.
 
     Example: `llada-uni encode fox.png | llada-uni decode - -o again.png --decoder base`
     """
-    check_output(out, decoder)
+    check_output(out, settings.get("decoder"))
     try:
         text = sys.stdin.read() if str(codes) == "-" else codes.read_text(encoding="utf-8")
         data = json.loads(text)
@@ -74,12 +71,12 @@ def decode(
         raise UserError(f"cannot read {codes} ({error.strerror or error})") from None
     except ValueError:
         raise UserError(f"{codes} is not JSON with height, width and codes") from None
-    uni = loading.load()
     from llada_uni.image.codes import ImageCodes
 
-    grid = ImageCodes.from_json(data)
+    request = Decode(codes=ImageCodes.from_json(data), **settings)
+    uni = loading.load()
     with progress_bar() as report:
-        result = uni.decode_codes(grid, decoder=decoder, decoder_steps=decoder_steps, seed=seed, on_progress=report)
+        result = uni.run(request, report)
     write_result(result, out, as_json, source=str(codes))
 
 
@@ -165,6 +162,8 @@ def info(
         found = model_info(folder or find_model())
     if as_json:
         emit(found.to_json())
+        if found.broken:
+            raise typer.Exit(1)
         return
     from rich.console import Console
     from rich.table import Table
@@ -185,6 +184,12 @@ def info(
     Console(highlight=False, width=max(132, Console().width)).print(table)
     if found.missing:
         print(f"not here: {', '.join(found.missing)}")
+    for part in found.broken:
+        print(f"broken: {part.name}: {part.reason}")
+    for note in found.notes:
+        print(f"note: {note}")
+    if found.broken:
+        raise typer.Exit(1)
 
 
 def _size(count: int) -> str:
