@@ -1,6 +1,9 @@
 """What the small world adds to the program, by name: names to "module:attribute", imported when first used (plugins.py)."""
 
-STAGES = {"patch_tokenizer": "llada_uni.world.training.patch_tokenizer:PatchTokenizerOptions"}
+STAGES = {
+    "patch_tokenizer": "llada_uni.world.training.patch_tokenizer:PatchTokenizerOptions",
+    "world_backbone": "llada_uni.world.training.stage:WorldBackboneOptions",
+}
 SOURCES = {"world": "llada_uni.world.data.world_records:open_world"}
 IMAGES = {
     "world": "llada_uni.world.data.pictures:WorldPictures",
