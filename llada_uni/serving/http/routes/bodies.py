@@ -88,7 +88,7 @@ class JsonRoute(APIRoute):
             try:
                 return await handle(JsonRequest(request.scope, request.receive))
             except RequestValidationError as error:
-                raise describe(error.errors(), self.body_field.field_info.annotation.model_fields) from None
+                raise describe(error.errors(), self.body_field.field_info.annotation) from None
 
         return strict
 
@@ -130,4 +130,4 @@ def _validated(model: type[Model], value: Any, strict: bool) -> Model:
     try:
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
-        raise describe(error.errors(), model.model_fields) from None
+        raise describe(error.errors(), model) from None
