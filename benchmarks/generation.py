@@ -12,7 +12,7 @@ the oracle, which is the released algorithm; diffusers' pipeline has no guidance
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -129,7 +129,7 @@ def compare(model: Backbone, case: Case, name: str, theirs: Side) -> Row:
 def sprint_row(model: Backbone, case: Case) -> Row:
     """SPRINT against the plain engine: other tokens, so only speed is compared here."""
     common.progress(f"{case.name}: SPRINT against plain")
-    settings = replace(case.settings, sprint=SPRINT, rule="adaptive", threshold=0.93)
+    settings = case.settings.replace(sprint=SPRINT, rule="adaptive", threshold=0.93)
     ours = Side(lambda: case.generations(engine.generate, model, settings))
     plain = Side(lambda: case.generations(engine.generate, model, case.settings))
     fast, slow = common.alternate(ours, plain, max(2, case.repeats))
@@ -142,7 +142,7 @@ def sprint_row(model: Backbone, case: Case) -> Row:
 
 def rows_of(model: Backbone, cases: Sequence[Case], pipeline: bool) -> Iterator[Row]:
     for case in cases:
-        case.generations(engine.generate, model, replace(case.settings, gen_length=32, steps=2))  # warm up
+        case.generations(engine.generate, model, case.settings.replace(gen_length=32, steps=2))  # warm up
         recomputing = Side(lambda case=case: case.generations(oracle.generate, model, case.settings))
         yield compare(model, case, "recomputing loop", recomputing)
         if pipeline:

@@ -12,7 +12,6 @@ compared with, and is run again beside each; the second is what the model direct
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import json
 import statistics
@@ -93,8 +92,8 @@ def defaults_of(defaults: Defaults, point: Point) -> Defaults:
     for name in TASKS:
         task = getattr(defaults, name)
         kinds = [kind for kind in ("codes", "text") if hasattr(task, kind)]
-        changes[name] = dataclasses.replace(task, **{kind: adjusted(getattr(task, kind), **point.settings) for kind in kinds})
-    return dataclasses.replace(defaults, **changes)
+        changes[name] = task.replace(**{kind: adjusted(getattr(task, kind), **point.settings) for kind in kinds})
+    return defaults.replace(**changes)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""UniModel: one model that reads and draws, with a call for each task.
+"""UniModel: one model that reads and draws. `run` does what a request says; the named calls build the requests.
 
-What flows through: words, pictures (paths, bytes, PIL images or grids of codes) and a seed -> results with a
-picture or words, the codes, the seed, and how often each network ran. The work is in `llada_uni/tasks/`; the
-parts of a directory are read when a call first needs them.
+Text, images (paths, bytes, PIL images or grids of codes) and a seed -> results with an image or text, the codes, the seed,
+and how often each network ran. The work is in `llada_uni/tasks/`; the parts of a directory are read when first needed.
 
     model = UniModel.from_pretrained()
     result = model.generate_image("a cat and a dog", seed=1)
@@ -12,36 +11,45 @@ parts of a directory are read when a call first needs them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 
 from llada_uni.decoder.decode import TILE
+from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import open_image
-from llada_uni.results import ChatResult, Evaluations, Event, ImageResult, OnProgress, TextResult
+from llada_uni.requests import Chat, Decode, Draw, Edit, Inpaint, Request, Story, Understand
+from llada_uni.results import ChatResult, Event, ImageResult, OnProgress, TextResult
 from llada_uni.tasks import answer, save
-from llada_uni.tasks import edit as edit_task
-from llada_uni.tasks import generate as generate_task
-from llada_uni.tasks import inpaint as inpaint_task
-from llada_uni.tasks.checks import Picture, check_seed
-from llada_uni.tasks.common import Clock, check_decoder, paint
-from llada_uni.tasks.messages import read_messages
+from llada_uni.tasks.checks import Picture
+from llada_uni.tasks.decode import decode_codes
+from llada_uni.tasks.edit import edit_image
+from llada_uni.tasks.generate import generate_image
+from llada_uni.tasks.inpaint import inpaint
 from llada_uni.tasks.parts import Parts, choose_device, choose_dtype, find_model
+
+TASKS: dict[type[Request], Any] = {
+    Draw: generate_image,
+    Edit: edit_image,
+    Inpaint: inpaint,
+    Understand: answer.understand,
+    Chat: answer.chat,
+    Story: answer.interleave,
+    Decode: decode_codes,
+}
 
 
 class UniModel:
     """A model directory ready to work.
 
-    Every task takes `seed` (None draws one; the result names it: the same seed gives the same result),
-    `on_progress` (called with a `Progress` after every step), and settings whose None means the directory's
-    own default (`generation_config.json`, else the released model's typical values). Tasks that draw take
-    `decoder`: "turbo" (8 steps), "base" (50 steps, guided) or "none" (codes only), and `decoder_steps`.
-    `sampling`: threshold, temperature, top_k, top_p, rule, confidence, sprint, block_length
-    (generation/settings.py). `stop`: strings that end words and are no part of them. All mistakes of a caller
-    raise `UserError`, a ValueError with one line that says what is allowed.
+    `run` takes a request (`llada_uni/requests.py`); `generate_image` and the other named calls build one from their
+    arguments: beside those in their signature they take every setting of the request by name. A setting that is None, or
+    not given, is the directory's own (`generation_config.json`, else the released model's typical value). With the same
+    `seed` comes the same result; None draws a seed, and the result names it. `on_progress` is called with a `Progress`
+    after every step. All mistakes of a caller raise `UserError`, a ValueError with one line that says what is allowed.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -54,7 +62,7 @@ class UniModel:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         *,
-        hold: str | None = None,
+        quantization: str | None = None,
         offload: bool = False,
         tile: int = TILE,
     ) -> UniModel:
@@ -64,12 +72,12 @@ class UniModel:
         shipped one ("world"). device: None takes a GPU where there is one. dtype: None is float32 on the CPU,
         bfloat16 elsewhere.
 
-        For less memory: hold: the form of the experts in memory, "int8", "int4" or "float8" (None: as they are
+        For less memory: quantization: the form of the experts in memory, "int8", "int4" or "float8" (None: as they are
         stored; checkpoint/load.py). offload: the decoder's transformer and VAE are in memory by turns. tile:
         pictures with longer sides, in pixels, go through the VAE in tiles of this size (decoder/decode.py).
         """
         folder, chosen = find_model(name_or_dir), choose_device(device)
-        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), hold, offload, tile))
+        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), quantization, offload, tile))
 
     def save_pretrained(
         self,
@@ -88,33 +96,35 @@ class UniModel:
     def folder(self) -> Path:
         return self.parts.folder
 
-    # --- drawing ---
+    # --- tasks ---
+
+    @overload
+    def run(self, request: Draw | Edit | Inpaint | Decode, on_progress: OnProgress | None = None) -> ImageResult: ...
+    @overload
+    def run(self, request: Understand, on_progress: OnProgress | None = None) -> TextResult: ...
+    @overload
+    def run(self, request: Chat, on_progress: OnProgress | None = None) -> ChatResult: ...
+    @overload
+    def run(self, request: Story, on_progress: OnProgress | None = None) -> Iterator[Event]: ...
+
+    def run(self, request: Request, on_progress: OnProgress | None = None) -> Any:
+        """Does what a request says. A `Story` gives its events one by one; all else is checked and done here and now."""
+        task = TASKS.get(type(request))
+        if task is None:
+            raise UserError(f"a request is one of {', '.join(kind.__name__ for kind in TASKS)}, not {type(request).__name__}")
+        return task(self.parts, request, on_progress)
 
     def generate_image(
         self,
         prompt: str,
         height: int | None = None,
         width: int | None = None,
-        steps: int | None = None,
-        cfg_scale: float | None = None,
-        seed: int | None = None,
-        thinking: bool = False,
-        decoder: str | None = None,
-        decoder_steps: int | None = None,
+        *,
         on_progress: OnProgress | None = None,
-        **sampling: Any,
+        **settings: Any,
     ) -> ImageResult:
-        """Draws what the prompt says.
-
-        height, width: pixels, multiples of the side of one code (released: 32). steps: unmasking steps a
-        block.
-        cfg_scale: guidance, 1 is none. thinking: the model first writes down its thoughts
-        (`result.thinking`), and may then choose the size itself if none was given. sampling: see the class.
-        """
-        return generate_task.generate_image(
-            self.parts, prompt, height, width, steps, cfg_scale, seed, thinking, decoder, decoder_steps,
-            on_progress, **sampling,
-        )  # fmt: skip
+        """Draws what the prompt says. height, width: pixels; settings: those of `requests.Draw`, such as `thinking`."""
+        return self.run(Draw(prompt=prompt, height=height, width=width, **settings), on_progress)
 
     def edit_image(
         self,
@@ -122,122 +132,65 @@ class UniModel:
         instruction: str,
         height: int | None = None,
         width: int | None = None,
-        steps: int | None = None,
-        text_scale: float | None = None,
-        image_scale: float | None = None,
-        rescale: float | None = None,
-        seed: int | None = None,
-        decoder: str | None = None,
-        decoder_steps: int | None = None,
+        *,
         on_progress: OnProgress | None = None,
-        **sampling: Any,
+        **settings: Any,
     ) -> ImageResult:
-        """Changes a picture as the instruction says; several pictures are references, in the order given.
+        """Changes an image as the instruction says; several images are references, in the order given.
 
-        height, width: of the result; None takes the first picture's. text_scale, image_scale, rescale: the
-        two scales of editing guidance (text scale 1 and image scale 0 are none). sampling: see the class.
+        height, width: of the result in pixels; None takes the first image's. settings: those of `requests.Edit`.
         """
-        return edit_task.edit_image(
-            self.parts, images, instruction, height, width, steps, text_scale, image_scale, rescale, seed,
-            decoder, decoder_steps, on_progress, **sampling,
-        )  # fmt: skip
+        return self.run(Edit(images=images, instruction=instruction, height=height, width=width, **settings), on_progress)
 
     def inpaint(
-        self,
-        image: Picture,
-        mask: Any,
-        prompt: str,
-        steps: int | None = None,
-        cfg_scale: float | None = None,
-        seed: int | None = None,
-        decoder: str | None = None,
-        decoder_steps: int | None = None,
-        on_progress: OnProgress | None = None,
-        **sampling: Any,
+        self, image: Picture, mask: Any, prompt: str, *, on_progress: OnProgress | None = None, **settings: Any
     ) -> ImageResult:
-        """Fills the white part of `mask` so that the whole picture becomes what the prompt says.
+        """Fills the white part of `mask` so that the whole image becomes what the prompt says.
 
-        mask: a picture of the same size; a code cell with any white pixel is drawn anew, every other code is
-        kept.
+        mask: an image of the same size; a code with any white pixel is drawn again, every other one is kept. settings:
+        those of `requests.Inpaint`.
         """
-        return inpaint_task.inpaint(
-            self.parts, image, mask, prompt, steps, cfg_scale, seed, decoder, decoder_steps, on_progress,
-            **sampling,
-        )  # fmt: skip
-
-    # --- words ---
+        return self.run(Inpaint(image=image, mask=mask, prompt=prompt, **settings), on_progress)
 
     def understand(
         self,
         images: Picture | list[Picture],
         question: str,
         max_tokens: int | None = None,
-        steps: int | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
+        *,
         on_progress: OnProgress | None = None,
-        stop: Sequence[str] = (),
-        **sampling: Any,
+        **settings: Any,
     ) -> TextResult:
-        """Answers a question about one or several pictures. stop, sampling: see the class."""
-        settings = {"max_tokens": max_tokens, "steps": steps, "temperature": temperature, **sampling}
-        return answer.understand(self.parts, images, question, settings, stop, seed, on_progress)
+        """Answers a question about one or several images. settings: those of `requests.Understand`."""
+        return self.run(Understand(images=images, question=question, max_tokens=max_tokens, **settings), on_progress)
 
-    def chat(
-        self,
-        messages: list[dict[str, Any]],
-        seed: int | None = None,
-        decoder: str | None = None,
-        decoder_steps: int | None = None,
-        on_progress: OnProgress | None = None,
-        max_tokens: int | None = None,
-        steps: int | None = None,
-        stop: Sequence[str] = (),
-        modalities: Sequence[str] = answer.MODALITIES,
-        **sampling: Any,
-    ) -> ChatResult:
-        """The next answer in a conversation; with the modalities ("text", "image") it may hold pictures.
+    def chat(self, messages: list[dict[str, Any]], *, on_progress: OnProgress | None = None, **settings: Any) -> ChatResult:
+        """The next answer in a conversation; with the modalities ("text", "image") it may hold images.
 
-        messages: {"role": "user", "assistant" or "system", "content": text, picture, or a list of these}, the
-        last by the user. max_tokens, steps: of words. stop, sampling: see the class.
+        messages: {"role": "user", "assistant" or "system", "content": text, image, or a list of these}, the last by the
+        user. settings: those of `requests.Chat`.
         """
-        settings = {"max_tokens": max_tokens, "steps": steps, **sampling}
-        return answer.chat(self.parts, messages, settings, stop, modalities, seed, decoder, decoder_steps, on_progress)
+        return self.run(Chat(messages=messages, **settings), on_progress)
 
     def interleave(
         self,
-        prompt_or_messages: str | list[dict[str, Any]],
+        messages: str | list[dict[str, Any]],
         max_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
-        steps: int | None = None,
-        text_scale: float | None = None,
-        image_scale: float | None = None,
-        rescale: float | None = None,
-        seed: int | None = None,
-        decoder: str | None = None,
-        decoder_steps: int | None = None,
+        *,
         on_progress: OnProgress | None = None,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        **sampling: Any,
+        **settings: Any,
     ) -> Iterator[Event]:
-        """Words and pictures in turn (a story, a how-to), each yielded when it is finished.
+        """Text and images in turn (a story, a how-to), each yielded when it is finished.
 
-        Yields `TextEvent` and `ImageEvent`, and one `EndEvent` last. max_frames: at most so many pictures.
-        height, width: of frames whose size the model does not say. steps: of pictures. Scales: guidance of the
-        frames after the first. max_tokens: of each stretch of words. stop, sampling: see the class; sampling
-        holds for words and pictures. The arguments are checked here and now, not at the first event.
+        Yields `TextEvent` and `ImageEvent`, and one `EndEvent` last. messages: a text, or as for `chat`. max_frames: at most
+        so many images. height, width: in pixels, of images whose size the model does not say. settings: those of
+        `requests.Story`. Everything is checked here and now, not at the first event.
         """
-        scales = {"text_scale": text_scale, "image_scale": image_scale, "rescale": rescale}
-        settings = {"max_tokens": max_tokens, **sampling}
-        turns = read_messages(self.parts, prompt_or_messages)
-        return answer.interleave(
-            self.parts, turns, "interleave", max_frames, height, width, steps, scales, settings, stop, seed,
-            decoder, decoder_steps, on_progress,
-        )  # fmt: skip
+        return self.run(Story(messages=messages, max_frames=max_frames, height=height, width=width, **settings), on_progress)
 
-    # --- pictures and codes ---
+    # --- images and codes ---
 
     def encode_image(self, image: Picture, mode: str = "understand") -> ImageCodes:
         """Codes of a picture. mode: "understand" or "edit" (how it is scaled and cropped), or "raw" (not at
@@ -245,20 +198,9 @@ class UniModel:
         """
         return self.parts.image_tokenizer.encode(open_image(image), mode=mode)
 
-    def decode_codes(
-        self,
-        codes: ImageCodes,
-        decoder: str | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> ImageResult:
-        """The picture of codes. UserError for codes out of range, and for a decoder the directory does not
-        have.
+    def decode_codes(self, codes: ImageCodes, *, on_progress: OnProgress | None = None, **settings: Any) -> ImageResult:
+        """The image of codes. settings: those of `requests.Decode`.
+
+        UserError for codes out of range, and for a decoder the directory does not have.
         """
-        seed = check_seed(seed)
-        check_decoder(self.parts, decoder)
-        clock = Clock()
-        image, evaluations = paint(self.parts, codes, decoder, steps, seed, on_progress)
-        clock.lap("decode")
-        return ImageResult(image, codes, "", seed, None, Evaluations(decoder=evaluations), clock.total())
+        return self.run(Decode(codes=codes, **settings), on_progress)

@@ -15,11 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = """
 errors
+checked
 files
 config plugins
 image backbone
 text decoder checkpoint
-generation results
+results
+generation
 requests
 tasks hub
 model

@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_picture(model):
 
 
 def test_size_steps_scale_and_decoders(model):
-    wide = model.generate_image("a cat", height=16, width=48, steps=1, cfg_scale=1.0, seed=1, decoder="base")
+    wide = model.generate_image("a cat", height=16, width=48, image_steps=1, cfg_scale=1.0, seed=1, decoder="base")
     assert wide.image.size == (48, 16) and (wide.codes.height, wide.codes.width) == (2, 6)
     assert wide.evaluations.branches == wide.evaluations.backbone <= 3
     assert wide.evaluations.decoder == 2, "three points in time are two evaluations"
@@ -247,10 +247,10 @@ def test_codes_and_pictures(model, picture):
     assert (codes.height, codes.width) == (4, 4)
     raw = model.encode_image(picture.resize((16, 24)), mode="raw")
     assert (raw.height, raw.width) == (3, 2)
-    painted = model.decode_codes(raw, seed=1)
-    assert painted.image.size == (16, 24)
-    assert same(painted, model.decode_codes(raw, seed=1)) and not same(
-        painted, model.decode_codes(raw, seed=2)
+    decoded = model.decode_codes(raw, seed=1)
+    assert decoded.image.size == (16, 24)
+    assert same(decoded, model.decode_codes(raw, seed=1)) and not same(
+        decoded, model.decode_codes(raw, seed=2)
     )
 
 
@@ -275,9 +275,9 @@ def test_a_directory_without_a_part_serves_the_other_tasks(folder, tmp_path, pic
         shutil.rmtree(here / name) if (here / name).is_dir() else (here / name).unlink()
     calls = {
         "understand": lambda m: m.understand(picture, "what?", seed=1),
-        "turbo": lambda m: m.generate_image("a cat", seed=1, steps=1, decoder="turbo"),
-        "base": lambda m: m.generate_image("a cat", seed=1, steps=1, decoder="base"),
-        "codes": lambda m: m.generate_image("a cat", 32, 32, seed=1, steps=1, decoder="none"),
+        "turbo": lambda m: m.generate_image("a cat", seed=1, image_steps=1, decoder="turbo"),
+        "base": lambda m: m.generate_image("a cat", seed=1, image_steps=1, decoder="base"),
+        "codes": lambda m: m.generate_image("a cat", 32, 32, seed=1, image_steps=1, decoder="none"),
         "story": lambda m: list(m.interleave("a cat", 1, 32, 32, seed=1, decoder="none")),
         "decode": lambda m: m.decode_codes(ImageCodes((1, 2), 1, 2), seed=1),
         "encode": lambda m: m.encode_image(picture),
@@ -355,7 +355,7 @@ BAD = {
     "prompt of another type": (lambda m: m.generate_image(None), "string"),
     "half a surrogate": (lambda m: m.generate_image("\ud800"), "Unicode"),
     "height": (lambda m: m.generate_image("a cat", height=33), "multiple of 8"),
-    "zero width": (lambda m: m.generate_image("a cat", width=0), "multiple of 8"),
+    "zero width": (lambda m: m.generate_image("a cat", width=0), "width must be a whole number from 1"),
     "over the size tokens": (lambda m: m.generate_image("a cat", 8 * 65, 8), "64"),
     "over the context": (lambda m: m.generate_image("a cat", 8 * 30, 8 * 30), "context"),
     "long prompt": (lambda m: m.generate_image("a cat " * 300), "context"),
@@ -363,8 +363,8 @@ BAD = {
     "long question": (lambda m: m.understand(CAT, "a cat " * 300), "context"),
     "long story": (lambda m: m.interleave("a cat " * 300), "context"),
     "long instruction": (lambda m: m.edit_image(CAT, "a cat " * 300), "context"),
-    "steps": (lambda m: m.generate_image("a cat", steps=0), "steps"),
-    "steps of another type": (lambda m: m.generate_image("a cat", steps=1.5), "steps"),
+    "steps": (lambda m: m.generate_image("a cat", image_steps=0), "steps"),
+    "steps of another type": (lambda m: m.generate_image("a cat", image_steps=1.5), "steps"),
     "decoder steps": (lambda m: m.generate_image("a cat", decoder_steps=0), "steps"),
     "scale": (lambda m: m.generate_image("a cat", cfg_scale=-1), "cfg_scale"),
     "scale that is no number": (lambda m: m.generate_image("a cat", cfg_scale=float("nan")), "cfg_scale"),

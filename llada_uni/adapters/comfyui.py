@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.generation.params import Size
 from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
 from llada_uni.results import EndEvent, ImageEvent, Progress
 from llada_uni.tasks.checks import LARGEST_SEED
-from llada_uni.tasks.defaults import Generate, Interleave
 from llada_uni.tasks.parts import DTYPES, find_model
 
 MODEL, CODES = "LLADA_UNI_MODEL", "LLADA_UNI_CODES"
@@ -33,7 +33,7 @@ STEPS = ("INT", {"default": 0, "min": 0, "max": 1024, "tooltip": "0: the model's
 SCALE = ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "step": 0.1, "tooltip": "guidance; -1: the model's own"})
 DECODER = (["own", "turbo", "base"], {"tooltip": "turbo: 8 steps; base: 50 steps, guided"})
 COUNT = ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "pictures, with the seeds that follow one another"})
-DRAWING = {"seed": SEED, "steps": STEPS, "decoder": DECODER, "decoder_steps": STEPS}
+DRAWING = {"seed": SEED, "image_steps": STEPS, "decoder": DECODER, "decoder_steps": STEPS}
 
 
 class OpenModel:
@@ -160,7 +160,7 @@ class Understand:
         temperature = ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "step": 0.05, "tooltip": "-1: the model's own"})
         length = ("INT", {"default": 0, "min": 0, "max": 65536, "tooltip": "0: the model's own"})
         inputs = {"model": (MODEL,), "image": ("IMAGE",), "question": WORDS, "max_tokens": length}
-        return {"required": {**inputs, "steps": STEPS, "temperature": temperature, "seed": SEED}}
+        return {"required": {**inputs, "text_steps": STEPS, "temperature": temperature, "seed": SEED}}
 
     def ask(self, model: OpenModel, image: torch.Tensor, question: str, seed: int, **settings: Any) -> dict[str, Any]:
         pictures = to_pictures(image)
@@ -216,7 +216,7 @@ class Decode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": (MODEL,), "codes": (CODES,), "seed": SEED, "decoder": DECODER, "steps": STEPS}}
+        return {"required": {"model": (MODEL,), "codes": (CODES,), "seed": SEED, "decoder": DECODER, "decoder_steps": STEPS}}
 
     def decode(self, model: OpenModel, codes: list[ImageCodes], seed: int, **settings: Any) -> tuple[torch.Tensor]:
         own = _settings(settings)
@@ -291,7 +291,7 @@ def _is_own(value: Any) -> bool:
     return value == "own" or (value == -1 if isinstance(value, float) else value == 0)
 
 
-def _size_of(defaults: Generate | Interleave, asked: dict[str, Any]) -> dict[str, int]:
+def _size_of(defaults: Size, asked: dict[str, Any]) -> dict[str, int]:
     """height and width in pixels, the directory's own where none is asked for."""
     return {name: asked.get(name) or getattr(defaults, name) for name in ("height", "width")}
 

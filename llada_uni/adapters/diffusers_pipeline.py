@@ -66,7 +66,8 @@ class LLaDA2UniPipeline(DiffusionPipeline):
     ) -> LLaDA2UniPipeline:
         """A model directory (None: the shipped one) on the CPU; `to` moves it. Weights are read when first needed.
 
-        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: hold, offload, tile of `UniModel.from_pretrained`.
+        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: quantization, offload, tile of
+        `UniModel.from_pretrained`.
         """
         pipe = cls(UniModel.from_pretrained(pretrained_model_name_or_path, "cpu", torch_dtype, **memory))
         pipe._asked_dtype = torch_dtype
@@ -81,7 +82,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         was, dtype = self.model.parts, dtype or self._asked_dtype
-        memory = {"hold": was.hold, "offload": was.offload, "tile": was.tile}
+        memory = {"quantization": was.quantization, "offload": was.offload, "tile": was.tile}
         moved = UniModel.from_pretrained(was.folder, device or was.device, dtype, **memory)
         if (moved.parts.device, moved.parts.dtype) != (was.device, was.dtype):
             self.model = moved
@@ -140,7 +141,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
             raise UserError(f"unknown output_type {output_type!r}; allowed: {', '.join(OUTPUTS)}")
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise UserError(f"callback_on_step_end_tensor_inputs: unknown {', '.join(unknown)}; allowed: codes")
-        sampling |= {"steps": num_inference_steps, "decoder_steps": decoder_steps}
+        sampling |= {"image_steps": num_inference_steps, "decoder_steps": decoder_steps}
         sampling["decoder"] = "none" if output_type == "latent" else decoder
         draw = self._task(image, mask_image, height, width, guidance_scale, image_guidance_scale)
         seeds = seeds_of(generator, len(prompts) * num_images_per_prompt)

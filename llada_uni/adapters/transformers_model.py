@@ -26,15 +26,15 @@ from llada_uni.adapters.seeds import seeds_of
 from llada_uni.backbone.masks import block_causal
 from llada_uni.backbone.model import Backbone
 from llada_uni.backbone.moe import Router
-from llada_uni.backbone.quantized import hold_quantized
+from llada_uni.backbone.quantized import use_quantized_experts
 from llada_uni.checkpoint.source import own_scheme
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.files.weights import read_json
 from llada_uni.generation.batch import BatchEngine, Request
+from llada_uni.generation.params import TextSampling
 from llada_uni.generation.settings import Settings
-from llada_uni.tasks.common import sampling_of
-from llada_uni.tasks.defaults import FILE, Defaults, Words, adjusted
+from llada_uni.tasks.defaults import FILE, Defaults, adjusted
 from llada_uni.text.tokenizer import END_OF_TEXT, MASK
 
 MODEL_TYPE = "llada2_moe"  # released config.json
@@ -66,7 +66,7 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         sizes = self.backbone()
         network, scheme = Backbone(sizes), own_scheme(sizes)
         if scheme is not None:
-            hold_quantized(network, scheme)
+            use_quantized_experts(network, scheme)
         elif sizes.extra.get("quantization_config"):
             raise UserError(
                 "transformers cannot read these quantised experts; UniModel can, and llada-uni convert makes them plain"
@@ -227,7 +227,7 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         these may be chosen, and exactly max_new_tokens of them come (a grid of image codes); guidance is the business of
         `UniModel`. An answer ends with the end of text. UserError for settings and lengths the model does not have.
         """
-        words: Words = adjusted(
+        words = adjusted(
             self.defaults.understand.text,
             max_tokens=max_new_tokens, steps=steps, threshold=threshold, temperature=temperature, top_k=top_k, top_p=top_p,
         )  # fmt: skip
@@ -252,7 +252,7 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         backbone.lm_head = self.lm_head
         return backbone
 
-    def _settings(self, words: Words, prompt: Sequence[int], allowed: Sequence[int] | None) -> Settings:
+    def _settings(self, words: TextSampling, prompt: Sequence[int], allowed: Sequence[int] | None) -> Settings:
         """How one row is generated; its length is what the context has room for."""
         context = self.config.max_position_embeddings
         length = min(words.max_tokens, context - len(prompt))
@@ -264,7 +264,7 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
             gen_length=length,
             stop_ids=() if allowed is not None else (self._special_id("eos_token_id"),),
             allowed=allowed,
-            **vars(sampling_of(words)),
+            **words.sampling(),
         )
 
     def _special_id(self, name: str) -> int:

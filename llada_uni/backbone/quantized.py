@@ -1,6 +1,6 @@
 """Routed experts whose weights stay in one byte or half a byte while they compute.
 
-A backbone built as usual -> `hold_quantized` puts a `QuantizedExperts` in the place of every layer's experts
+A backbone built as usual -> `use_quantized_experts` puts a `QuantizedExperts` in the place of every layer's experts
 -> its buffers are filled from a checkpoint (checkpoint/quantize.py). Same answer as `moe.plain_experts` on the
 dequantised weights, up to the rounding of bfloat16.
 Axes: N tokens, M (token, expert) pairs sorted by expert, E experts, R rows (features out), C columns (features
@@ -125,7 +125,7 @@ class QuantizedExperts(nn.Module):
         return combine(self.down_proj(inner, segments), routing.weights.to(x.dtype), segments)
 
 
-def hold_quantized(backbone: Backbone, scheme: Scheme) -> Backbone:
+def use_quantized_experts(backbone: Backbone, scheme: Scheme) -> Backbone:
     """Puts empty quantised experts in the place of the backbone's own, on the device of its head; the same object.
 
     UserError for sizes that the format does not take.

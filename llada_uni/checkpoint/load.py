@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from llada_uni.backbone import Backbone
-from llada_uni.backbone.quantized import QuantizedMatrix, hold_quantized, is_aligned, scheme_of
+from llada_uni.backbone.quantized import QuantizedMatrix, is_aligned, scheme_of, use_quantized_experts
 from llada_uni.backbone.quantized_formats import FORMATS, Scheme, make_scheme
 from llada_uni.checkpoint.layout import (
     FLOAT32_SUFFIXES,
@@ -75,23 +75,23 @@ def load_backbone(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     experts: str = "grouped",
-    hold: str | None = None,
+    quantization: str | None = None,
 ) -> Backbone:
     """The backbone of a model directory, in evaluation mode, without gradients.
 
-    dtype None: float32 on the CPU, bfloat16 elsewhere; the router stays in float32. hold: the form of the
+    dtype None: float32 on the CPU, bfloat16 elsewhere; the router stays in float32. quantization: the form of the
     routed experts in memory: None as the directory stores them (plain, quantised, or released FP8), "plain", or
     "int8", "int4", "float8", made while loading. Tensors of the stacked layout and of quantised directories are
     mapped from the files where the dtype is theirs; nothing is held twice. Raises UserError for a missing part,
     config field or tensor, an unknown tensor, a wrong shape (expected and found), a truncated file.
     """
     source = Source(folder)
-    scheme = _scheme_to_hold(source.scheme, hold)
+    scheme = _scheme_to_use(source.scheme, quantization)
     dtype = dtype or default_dtype(device)
     with torch.device("meta"):
         model = Backbone(source.config, experts=experts)
     if scheme is not None:
-        hold_quantized(model, scheme)
+        use_quantized_experts(model, scheme)
     for place in places(source.config):
         if place.stacked and scheme is not None:
             _load_quantized(model, place, source, scheme, device)
@@ -103,12 +103,12 @@ def load_backbone(
     return model.eval().requires_grad_(False)
 
 
-def _scheme_to_hold(stored: Scheme | None, hold: str | None) -> Scheme | None:
-    if hold not in (None, "plain", *FORMATS):
-        raise UserError(f"experts cannot be held as {hold!r}; allowed: plain, {', '.join(FORMATS)}")
-    if hold is None or (stored is not None and hold == stored.format):
+def _scheme_to_use(stored: Scheme | None, wanted: str | None) -> Scheme | None:
+    if wanted not in (None, "plain", *FORMATS):
+        raise UserError(f"unknown quantization {wanted!r}; allowed: plain, {', '.join(FORMATS)}")
+    if wanted is None or (stored is not None and wanted == stored.format):
         return stored
-    return None if hold == "plain" else make_scheme(hold)
+    return None if wanted == "plain" else make_scheme(wanted)
 
 
 def _load_quantized(

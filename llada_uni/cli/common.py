@@ -4,10 +4,12 @@ in one step.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +31,13 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; defaul
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float16; default: float32 on the CPU, else bfloat16.")
 ]
+Quantization = Annotated[
+    str | None, typer.Option(help="Experts in memory as int8, int4 or float8, or plain; default: as they are stored.")
+]
+Offload = Annotated[bool, typer.Option("--offload", help="The decoder's transformer and VAE are in memory by turns.")]
+Tile = Annotated[
+    int | None, typer.Option(help="Pixels: images with longer sides go through the VAE in tiles of this size.")
+]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same result; default: a new one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Steps = Annotated[int | None, typer.Option(help="Unmasking steps a block.")]
@@ -49,12 +58,25 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def load(model: str | None, device: str | None = None, dtype: str | None = None) -> UniModel:
-    """The model of the options `--model`, `--device` and `--dtype`."""
-    with stderr().status("loading"):
-        from llada_uni.model import UniModel
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model a command loads and how; every command that loads one takes these options (`cli/groups.py`)."""
 
-        return UniModel.from_pretrained(model, device=device, dtype=dtype)
+    model: Model = None
+    device: Device = None
+    dtype: Dtype = None
+    quantization: Quantization = None
+    offload: Offload = False
+    tile: Tile = None
+
+    def load(self, message: str = "loading") -> UniModel:
+        """The model, with a line on stderr meanwhile. UserError where `UniModel.from_pretrained` raises it."""
+        with stderr().status(message):
+            from llada_uni.model import UniModel
+
+            chosen = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            given = {name: value for name, value in chosen.items() if value is not None}
+            return UniModel.from_pretrained(given.pop("model", None), **given)
 
 
 LABELS = {"text": "writing", "codes": "drawing codes", "decode": "painting"}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llada_uni.cli.common import Json, emit, say, stderr
+from llada_uni.errors import UserError
 
 if TYPE_CHECKING:
     from llada_uni.data.check import Report
@@ -47,6 +48,7 @@ def check(
     records: Records,
     limit: Annotated[int | None, typer.Option(min=1, help="Check only so many records.")] = None,
     tokenizer: Tokenizer = None,
+    longest: Annotated[int | None, typer.Option(min=1, help="With --tokenizer: most tokens of a record's texts.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check conversation records: every field, every picture. Exit code 1 if any record cannot be used.
@@ -57,9 +59,11 @@ def check(
     from llada_uni.data.sources import open_source
     from llada_uni.text.tokenizer import TextTokenizer
 
+    if longest is not None and tokenizer is None:
+        raise UserError("--longest counts tokens: give a --tokenizer as well")
     text = TextTokenizer.from_file(tokenizer) if tokenizer else None
     with bar("checking") as move:
-        report = check_records(open_source(records), limit, text, move)
+        report = check_records(open_source(records), limit, text, move, longest)
     if as_json:
         tasks = {name: vars(count) for name, count in report.tasks.items()}
         emit({"records": report.records, "tasks": tasks, "bad": report.bad})

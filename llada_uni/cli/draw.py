@@ -11,29 +11,28 @@ from llada_uni.cli.common import (
     Cfg,
     DecoderName,
     DecoderSteps,
-    Device,
-    Dtype,
     Height,
     ImageScale,
     Json,
-    Model,
+    ModelOptions,
     Seed,
     Steps,
     TextScale,
     Width,
     check_output,
     emit,
-    load,
     make_folder,
     progress_bar,
     say,
     write_json_file,
     write_result,
 )
+from llada_uni.cli.groups import with_groups
 
 Output = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp; codes: .json).")]
 
 
+@with_groups
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     out: Output = Path("picture.png"),
@@ -45,9 +44,8 @@ def generate(
     thinking: Annotated[bool, typer.Option("--thinking", help="Let the model think in words first.")] = False,
     decoder: DecoderName = None,
     decoder_steps: DecoderSteps = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Draw a picture from words.
@@ -57,14 +55,16 @@ def generate(
     Example: `llada-uni generate "two plus one apples" --thinking -o apples.png`
     """
     check_output(out, decoder)
-    uni = load(model, device, dtype)
+    uni = loading.load()
     with progress_bar() as report:
         result = uni.generate_image(
-            prompt, height, width, steps, cfg_scale, seed, thinking, decoder, decoder_steps, report
+            prompt, height, width, image_steps=steps, cfg_scale=cfg_scale, seed=seed, thinking=thinking, decoder=decoder,
+            decoder_steps=decoder_steps, on_progress=report,
         )
     write_result(result, out, as_json)
 
 
+@with_groups
 def edit(
     images: Annotated[list[Path], typer.Argument(help="The picture, or several reference pictures.")],
     instruction: Annotated[str, typer.Option("--instruction", "-i", help="What to change.")],
@@ -80,9 +80,8 @@ def edit(
     seed: Seed = None,
     decoder: DecoderName = None,
     decoder_steps: DecoderSteps = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Change a picture by an instruction.
@@ -90,15 +89,16 @@ def edit(
     Example: `llada-uni edit fox.png -i "replace the fox with a dog" -o dog.png`
     """
     check_output(out, decoder)
-    uni = load(model, device, dtype)
+    uni = loading.load()
     with progress_bar() as report:
         result = uni.edit_image(
-            images, instruction, height, width, steps, text_scale, image_scale, rescale, seed, decoder,
-            decoder_steps, report,
+            images, instruction, height, width, image_steps=steps, text_scale=text_scale, image_scale=image_scale,
+            rescale=rescale, seed=seed, decoder=decoder, decoder_steps=decoder_steps, on_progress=report,
         )  # fmt: skip
     write_result(result, out, as_json, images=[str(path) for path in images])
 
 
+@with_groups
 def inpaint(
     image: Annotated[Path, typer.Argument(help="The picture.")],
     mask: Annotated[Path, typer.Argument(help="A picture of the same size, white where it is to be filled.")],
@@ -109,9 +109,8 @@ def inpaint(
     seed: Seed = None,
     decoder: DecoderName = None,
     decoder_steps: DecoderSteps = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Fill the white part of a mask.
@@ -120,12 +119,16 @@ def inpaint(
     bottom right" -o both.png`
     """
     check_output(out, decoder)
-    uni = load(model, device, dtype)
+    uni = loading.load()
     with progress_bar() as report:
-        result = uni.inpaint(image, mask, prompt, steps, cfg_scale, seed, decoder, decoder_steps, report)
+        result = uni.inpaint(
+            image, mask, prompt, image_steps=steps, cfg_scale=cfg_scale, seed=seed, decoder=decoder,
+            decoder_steps=decoder_steps, on_progress=report,
+        )  # fmt: skip
     write_result(result, out, as_json, image=str(image), mask=str(mask))
 
 
+@with_groups
 def story(
     prompt: Annotated[str, typer.Argument(help="What the story is about.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the frames and story.json.")] = Path(
@@ -140,9 +143,8 @@ def story(
     seed: Seed = None,
     decoder: DecoderName = None,
     decoder_steps: DecoderSteps = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Tell a story in words and pictures; each is shown as soon as it is finished.
@@ -151,13 +153,13 @@ def story(
     """
     from llada_uni.results import EndEvent, TextEvent, save_image
 
-    uni = load(model, device, dtype)
+    uni = loading.load()
     parts: list[dict] = []
     end: dict = {}
     with progress_bar() as report:
         events = uni.interleave(
-            prompt, max_frames, height, width, steps, text_scale, image_scale, None, seed, decoder,
-            decoder_steps, report,
+            prompt, max_frames, height=height, width=width, image_steps=steps, text_scale=text_scale,
+            image_scale=image_scale, seed=seed, decoder=decoder, decoder_steps=decoder_steps, on_progress=report,
         )  # fmt: skip
         make_folder(out)
         for event in events:

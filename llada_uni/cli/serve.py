@@ -6,11 +6,13 @@ What flows through: options -> a model, limits, a socket -> `serving.server.run`
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llada_uni.cli.common import Device, Dtype, say, stderr
+from llada_uni.cli.common import ModelOptions, say
+from llada_uni.cli.groups import with_groups
 from llada_uni.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,11 +29,11 @@ Origins = Annotated[
 ]
 
 
+@with_groups
 def serve(
     folder: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="Model directory; default: LLADA_UNI_MODEL, else the shipped one.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="The same, as in the other commands.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
     api_key: Keys = None,
@@ -49,10 +51,8 @@ def serve(
     cors_origin: Origins = None,
     grace: Annotated[float, typer.Option(help="Seconds to finish what runs when told to stop.")] = 30.0,
     access_log: Annotated[bool, typer.Option(help="A line on stderr for each request.")] = False,
-    hold: Annotated[str | None, typer.Option(help="Experts in memory as int8, int4 or float8.")] = None,
-    offload: Annotated[bool, typer.Option(help="Decoder's transformer and VAE in memory by turns.")] = False,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
 ) -> None:
     """Serve the model over HTTP: OpenAI's API (chat, images, edits), and a page to draw in at /.
 
@@ -63,7 +63,7 @@ def serve(
 
     Example: `LLADA_UNI_API_KEY=secret llada-uni serve --host 0.0.0.0 --rate 60`
     """
-    if folder is not None and model is not None:
+    if folder is not None and loading.model is not None:
         raise UserError("the model is given twice, as an argument and with --model; give it once")
     from llada_uni.serving.http.options import ServerOptions, keys_from_environment
     from llada_uni.serving.scheduler.limits import Limits
@@ -80,12 +80,10 @@ def serve(
     )
     keys = (*(api_key or ()), *keys_from_environment())
     listener = open_socket(host, port)
-    with stderr().status("starting"):
-        from llada_uni.model import UniModel
-        from llada_uni.serving.metrics import Metrics
-        from llada_uni.serving.scheduler.service import Service
+    uni = replace(loading, model=folder or loading.model).load("starting")
+    from llada_uni.serving.metrics import Metrics
+    from llada_uni.serving.scheduler.service import Service
 
-        uni = UniModel.from_pretrained(folder or model, device, dtype, hold=hold, offload=offload)
     options = ServerOptions(keys, allow_remote_images, tuple(cors_origin or ()), name or uni.folder.resolve().name)
     service = Service(uni, limits, Metrics())
     logging.basicConfig(level=logging.INFO if access_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -15,37 +15,36 @@ from llada_uni.cli.common import (
     DecoderName,
     DecoderSteps,
     Device,
-    Dtype,
     Json,
-    Model,
+    ModelOptions,
     Seed,
     check_output,
     emit,
-    load,
     progress_bar,
     say,
     stderr,
     write_json_file,
     write_result,
 )
+from llada_uni.cli.groups import with_groups
 from llada_uni.errors import UserError
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp).")]
 
 
+@with_groups
 def encode(
     image: Annotated[Path, typer.Argument(help="A picture.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file; default: stdout.")] = None,
     mode: Annotated[str, typer.Option(help="How it is scaled: understand, edit, or raw (not at all).")] = "understand",
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
 ) -> None:
     """Turn a picture into its grid of codes, as JSON.
 
     Example: `llada-uni encode fox.png -o fox.json`
     """
-    codes = load(model, device, dtype).encode_image(image, mode).to_json()
+    codes = loading.load().encode_image(image, mode).to_json()
     if out is None:
         emit(codes)
     else:
@@ -53,15 +52,15 @@ def encode(
         say(f"{out}  {codes['height']} x {codes['width']} codes")
 
 
+@with_groups
 def decode(
     codes: Annotated[Path, typer.Argument(help="JSON with height, width and codes; - for stdin.")],
     out: Out = Path("decoded.png"),
     decoder: DecoderName = None,
     decoder_steps: DecoderSteps = None,
     seed: Seed = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Paint the picture of a grid of codes.
@@ -76,12 +75,12 @@ def decode(
         raise UserError(f"cannot read {codes} ({error.strerror or error})") from None
     except ValueError:
         raise UserError(f"{codes} is not JSON with height, width and codes") from None
-    uni = load(model, device, dtype)
+    uni = loading.load()
     from llada_uni.image.codes import ImageCodes
 
     grid = ImageCodes.from_json(data)
     with progress_bar() as report:
-        result = uni.decode_codes(grid, decoder, decoder_steps, seed, report)
+        result = uni.decode_codes(grid, decoder=decoder, decoder_steps=decoder_steps, seed=seed, on_progress=report)
     write_result(result, out, as_json, source=str(codes))
 
 
@@ -189,6 +188,7 @@ def info(
         print(f"not here: {', '.join(found.missing)}")
 
 
+@with_groups
 def evaluate(
     suite: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
     limit: Annotated[int, typer.Option(help="Samples a suite.")] = 200,
@@ -196,15 +196,14 @@ def evaluate(
     split: Annotated[str, typer.Option(help="heldout or seen.")] = "heldout",
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the report to this file; - for stdout.")] = None,
     html: Annotated[Path | None, typer.Option(help="Directory for a page of right and wrong.")] = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
 ) -> None:
     """Score the model on scenes of its world, by the checker.
 
     Example: `llada-uni eval --suite geneval,edit --limit 50 --split heldout --json out/eval.json --html out/eval`
     """
-    uni = load(model, device, dtype)
+    uni = loading.load()
     from llada_uni.world.evaluation.report import format_table
     from llada_uni.world.evaluation.suites import SUITES, run_suites
 

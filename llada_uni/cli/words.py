@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llada_uni.cli.common import (
-    Device,
-    Dtype,
     Json,
-    Model,
+    ModelOptions,
     Seed,
     Steps,
     emit,
-    load,
     make_folder,
     progress_bar,
     say,
 )
+from llada_uni.cli.groups import with_groups
 from llada_uni.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from llada_uni.results import ChatResult
 
 
+@with_groups
 def understand(
     images: Annotated[list[Path], typer.Argument(help="One or several pictures.")],
     question: Annotated[str, typer.Option("--question", "-q", help="What to ask about them.")],
@@ -35,24 +34,26 @@ def understand(
     steps: Steps = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     seed: Seed = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Answer a question about pictures; the answer goes to stdout.
 
     Example: `llada-uni understand fox.png -q "what is at the top left?"`
     """
-    uni = load(model, device, dtype)
+    uni = loading.load()
     with progress_bar() as report:
-        result = uni.understand(images, question, max_tokens, steps, temperature, seed, report)
+        result = uni.understand(
+            images, question, max_tokens, text_steps=steps, temperature=temperature, seed=seed, on_progress=report
+        )
     if as_json:
         emit({"images": [str(path) for path in images], "question": question, **result.to_json()})
     else:
         print(result.text)
 
 
+@with_groups
 def chat(
     messages: Annotated[
         list[str] | None, typer.Argument(help="What you say, one turn each; without any, a conversation.")
@@ -62,9 +63,8 @@ def chat(
         "chat"
     ),
     seed: Seed = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Talk about pictures, turn by turn. In a conversation, `/image FILE` shows a picture, `/quit` ends it.
@@ -73,7 +73,7 @@ def chat(
 
     Example: `llada-uni chat --image fox.png`
     """
-    uni = load(model, device, dtype)
+    uni = loading.load()
     talk = _Talk(uni, out, seed)
     for path in image or []:
         talk.show(path)

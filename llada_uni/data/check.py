@@ -41,14 +41,23 @@ def check_records(
     limit: int | None = None,
     text: TextTokenizer | None = None,
     on_record: Callable[[int], None] | None = None,
+    longest: int | None = None,
 ) -> Report:
-    """Checks the first `limit` records that can be parsed (None: all). text: counts tokens too; on_record(good so far)."""
+    """Checks the first `limit` records that can be parsed (None: all). text: counts tokens too; on_record(good so far).
+
+    An id that comes again is bad: most often a shard that was written twice. longest: with `text`, a record whose texts take
+    more tokens than this is bad too.
+    """
     report, bad = Report(), BadRecords("skip")
     report.bad = bad.found
     opened: dict[object, tuple[int, int]] = {}
+    ids: set[int] = set()  # hashes: the ids of millions of records would fill the memory
     for number, conversation in enumerate(conversations(source, bad), 1):
         try:
-            _count(conversation, report, opened, text)
+            if hash(conversation.id) in ids:
+                raise UserError(f"the id {conversation.id} has been taken by a record before this one")
+            ids.add(hash(conversation.id))
+            _count(conversation, report, opened, text, longest)
         except UserError as error:
             bad.add(conversation.where, error)
         if on_record is not None:
@@ -59,7 +68,11 @@ def check_records(
 
 
 def _count(
-    conversation: Conversation, report: Report, opened: dict[object, tuple[int, int]], text: TextTokenizer | None
+    conversation: Conversation,
+    report: Report,
+    opened: dict[object, tuple[int, int]],
+    text: TextTokenizer | None,
+    longest: int | None,
 ) -> None:
     pictures = list(conversation.pictures())
     for picture in pictures:
@@ -67,6 +80,8 @@ def _count(
             opened[picture] = picture.open().size
             report.sizes[opened[picture]] += 1
     tokens = 0 if text is None else sum(len(text.encode(said)) for said in conversation.texts())
+    if longest is not None and tokens > longest:
+        raise UserError(f"its texts take {tokens} tokens; allowed: {longest}")
     count = report.tasks.setdefault(conversation.mix, TaskCount())
     count.records += 1
     count.answers += len(conversation.messages) // 2 if conversation.learn_all else 1

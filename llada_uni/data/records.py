@@ -158,6 +158,8 @@ def parse_record(data: Any, where: str, picture: Callable[[str], Picture]) -> Co
         raise UserError(f'"learn" is {learn!r}; allowed: {", ".join(LEARN)}')
     if not isinstance(mix, str) or not mix.strip():
         raise UserError(f'"mix" is {mix!r}; allowed: a name')
+    for name, value in (("mix", mix), ("id", str(data.get("id", "")))):
+        _check_unicode(value, f'"{name}"')
     messages = _messages(data["messages"], picture)
     conversation = Conversation(str(data.get("id", where)), data["task"], messages, learn == "all", mix, where)
     check_conversation(conversation)
@@ -193,8 +195,17 @@ def _parts(content: Any, number: int, picture: Callable[[str], Picture]) -> tupl
         value = part[kind]
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"message {number} has an empty {kind}")
+        _check_unicode(value, f"the {kind} of message {number}")
         parts.append(value if kind == "text" else picture(value))
     return tuple(parts)
+
+
+def _check_unicode(text: str, what: str) -> None:
+    """UserError when `text` holds half a surrogate pair, which JSON can say (\\ud83d) and no tokenizer can read."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} holds half a character, \\u{ord(text[error.start]):x} (half a surrogate pair)") from None
 
 
 def check_conversation(conversation: Conversation) -> None:

@@ -6,6 +6,7 @@ one. Bad records go to `BadRecords` with file and line (tar: with the sample's k
 
 A tar sample is `KEY.json` and its pictures `KEY.NAME`, one after another; a part of type "image" gives NAME (`0.png`).
 Shards are plain .tar, so that a picture can be read from its place without reading what stands before it.
+Files that macOS leaves beside the real ones are passed over.
 A name such as `world:20000:5` opens the source "world" of a plug-in (plugins.py).
 """
 
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, Protocol
 
 from llada_uni import plugins
@@ -35,6 +37,12 @@ class Chunk:
     offset: int
     first: int
     count: int
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or tar member is what macOS leaves beside the real ones: `._x`, `.DS_Store`, `__MACOSX/`."""
+    *folders, base = name.split("/")
+    return base.startswith("._") or base == ".DS_Store" or "__MACOSX" in folders
 
 
 class RecordSource(Protocol):
@@ -69,7 +77,9 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         if path.is_dir():
-            self.files = sorted(file for file in path.iterdir() if file.suffix in _FORMATS and file.is_file())
+            self.files = sorted(
+                file for file in path.iterdir() if file.suffix in _FORMATS and not is_clutter(file.name) and file.is_file()
+            )
         else:
             self.files = [path]
         if not self.files or not all(file.is_file() for file in self.files):
@@ -84,11 +94,13 @@ class FileSource:
 
     def read(self, chunk: Chunk, bad: BadRecords) -> Iterator[Conversation]:
         file = Path(chunk.file)
-        for where, raw, picture in _FORMATS[file.suffix].samples(file, chunk):
+        for where, read, picture in _FORMATS[file.suffix].samples(file, chunk):
             try:
-                yield parse_record(_decoded(raw), where, picture)
+                found = parse_record(_decoded(read()), where, picture)
             except UserError as error:
                 bad.add(where, error)
+            else:
+                yield found
 
 
 def _cut(file: Path, size: int) -> Iterator[Chunk]:
@@ -99,11 +111,9 @@ def _cut(file: Path, size: int) -> Iterator[Chunk]:
         yield Chunk(str(file), offset, first, len(part))
 
 
-def _decoded(raw: bytes | None) -> object:
-    if raw is None:
-        raise UserError("there is no .json beside the other files of this sample")
+def _decoded(raw: bytes) -> object:
     try:
-        return json.loads(raw.decode("utf-8"))
+        return json.loads(raw.decode("utf-8-sig"))  # Windows programs put a byte order mark at the start
     except UnicodeDecodeError:
         raise UserError("is not UTF-8") from None
     except ValueError as error:
@@ -113,8 +123,8 @@ def _decoded(raw: bytes | None) -> object:
 # ---
 # JSONL: one record a line, pictures in files beside it; empty lines are allowed
 
-Sample = tuple[str, bytes | None, Callable[[str], Picture]]
-"""Where it is, its JSON, and how the pictures it names are found."""
+Sample = tuple[str, Callable[[], bytes], Callable[[str], Picture]]
+"""Where it is, what reads its JSON (or raises UserError), and how the pictures it names are found."""
 
 
 def _line_starts(path: Path) -> Iterator[int]:
@@ -132,10 +142,13 @@ def _lines(path: Path, chunk: Chunk) -> Iterator[Sample]:
         for number in range(chunk.first, chunk.first + chunk.count):
             line = file.readline()
             if line.strip():
-                yield f"{path}:{number}", line, picture
+                yield f"{path}:{number}", partial(bytes, line), picture
 
 
 def _beside(folder: Path, name: str) -> Picture:
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise UserError(f"the image {name!r} is outside the folder of the records; allowed: a path below {folder}")
     return PictureFile(folder / name, name)
 
 
@@ -157,7 +170,7 @@ def _groups(file: BinaryIO, path: Path) -> Iterator[list[tarfile.TarInfo]]:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 tar.members = []  # tarfile remembers all it has seen; a shard may hold millions
-                if not member.isreg():
+                if not member.isreg() or is_clutter(member.name):
                     continue
                 if group and _key_of(member)[0] != _key_of(group[0])[0]:
                     yield group
@@ -180,8 +193,18 @@ def _groups_of(path: Path, chunk: Chunk) -> Iterator[Sample]:
         file.seek(chunk.offset)
         for group, _ in zip(_groups(file, path), range(chunk.count), strict=False):
             members = {_key_of(member)[1]: PictureSlice(path, member.name, member.offset_data, member.size) for member in group}
-            raw = members["json"].read() if "json" in members else None
-            yield f"{path}[{_key_of(group[0])[0]}]", raw, partial(_within, members)
+            yield f"{path}[{_key_of(group[0])[0]}]", partial(_json_of, group, members), partial(_within, members)
+
+
+def _json_of(group: list[tarfile.TarInfo], members: dict[str, PictureSlice]) -> bytes:
+    """The sample's .json; UserError when it has none, or when samples that share a key stand one after another."""
+    key = _key_of(group[0])[0]
+    for name, count in Counter(_key_of(member)[1] for member in group).items():
+        if count > 1:
+            raise UserError(f"the member {key}.{name} stands here {count} times; every sample needs a key of its own")
+    if "json" not in members:
+        raise UserError("there is no .json beside the other files of this sample")
+    return members["json"].read()
 
 
 def _within(members: dict[str, PictureSlice], name: str) -> Picture:

@@ -245,5 +245,5 @@ class BatchEngine:
             settings.top_k,
             settings.top_p,
             stream.task.forbidden,
-            settings.confidence,
+            settings.measure,
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from llada_uni.errors import UserError
+from llada_uni.generation.params import EditGuided, Guided
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class Guidance:
     def editing(cls, text_scale: float, image_scale: float, rescale: float = 0.0) -> Guidance:
         """Guidance by words and by images; scales 1 and 0 change nothing."""
         return cls("editing", text_scale=text_scale, image_scale=image_scale, rescale=rescale)
+
+    @classmethod
+    def of(cls, settings: Guided | EditGuided) -> Guidance:
+        """The guidance of a task's settings."""
+        if isinstance(settings, Guided):
+            return cls.simple(settings.cfg_scale, settings.rescale)
+        return cls.editing(settings.text_scale, settings.image_scale, settings.rescale)
 
     @property
     def branches(self) -> tuple[str, ...]:

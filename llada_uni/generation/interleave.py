@@ -1,9 +1,7 @@
-"""The two things a generation is made of, writing and drawing, and the answers in which they alternate.
+"""Answers in which text and images alternate.
 
-What flows through: prompt ids -> `Phases.write`: words until end of text or an image header -> `Phases.draw`:
-exactly H*W codes -> ... `interleave` strings them together and yields each piece when it is finished. Headers
-that the model gets wrong are mended (the size of the frame before), or end the answer; no answer of the model
-raises. Everything here is ids; pixels are the caller's business.
+`interleave` strings the phases of generation together and yields each piece when it is finished. Headers that the model
+gets wrong are mended (the size of the frame before), or end the answer; no answer of the model raises.
 Source: arXiv:2604.20796, interleaved generation; released configuration for the scales.
 """
 
@@ -15,224 +13,30 @@ from typing import Any
 
 import torch
 
-from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
-from llada_uni.generation.settings import Settings
-from llada_uni.generation.sprint import Sprint
-from llada_uni.image.codes import ImageCodes
+from llada_uni.generation.params import FramesGuided, Sampling
+from llada_uni.generation.phases import OnStep, Phases, Work
 from llada_uni.results import EndEvent, EndReason, Evaluations, Event, ImageEvent, TextEvent
 from llada_uni.text.prompts import UNCONDITION, PromptFormat, Turn
 
-OnStep = Callable[[Any], None]
-
 
 @dataclass(frozen=True)
-class Sampling:
-    """How masks are filled; the fields are those of `Settings`. steps: at most so many a block; threshold: confidence
-    accepted at once.
-    """
-
-    steps: int
-    threshold: float
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    rule: str = "threshold"
-    confidence: str = "probability"
-    sprint: Sprint | None = None
-
-
-@dataclass(frozen=True)
-class Work:
-    """Evaluations of the backbone: steps, and the same with each branch of guidance counted."""
-
-    evaluations: int = 0
-    branches: int = 0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.evaluations + other.evaluations, self.branches + other.branches)
-
-
-@dataclass(frozen=True)
-class Written:
-    """Words. ids: without header and end; grid: what a header asked for; end: "eos", "image" or "length".
-
-    broken: why the header is no header, or None.
-    """
-
-    ids: tuple[int, ...]
-    end: str
-    grid: tuple[int, int] | None = None
-    broken: str | None = None
-    work: Work = Work()
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A grid of codes."""
-
-    codes: ImageCodes
-    work: Work = Work()
-
-
-class Phases:
-    """Writing and drawing with one backbone.
-
-    engine: has `.generate(prompt, settings, branches=, generator=, canvas=, on_step=)`; context: most tokens
-    in all;
-    codebook_size: codes there are; block_length: tokens a block.
-    """
-
-    def __init__(self, engine: Any, form: PromptFormat, context: int, codebook_size: int, block_length: int = 32) -> None:
-        self.engine, self.form, self.context = engine, form, context
-        self.codebook_size, self.block_length = codebook_size, block_length
-
-    def room(self, prompt: Sequence[int]) -> int:
-        """Tokens that still fit behind the prompt."""
-        return self.context - len(prompt)
-
-    def write(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        max_tokens: int,
-        generator: torch.Generator | None = None,
-        images: bool = True,
-        on_step: OnStep | None = None,
-    ) -> Written:
-        """Words behind `prompt`, at most `max_tokens` of them and what the context holds. images: a header
-        may end them.
-
-        UserError when the prompt fills the context.
-        """
-        length = min(max_tokens, self.room(prompt))
-        if length < 1:
-            raise UserError(
-                f"the prompt has {len(prompt)} tokens and leaves no room for an answer: "
-                f"the context of this model is {self.context} tokens"
-            )
-        text = self.form.text
-        stops = (text.eos_id, text.boi_id) if images else (text.eos_id,)
-        generation = self.engine.generate(
-            list(prompt),
-            self._settings(sampling, length, stop_ids=stops),
-            generator=generator,
-            on_step=on_step,
-        )
-        work = Work(generation.evaluations, generation.branch_evaluations)
-        ids = list(generation.tokens)
-        if ids and ids[-1] == text.eos_id:
-            return Written(tuple(ids[:-1]), "eos", work=work)
-        if not (images and ids and ids[-1] == text.boi_id):
-            return Written(tuple(ids), "length", work=work)
-        grid = self.form.read_header(ids)
-        if grid is not None:
-            return Written(tuple(ids[:-4]), "image", grid, work=work)
-        words, sizes = _before_header(ids[:-1], self.form)
-        reason = f"an image header with {len(sizes)} sizes in place of 2"
-        return Written(tuple(words), "image", None, reason, work)
-
-    def draw(
-        self,
-        prompt: Sequence[int],
-        grid: tuple[int, int],
-        sampling: Sampling,
-        guidance: Guidance | None = None,
-        branches: dict[str, list[int]] | None = None,
-        generator: torch.Generator | None = None,
-        canvas: Sequence[int | None] | None = None,
-        on_step: OnStep | None = None,
-    ) -> Drawn:
-        """Codes of a grid (rows, columns) behind `prompt`, which ends with the image header.
-
-        canvas: a code for every place that is fixed, None where one is to be drawn.
-        UserError when prompt and grid do not fit the context.
-        """
-        height, width = grid
-        cells = height * width
-        if cells > self.room(prompt):
-            raise UserError(
-                f"the prompt has {len(prompt)} tokens and the image {height} x {width} codes: "
-                f"more than the context of {self.context} tokens; "
-                "shorten the prompt or ask for a smaller picture"
-            )
-        offset, mask = self.form.image_token_offset, self.form.text.mask_id
-        settings = self._settings(
-            sampling,
-            cells,
-            stop_ids=(),
-            allowed=range(offset, offset + self.codebook_size),
-            guidance=guidance,
-        )
-        fixed = None if canvas is None else [mask if code is None else offset + code for code in canvas]
-        generation = self.engine.generate(
-            list(prompt),
-            settings,
-            branches=branches or {},
-            generator=generator,
-            canvas=fixed,
-            on_step=on_step,
-        )
-        codes = ImageCodes(tuple(token - offset for token in generation.tokens), height, width)
-        return Drawn(codes, Work(generation.evaluations, generation.branch_evaluations))
-
-    def _settings(self, sampling: Sampling, length: int, **more: Any) -> Settings:
-        return Settings(
-            block_length=self.block_length,
-            steps=min(sampling.steps, length),
-            threshold=sampling.threshold,
-            gen_length=length,
-            mask_id=self.form.text.mask_id,
-            early_stop=True,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            rule=sampling.rule,
-            confidence=sampling.confidence,
-            sprint=sampling.sprint,
-            **more,
-        )
-
-
-def _before_header(ids: list[int], form: PromptFormat) -> tuple[list[int], list[int]]:
-    """(words, sizes) of ids that end with a broken header whose `<boi>` was taken off."""
-    sizes = []
-    while ids and form.text.size_of(ids[-1]) is not None:
-        sizes.append(form.text.size_of(ids.pop()))
-    if ids and ids[-1] == form.text.image_start_id:
-        ids.pop()
-    return ids, sizes
-
-
-@dataclass(frozen=True)
-class Scales:
-    """Guidance of frames. first: simple guidance where there is no history; text, image, rescale: the frames
-    after it.
-    """
-
-    first: float = 1.0
-    text: float = 1.0
-    image: float = 0.0
-    rescale: float = 0.0
-
-
-@dataclass(frozen=True)
-class Story:
+class Plan:
     """What an interleaved answer may be. grid: the frame size where the model names none that can be used."""
 
     grid: tuple[int, int]
     codes: Sampling
-    words: Sampling
+    text: Sampling
     max_tokens: int
     max_frames: int
-    scales: Scales = Scales()
+    guided: FramesGuided
 
 
 def interleave(
     phases: Phases,
     task: str,
     turns: Sequence[Turn],
-    story: Story,
+    plan: Plan,
     generator: torch.Generator | None = None,
     on_step: Callable[[str, Any], None] | None = None,
 ) -> Iterator[Event]:
@@ -245,7 +49,7 @@ def interleave(
     """
     form = phases.form
     ids = form.prompt(task, turns)
-    grid, frames, work = story.grid, 0, Work()
+    grid, frames, work = plan.grid, 0, Work()
 
     def steps_of(stage: str) -> OnStep | None:
         return None if on_step is None else lambda event: on_step(stage, event)
@@ -254,7 +58,7 @@ def interleave(
         if frames and phases.room(ids) < 1:
             yield _end("context", work)
             return
-        written = phases.write(ids, story.words, story.max_tokens, generator, on_step=steps_of("text"))
+        written = phases.write(ids, plan.text, plan.max_tokens, generator, on_step=steps_of("text"))
         work += written.work
         words = form.text.decode(written.ids).strip()
         if words:
@@ -269,18 +73,18 @@ def interleave(
         grid = wanted or grid
         header = form.image_header(*grid)
         start = [*ids, *said, *header]
-        guidance = frame_guidance(frames, story.scales)
+        guidance = frame_guidance(frames, plan.guided)
         branches = frame_branches(form, task, turns, ids, said, header)
         longest = max(len(start), *(len(branches[name]) for name in guidance.branches), 0)
         if longest + grid[0] * grid[1] + 1 > phases.context:
             yield _end("context", work)
             return
-        drawn = phases.draw(start, grid, story.codes, guidance, branches, generator, on_step=steps_of("codes"))
+        drawn = phases.draw(start, grid, plan.codes, guidance, branches, generator, on_step=steps_of("codes"))
         work += drawn.work
         frames += 1
         yield ImageEvent(None, drawn.codes, frames, repaired)
         ids = [*ids, *said, *form.image_block(drawn.codes)]
-        if frames == story.max_frames:
+        if frames == plan.max_frames:
             yield _end("frames", work)
             return
 
@@ -289,13 +93,13 @@ def _end(reason: EndReason, work: Work) -> EndEvent:
     return EndEvent(reason, evaluations=Evaluations(work.evaluations, work.branches))
 
 
-def frame_guidance(frames: int, scales: Scales) -> Guidance:
+def frame_guidance(frames: int, guided: FramesGuided) -> Guidance:
     """Guidance of the next frame, when there are `frames` already: simple for the first, which has no
     history.
     """
     if frames == 0:
-        return Guidance.simple(scales.first)
-    return Guidance.editing(scales.text, scales.image, scales.rescale)
+        return Guidance.simple(guided.first_scale)
+    return Guidance.of(guided)
 
 
 def frame_branches(

@@ -73,7 +73,7 @@ def generate(
                 settings.top_k,
                 settings.top_p,
                 task.forbidden,
-                settings.confidence,
+                settings.measure,
             )
             tokens = [task.token_of(i) for i in choice.tolist()]
             accepted = accept(settings.rule, confidence.tolist(), settings.threshold, settings.block_length, steps, step)

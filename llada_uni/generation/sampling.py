@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CONFIDENCES = ("probability", "margin", "entropy")
 LEAST = 1e-6  # a temperature or top_p below it counts as this one: smaller ones leave the range of float32
 
 

@@ -11,70 +11,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from pydantic import Field, SkipValidation, model_validator
 
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
-from llada_uni.generation.sampling import CONFIDENCES
-from llada_uni.generation.sprint import Sprint
-from llada_uni.generation.unmasking import RULES
+from llada_uni.generation.params import Blocks, Sampling, Sprint
 
 __all__ = ["Generation", "Guidance", "OnStep", "Settings", "Sprint", "StepEvent", "Task", "prepare"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How an answer is generated (defaults: released text generation).
+class Settings(Sampling, Blocks):
+    """How one answer is generated: the settings of `params`, and what the caller knows about the answer.
 
-    block_length: places a block. steps: most steps a block (never more than gen_length are used).
-    threshold: a draft whose confidence exceeds it is accepted at once (other rules: see `unmasking`).
-    gen_length: tokens of the answer, at most. stop_ids: tokens that end the answer, itself included in it.
-    early_stop: end as soon as a stop token stands with no mask before it, rather than with its block.
-    temperature 0 is greedy; top_k 0 and top_p 1 are off. allowed: ids that may be chosen (a range or any
-    sequence), None for the whole vocabulary. overhang: whether the last block runs past gen_length with masks
-    that are dropped in the end, as the released loop does. None: yes where the length is only a limit, no where
-    `allowed` says what the answer consists of (a grid of image codes has no place behind its last one).
-    rule: which drafts a step accepts, see `unmasking`. confidence: by which measure of certainty, "probability",
-    "margin" or "entropy", see `sampling.pick`. sprint: how the prefix is pruned, None for not at all.
+    gen_length: tokens of the answer, at most (never more than so many steps are used). stop_ids: tokens that end the answer,
+    itself included in it. early_stop: end as soon as a stop token stands with no mask before it, rather than with its block.
+    allowed: ids that may be chosen (a range or any sequence), None for the whole vocabulary. overhang: whether the last
+    block runs past gen_length with masks that are dropped in the end, as the released loop does. None: yes where the length
+    is only a limit, no where `allowed` says what the answer consists of (a grid of image codes has no position behind its
+    last one).
     """
 
     mask_id: int
-    block_length: int = 32
-    steps: int = 32
-    threshold: float = 0.95
-    gen_length: int = 2048
-    stop_ids: Sequence[int] = ()
+    gen_length: Annotated[int, Field(ge=1)] = 2048
+    stop_ids: SkipValidation[Sequence[int]] = ()
     early_stop: bool = True
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    allowed: Sequence[int] | None = None
-    guidance: Guidance | None = None
+    allowed: SkipValidation[Sequence[int] | None] = None
+    guidance: SkipValidation[Guidance | None] = None
     overhang: bool | None = None
-    rule: str = "threshold"
-    confidence: str = "probability"
-    sprint: Sprint | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("block_length", "steps", "gen_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; allowed: at least 1")
-        if not self.temperature >= 0:
-            raise UserError(f"temperature is {self.temperature}; allowed: 0 (greedy) or more")
-        if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}; allowed: 0 (off) or more")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}; allowed: above 0, at most 1 (off)")
+    @model_validator(mode="after")
+    def _something_is_allowed(self) -> Settings:
         if self.allowed is not None and not set(self.allowed) - {self.mask_id}:
-            raise UserError("allowed ids: there are none; allowed: at least one id that is not the mask")
-        if self.rule not in RULES:
-            raise UserError(f"rule is {self.rule!r}; allowed: {', '.join(RULES)}")
-        if self.confidence not in CONFIDENCES:
-            raise UserError(f"confidence is {self.confidence!r}; allowed: {', '.join(CONFIDENCES)}")
-        if self.rule == "entropy" and self.confidence != "entropy":
-            raise UserError(f"confidence is {self.confidence!r}; allowed with the rule 'entropy': entropy")
+            raise ValueError("allowed ids: there are none; allowed: at least one id that is not the mask")
+        return self
 
     @property
     def prunes(self) -> Sprint | None:

@@ -9,52 +9,10 @@ Axes: P places of the prefix, H key heads, d features a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from llada_uni.errors import UserError
-
-
-@dataclass(frozen=True)
-class Sprint:
-    """How much of the prefix is kept, and by what.
-
-    r: share of all places, where neither r_text nor r_img is given; else they are the shares of the places that hold
-    text and image codes (one of them alone: r is the other). alpha: weight of the key norm against the confidence.
-    The published settings are (r_text, r_img) = (1.0, 0.8) or (1.0, 1.0), alpha 0.5, with the rule "adaptive" and
-    thresholds of 0.93 and 0.95.
-    """
-
-    r: float = 0.5
-    r_text: float | None = None
-    r_img: float | None = None
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("r", "r_text", "r_img", "alpha"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"sprint: {name} is {value}; allowed: 0 to 1")
-
-    @property
-    def by_modality(self) -> bool:
-        """Whether text and image places are chosen separately."""
-        return self.r_text is not None or self.r_img is not None
-
-    @property
-    def text_share(self) -> float:
-        return self.r if self.r_text is None else self.r_text
-
-    @property
-    def image_share(self) -> float:
-        return self.r if self.r_img is None else self.r_img
-
-    @property
-    def keeps_all(self) -> bool:
-        """Whether nothing is ever pruned."""
-        return self.text_share == self.image_share == 1
+from llada_uni.generation.params import Sprint
 
 
 def kept_places(norms: Tensor, confidence: Tensor, is_image: Tensor, sprint: Sprint) -> Tensor:

@@ -84,7 +84,7 @@ class Stream:
         device = model.lm_head.weight.device
         self.choice = task.choice.to(device) if isinstance(task.choice, Tensor) else task.choice
         # Streams of equal keys choose in one call.
-        sampling = (settings.temperature, settings.top_k, settings.top_p, settings.confidence)
+        sampling = (settings.temperature, settings.top_k, settings.top_p, settings.measure)
         self.choice_key = (_key_of(task.choice), task.forbidden, settings.guidance, *sampling)
         self.begin = task.start // settings.block_length * settings.block_length
         self.step = 0

@@ -19,7 +19,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-RULES = ("threshold", "left", "adaptive", "entropy", "factor")
+RULES = {  # rule -> the measure of certainty that is its own (generation/sampling.py)
+    "threshold": "probability",
+    "left": "probability",
+    "adaptive": "probability",
+    "entropy": "entropy",
+    "factor": "probability",
+}
+OWN_MEASURE_ONLY = ("entropy",)  # rules that work with no other measure
 
 
 def quota(block_length: int, steps: int, step: int) -> int:

@@ -37,15 +37,18 @@ SLACK = 10.0  # seconds that the proxy waits longer than the service, whose own 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is deployed. model, device, dtype, hold: as for `UniModel.from_pretrained`. replicas: how many; max_replicas:
-    as many as that under load, None for a fixed number. cpus, gpus: what Ray sets aside for each. grace: seconds in
-    which a replica that stops finishes what it works on. UserError for numbers that make no sense.
+    """What is deployed. model, device, dtype, quantization, offload: as for `UniModel.from_pretrained`.
+
+    replicas: how many; max_replicas: as many as that under load, None for a fixed number. cpus, gpus: what Ray sets aside
+    for each. grace: seconds in which a replica that stops finishes what it works on. UserError for numbers that make no
+    sense.
     """
 
     model: str | None = None
     device: str | None = None
     dtype: str | None = None
-    hold: str | None = None
+    quantization: str | None = None
+    offload: bool = False
     limits: Limits = field(default_factory=Limits)
     options: ServerOptions = field(default_factory=ServerOptions)
     replicas: int = 2
@@ -72,7 +75,8 @@ class Replica:
         from llada_uni.serving.scheduler.service import Service
 
         self.options = plan.options
-        model = UniModel.from_pretrained(plan.model, plan.device, plan.dtype, hold=plan.hold)
+        memory = {"quantization": plan.quantization, "offload": plan.offload}
+        model = UniModel.from_pretrained(plan.model, plan.device, plan.dtype, **memory)
         self.service = Service(model, plan.limits, Metrics())
         self.service.start()
         pause = threading.Event()
@@ -194,7 +198,8 @@ def read_plan(arguments: list[str] | None = None) -> tuple[Plan, dict[str, Any]]
     parser.add_argument("--gpus", type=float, default=plan.gpus, help="GPUs for each replica")
     parser.add_argument("--device", help="cpu, cuda, mps; default: a GPU if there is one")
     parser.add_argument("--dtype", help="float32, bfloat16, float16")
-    parser.add_argument("--hold", help="experts in memory as int8, int4 or float8")
+    parser.add_argument("--quantization", help="experts in memory as int8, int4 or float8")
+    parser.add_argument("--offload", action="store_true", help="the decoder's transformer and VAE are in memory by turns")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--address", help="of a running Ray cluster (auto: this machine's); default: start one here")

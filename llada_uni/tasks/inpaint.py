@@ -1,8 +1,7 @@
-"""Filling a masked region of a picture from words.
+"""Filling a masked region of an image from text.
 
-What flows through: a picture -> codes; a mask -> which of them are open; a text-to-image prompt and the codes
-that stay -> the open codes -> pixels. A code that stays is never changed; its pixels are painted anew from
-the same code.
+An image -> codes; a mask -> which of them are open; a text-to-image prompt and the codes that stay -> the open codes ->
+pixels. A code that stays is never changed; its pixels are decoded again from the same code.
 """
 
 from __future__ import annotations
@@ -15,46 +14,24 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
 from llada_uni.image.preprocess import Preprocessing, covered_size, editing_size, open_image
+from llada_uni.requests import Inpaint
 from llada_uni.results import ImageResult, OnProgress
-from llada_uni.tasks.checks import Picture, check_seed, check_words, generator_of
-from llada_uni.tasks.common import (
-    Clock,
-    check_decoder,
-    encode_pictures,
-    finish,
-    phases_of,
-    sampling_of,
-)
-from llada_uni.tasks.defaults import adjusted
+from llada_uni.tasks.checks import check_seed, generator_of
+from llada_uni.tasks.common import Clock, encode_pictures, phases_of, settings_of
+from llada_uni.tasks.decode import check_decoder, finish
 from llada_uni.tasks.parts import Parts
 from llada_uni.text.prompts import Turn
 
 WHITE = 128  # a mask pixel from this level on is white, that is: to be filled
 
 
-def inpaint(
-    parts: Parts,
-    image: Picture,
-    mask: Any,
-    prompt: str,
-    steps: int | None,
-    cfg_scale: float | None,
-    seed: int | None,
-    decoder: str | None,
-    decoder_steps: int | None,
-    on_progress: OnProgress | None,
-    **sampling: Any,
-) -> ImageResult:
+def inpaint(parts: Parts, request: Inpaint, on_progress: OnProgress | None) -> ImageResult:
     """See `UniModel.inpaint`."""
-    prompt, seed = check_words(prompt, "prompt"), check_seed(seed)
-    picture = open_image(image)
-    white = _white(mask, picture.size)
-    default = parts.defaults.generate
-    scale = adjusted(default, cfg_scale=cfg_scale).cfg_scale
-    block_length = sampling.pop("block_length", None)
-    codes = adjusted(default.codes, steps=steps, **sampling)
-    check_decoder(parts, decoder)
-    clock = Clock()
+    seed, settings = check_seed(request.seed), settings_of(request, parts.defaults.generate)
+    picture = open_image(request.image)
+    white = _white(request.mask, picture.size)
+    check_decoder(parts, request)
+    phases, clock = phases_of(parts, request, on_progress), Clock()
     source = encode_pictures(parts, [picture], "edit")[0]
     clock.lap("encode")
     is_open = open_cells(white, source.height, source.width, parts.image_tokenizer.settings)
@@ -62,20 +39,13 @@ def inpaint(
         raise UserError("the mask is white nowhere within the picture: white marks what is to be filled")
     canvas = [None if hole else code for hole, code in zip(is_open.flat, source.codes, strict=True)]
     grid = (source.height, source.width)
-    form, turns = parts.format, [Turn("user", (prompt,))]
+    form, turns = parts.format, [Turn("user", (request.prompt,))]
     header = form.image_header(*grid)
-    guidance = Guidance.simple(scale)
+    guidance = Guidance.of(settings)
     branches = {"uncond": [*form.unconditional("generate", turns), *header]}
-    drawn = phases_of(parts, on_progress, block_length).draw(
-        [*form.prompt("generate", turns), *header],
-        grid,
-        sampling_of(codes),
-        guidance,
-        branches,
-        generator_of(seed),
-        canvas,
-    )
-    return finish(parts, drawn, prompt, seed, clock, decoder, decoder_steps, on_progress)
+    prompt = [*form.prompt("generate", turns), *header]
+    drawn = phases.draw(prompt, grid, settings.codes, guidance, branches, generator_of(seed), canvas)
+    return finish(parts, drawn, request, request.prompt, seed, clock, on_progress)
 
 
 def _white(mask: Any, size: tuple[int, int]) -> np.ndarray:

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llada_uni.errors import UserError
 from llada_uni.generation.settings import Generation, Settings, StepEvent
 from llada_uni.results import NO_CODE, OnProgress, Progress
 from llada_uni.text.prompts import PromptFormat
 from llada_uni.text.tokenizer import TextTokenizer
 
 UNFINISHED = "\ufffd"  # what a tokenizer makes of bytes that are no character (yet)
-MOST_STOPS = 16
 
 
 class _Stopped(Exception):
@@ -103,14 +101,6 @@ class _Codes:
 
 
 # --- text that is certain, and strings that end it ---
-
-
-def check_stops(stop: Any) -> tuple[str, ...]:
-    """Strings that end an answer, from one or several. UserError for anything else, and for an empty one."""
-    found = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if len(found) > MOST_STOPS or not all(isinstance(text, str) and text for text in found):
-        raise UserError(f"stop must hold at most {MOST_STOPS} strings, none of them empty")
-    return found
 
 
 def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:

@@ -78,7 +78,7 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
 
 class Parts:
     """What lies in a model directory. `folder`: the directory; `device`, `dtype`: where and how the networks
-    compute; `hold`, `offload`, `tile`: see `UniModel.from_pretrained`.
+    compute; `quantization`, `offload`, `tile`: see `UniModel.from_pretrained`.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class Parts:
         folder: Path,
         device: torch.device,
         dtype: torch.dtype,
-        hold: str | None = None,
+        quantization: str | None = None,
         offload: bool = False,
         tile: int = TILE,
     ) -> None:
         if tile < SMALLEST_TILE:
             raise UserError(f"tile is {tile}; allowed: at least {SMALLEST_TILE} pixels")
         self.folder, self.device, self.dtype = folder, device, dtype
-        self.hold, self.offload, self.tile = hold, offload, tile
+        self.quantization, self.offload, self.tile = quantization, offload, tile
 
     @cached_property
     def defaults(self) -> Defaults:
@@ -114,7 +114,7 @@ class Parts:
     @cached_property
     def backbone(self) -> Backbone:
         _ = self.config, self.text  # a missing tokenizer is reported before gigabytes are read
-        return load_backbone(self.folder, device=self.device, dtype=self.dtype, hold=self.hold)
+        return load_backbone(self.folder, device=self.device, dtype=self.dtype, quantization=self.quantization)
 
     @cached_property
     def engine(self) -> Engine:

@@ -8,15 +8,17 @@ from typing import Annotated
 import typer
 
 from llada_uni.cli import data
-from llada_uni.cli.common import Device, Json, Model, emit, load, make_folder, progress_bar, say
+from llada_uni.cli.common import Json, ModelOptions, emit, make_folder, progress_bar, say
+from llada_uni.cli.groups import with_groups
 
 
+@with_groups
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the page and its pictures.")] = Path(
         "out/demo"
     ),
-    model: Model = None,
-    device: Device = None,
+    *,
+    loading: ModelOptions,
     seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -26,7 +28,7 @@ def demo(
     """
     from llada_uni.world.demo.demo import run_demo
 
-    uni = load(model, device)
+    uni = loading.load()
     with progress_bar() as report:
         results = run_demo(uni, make_folder(out), seed, say, report)
     if as_json:

@@ -21,7 +21,7 @@ from llada_uni.errors import UserError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "comfyui"
 BUILT_IN = {"STRING", "INT", "FLOAT", "BOOLEAN", "IMAGE", "MASK", "*"}
-DRAWING = {"seed": 1, "steps": 0, "decoder": "own", "decoder_steps": 0}
+DRAWING = {"seed": 1, "image_steps": 0, "decoder": "own", "decoder_steps": 0}
 
 
 def node(name: str):
@@ -77,7 +77,7 @@ def test_text_to_image_and_back_from_codes(opened, model):
     want = [model.generate_image("a cat", 16, 32, cfg_scale=1.0, seed=seed) for seed in (1, 2)]
     assert torch.equal(images, to_image([one.image for one in want])) and codes == [one.codes for one in want]
     assert thinking == "\n"
-    (decoded,) = run("Decode", model=opened, codes=codes[:1], seed=1, decoder="own", steps=0)
+    (decoded,) = run("Decode", model=opened, codes=codes[:1], seed=1, decoder="own", decoder_steps=0)
     assert torch.equal(decoded, images[:1])
     own = {"width": 0, "height": 0, "cfg_scale": -1.0, "thinking": True}
     images, _, _ = run("TextToImage", model=opened, prompt="a cat", batch_size=2, **own, **DRAWING)
@@ -91,7 +91,7 @@ def test_edit_encode_and_ask(opened, model, picture, image):
     assert torch.equal(edited, to_image([want.image])) and codes == [want.codes]
     (encoded,) = run("Encode", model=opened, image=image, mode="edit")
     assert encoded == [model.encode_image(picture, "edit")]
-    settings = {"max_tokens": 5, "steps": 0, "temperature": 1.5, "seed": 3}
+    settings = {"max_tokens": 5, "text_steps": 0, "temperature": 1.5, "seed": 3}
     (answer,) = run("Understand", model=opened, image=image, question="what is it?", **settings)
     assert answer == model.understand(picture, "what is it?", max_tokens=5, temperature=1.5, seed=3).text
 

@@ -45,7 +45,7 @@ def settings_of(folder) -> Settings:
     """How `understand` writes."""
     parts = UniModel.from_pretrained(folder, "cpu").parts
     words, text = parts.defaults.understand.text, parts.text
-    return Settings(text.mask_id, gen_length=words.max_tokens, steps=words.steps, stop_ids=(text.eos_id,))
+    return Settings(mask_id=text.mask_id, gen_length=words.max_tokens, steps=words.steps, stop_ids=(text.eos_id,))
 
 
 def equal_states(one: dict, other: dict) -> bool:

@@ -15,8 +15,8 @@ from llada_uni.backbone.quantized import (
     QuantizedExperts,
     QuantizedMatrix,
     has_int4_kernel,
-    hold_quantized,
     scheme_of,
+    use_quantized_experts,
 )
 from llada_uni.backbone.quantized_formats import (
     Scheme,
@@ -220,7 +220,7 @@ def test_narrow_experts():
 
 
 def test_dtypes_stay_when_the_model_changes_its_own():
-    model = hold_quantized(Backbone(small_config(hidden_size=32, moe_intermediate_size=32)), SCHEMES["int4"])
+    model = use_quantized_experts(Backbone(small_config(hidden_size=32, moe_intermediate_size=32)), SCHEMES["int4"])
     assert scheme_of(model) == SCHEMES["int4"]
     assert scheme_of(Backbone(small_config())) is None
     before = {name: buffer.dtype for name, buffer in model.named_buffers() if ".experts." in name}

@@ -10,10 +10,9 @@ import pytest
 from benchmarks import common, sprint_frontier
 from benchmarks.sprint_frontier import POINTS, Measured, defaults_of, main, measure, row
 from llada_uni.generation.engine import Engine
-from llada_uni.generation.interleave import Phases
+from llada_uni.generation.params import Sprint
+from llada_uni.generation.phases import Phases
 from llada_uni.generation.settings import Settings
-from llada_uni.generation.sprint import Sprint
-from llada_uni.tasks.common import sampling_of
 from llada_uni.tasks.defaults import Defaults
 from tests.benchmarks.helpers import tiny_backbone
 
@@ -24,7 +23,7 @@ def test_every_point_gives_possible_settings_to_every_task():
     for point in POINTS:
         defaults = defaults_of(Defaults(), point)
         for used in (defaults.generate.codes, defaults.edit.codes, defaults.understand.text, defaults.interleave.text):
-            settings = Phases(None, form, 100, 10)._settings(sampling_of(used), 64)
+            settings = Phases(None, form, 100, 10)._settings(used, 64)
             for name in ("rule", "threshold", "confidence", "steps"):
                 assert getattr(settings, name) == point.settings.get(name, getattr(used, name))
     published = next(point for point in POINTS if point.name == "SPRINT 0.95")

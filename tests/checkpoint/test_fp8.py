@@ -76,17 +76,17 @@ def test_loads_as_it_is_and_taken_back(golden, tmp_path, custom):
     assert scheme_of(kept) == CUSTOMS[custom][2]
     assert kept.model.layers[1].mlp.experts.gate_proj.values.dtype == torch.float8_e4m3fn
     assert distance(logits(kept), expected) < 1e-5
-    plain = load_backbone(folder, hold="plain")
+    plain = load_backbone(folder, quantization="plain")
     assert scheme_of(plain) is None
     assert distance(logits(plain), expected) < 1e-6
-    half = load_backbone(folder, dtype=torch.bfloat16, hold="plain")
+    half = load_backbone(folder, dtype=torch.bfloat16, quantization="plain")
     assert half.model.layers[1].mlp.experts.gate_proj.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("format", "bound"), [("int8", 0.05), ("int4", 0.4)])
 def test_to_integers_on_the_fly_and_on_disk(golden, tmp_path, format, bound):
     folder, truth = make(golden, tmp_path, "released blocks")
-    held = load_backbone(folder, hold=format)
+    held = load_backbone(folder, quantization=format)
     assert scheme_of(held) == make_scheme(format)
     assert distance(logits(held), logits(load_backbone(truth))) < bound
     quantize(folder, tmp_path / "new", format)

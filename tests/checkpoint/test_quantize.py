@@ -106,13 +106,13 @@ def test_stacked_source_gives_the_same(tiny, made, tmp_path):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_quantised_while_loading(tiny, made, format):
-    """`hold` gives the same network as the directory; and takes quantised experts back."""
-    assert torch.equal(logits(load_backbone(tiny, hold=format)), logits(load_backbone(made[format])))
-    plain = load_backbone(made[format], hold="plain")
+    """`quantization` gives the same network as the directory; and takes quantised experts back."""
+    assert torch.equal(logits(load_backbone(tiny, quantization=format)), logits(load_backbone(made[format])))
+    plain = load_backbone(made[format], quantization="plain")
     assert scheme_of(plain) is None
     assert distance(logits(load_backbone(made[format])), logits(plain)) < 0.02
-    with pytest.raises(UserError, match="cannot be held as 'int3'; allowed: plain, int8, int4, float8"):
-        load_backbone(tiny, hold="int3")
+    with pytest.raises(UserError, match="unknown quantization 'int3'; allowed: plain, int8, int4, float8"):
+        load_backbone(tiny, quantization="int3")
 
 
 def test_saved_again_and_converted_back(made, tmp_path):
@@ -121,7 +121,7 @@ def test_saved_again_and_converted_back(made, tmp_path):
     assert torch.equal(logits(load_backbone(tmp_path / "again")), logits(model))
     assert convert(made["int4"], tmp_path / "plain", "released") == "released"
     assert "quantization_config" not in json.loads((tmp_path / "plain" / "config.json").read_text())
-    assert torch.equal(logits(load_backbone(tmp_path / "plain")), logits(load_backbone(made["int4"], hold="plain")))
+    assert torch.equal(logits(load_backbone(tmp_path / "plain")), logits(load_backbone(made["int4"], quantization="plain")))
     UniModel.from_pretrained(made["int4"]).save_pretrained(tmp_path / "whole")
     assert torch.equal(logits(load_backbone(tmp_path / "whole")), logits(model))
     with pytest.raises(UserError, match="has quantised experts; this needs plain ones"):
@@ -264,4 +264,5 @@ def test_memory(large):
     assert peak_rise(f"partial(load_backbone, {str(small)!r}, 'cpu', torch.bfloat16)") < 0.5 * in_int4  # only mapped yet
     run = f"lambda: load_backbone({str(small)!r}, 'cpu', torch.bfloat16)(torch.arange(256)[None])"
     assert peak_rise(run) < 1.25 * in_int4 + 60
-    assert peak_rise(f"partial(load_backbone, {str(large)!r}, 'cpu', torch.bfloat16, hold='int4')") < 1.25 * in_int4 + 60
+    load = f"partial(load_backbone, {str(large)!r}, 'cpu', torch.bfloat16, quantization='int4')"
+    assert peak_rise(load) < 1.25 * in_int4 + 60

@@ -191,7 +191,7 @@ def _first_drafts(run, model, ids, view, masked, first, allowed):
     answer = np.concatenate([ids[: view.start], view.ids])
     answer[view.start :][masked] = MASK
     canvas = answer[first:].tolist()
-    settings = Settings(MASK, BLOCK, steps=1, gen_length=len(canvas), allowed=allowed)
+    settings = Settings(mask_id=MASK, block_length=BLOCK, steps=1, gen_length=len(canvas), allowed=allowed)
     events = []
     run(model, ids[:first].tolist(), settings, canvas=canvas, on_step=events.append)
     shown = canvas[events[0].block_start :]

@@ -15,6 +15,7 @@ from llada_uni.data.sources import conversations, open_source
 from llada_uni.data.templates import TEMPLATES
 from llada_uni.errors import UserError
 from llada_uni.text.prompts import TASKS
+from llada_uni.text.tokenizer import train_tokenizer
 from tests.data.helpers import assistant, drawing, image, question, text, user, write_records
 
 
@@ -135,3 +136,22 @@ def test_the_records_of_the_documentation_are_good():
     documentation = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     examples = [json.loads(example) for example in re.findall(r"```json\n(.*?)\n```", documentation, re.DOTALL)]
     assert {parse(example).task for example in examples} == set(TEMPLATES)
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_half_a_character_is_found_before_the_tokenizer_meets_it(tmp_path, role):
+    record = question("what is \ud83d here?", "red") if role == "user" else question("what?", "a \udc00 b")
+    write_records(tmp_path, [record, question()])
+    report = check_records(open_source(tmp_path))
+    assert report.records == 1
+    assert "records.jsonl:1: the text of message" in report.bad[0] and "half a surrogate pair" in report.bad[0]
+
+
+def test_check_finds_an_id_that_comes_again_and_texts_that_are_too_long(tmp_path):
+    text = train_tokenizer(["a red thing"] * 4, 400)
+    records = [{**question(), "id": "a"}, {**question("which?"), "id": "a"}, question("why? " * 40)]
+    write_records(tmp_path, records)
+    report = check_records(open_source(tmp_path), text=text, longest=60)
+    assert report.records == 1 and len(report.bad) == 2
+    assert "records.jsonl:2: the id a has been taken" in report.bad[0]
+    assert "records.jsonl:3: its texts take" in report.bad[1] and "allowed: 60" in report.bad[1]

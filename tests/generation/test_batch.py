@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -90,7 +89,7 @@ def test_shared_prefixes_change_nothing_and_are_computed_once(model):
         for _ in range(4):
             case = random_case(rng)
             case["prompt"] = shared[: rng.randint(4, 24)] + case["prompt"][: rng.randint(0, 5)]
-            case["settings"] = replace(case["settings"], block_length=rng.choice([2, 4]))
+            case["settings"] = case["settings"].replace(block_length=rng.choice([2, 4]))
             cases.append(case)
         limit = rng.choice([3_000, 1_000_000])
         results, _, batch = mixed(model, cases, rng, prefix_cache_bytes=limit, prefill=PREFILLS[number % 4])
@@ -242,7 +241,7 @@ def test_a_request_with_nothing_to_do_is_finished_at_once(model):
 
 def test_pruned_and_plain_requests_share_a_batch_and_a_prefix_cache(model):
     settings = Settings(mask_id=MASK, block_length=4, steps=4, gen_length=16, threshold=1.0)
-    pruned = replace(settings, sprint=Sprint(0.3))
+    pruned = settings.replace(sprint=Sprint(r=0.3))
     prompt = list(range(18))
     batch = BatchEngine(model, prefix_cache_bytes=1_000_000)
     for _ in range(2):  # the second time the prefix is known, with and without what SPRINT needs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from llada_uni.backbone import Backbone
 from llada_uni.errors import UserError
 from llada_uni.generation import engine, oracle
 from llada_uni.generation.engine import Engine
-from llada_uni.generation.sampling import CONFIDENCES
+from llada_uni.generation.params import CONFIDENCES
 from llada_uni.generation.settings import Guidance, Settings, Sprint
 from llada_uni.generation.unmasking import RULES
 from tests.backbone.helpers import recorded_backbone, small_config
@@ -154,10 +153,8 @@ def test_engine_equals_oracle_on_random_settings(model, part):
 
 
 def base(**changes) -> Settings:
-    return replace(
-        Settings(mask_id=MASK, block_length=4, steps=4, threshold=0.9, gen_length=12, early_stop=True),
-        **changes,
-    )
+    settings = {"mask_id": MASK, "block_length": 4, "steps": 4, "threshold": 0.9, "gen_length": 12, "early_stop": True}
+    return Settings(**settings | changes)
 
 
 def test_float32_engine_equals_oracle_on_a_guided_image():

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from llada_uni.errors import UserError
 from llada_uni.generation.interleave import (
-    Phases,
-    Sampling,
-    Scales,
-    Story,
+    Plan,
     interleave,
 )
+from llada_uni.generation.params import FramesGuided, Sampling
+from llada_uni.generation.phases import Phases
 from llada_uni.results import EndEvent, Evaluations, ImageEvent, TextEvent
 from llada_uni.text.prompts import PromptFormat, Turn
 from llada_uni.text.tokenizer import train_tokenizer
@@ -26,6 +25,7 @@ OFFSET = 512
 FORMAT = PromptFormat(TEXT, OFFSET)
 CODES = 8
 TURNS = [Turn("user", ("tell a story",))]
+NO_GUIDANCE = FramesGuided(first_scale=1.0, text_scale=1.0, image_scale=0.0, rescale=0.0)
 HOW = Sampling(steps=4, threshold=0.9)
 
 
@@ -66,9 +66,9 @@ def header(height: int = 2, width: int = 3) -> list[int]:
 EOS = [TEXT.eos_id]
 
 
-def run(*answers, context=400, max_frames=5, scales=Scales(), max_tokens=30):  # noqa: B008
+def run(*answers, context=400, max_frames=5, scales=NO_GUIDANCE, max_tokens=30):
     engine = Scripted(*answers)
-    story = Story((2, 2), HOW, HOW, max_tokens, max_frames, scales)
+    story = Plan((2, 2), HOW, HOW, max_tokens, max_frames, scales)
     phases = Phases(engine, FORMAT, context, CODES, block_length=8)
     return list(interleave(phases, "interleave", TURNS, story)), engine
 
@@ -149,7 +149,7 @@ def test_no_guidance_where_the_scales_change_nothing():
 
 
 def test_frames_after_the_first_have_two_scales():
-    scales = Scales(first=2.0, text=7.5, image=1.5, rescale=0.7)
+    scales = FramesGuided(first_scale=2.0, text_scale=7.5, image_scale=1.5, rescale=0.7)
     _, engine = run(say("a cat") + header(), say("hello") + header(), EOS, scales=scales)
     first, second = (call for call in engine.calls if call.settings.allowed is not None)
     uncondition = FORMAT.unconditional("interleave", TURNS)

@@ -9,7 +9,8 @@ import torch
 
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance, combine
-from llada_uni.generation.sampling import CONFIDENCES, pick
+from llada_uni.generation.params import CONFIDENCES
+from llada_uni.generation.sampling import pick
 from llada_uni.generation.settings import Settings
 from llada_uni.generation.unmasking import RULES, accept, quota
 
@@ -140,9 +141,9 @@ def test_a_forbidden_choice_is_no_second_best():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rule": "best"}, "allowed: threshold, left, adaptive, entropy, factor"),
-        ({"confidence": "best"}, "allowed: probability, margin, entropy"),
-        ({"rule": "entropy"}, "allowed with the rule 'entropy': entropy"),
+        ({"rule": "best"}, "one of threshold, left, adaptive, entropy, factor"),
+        ({"confidence": "best"}, "one of probability, margin, entropy"),
+        ({"rule": "entropy", "confidence": "margin"}, "allowed with the rule 'entropy': entropy"),
     ],
 )
 def test_impossible_rules(changes, message):

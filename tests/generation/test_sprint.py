@@ -21,14 +21,14 @@ IMAGE = torch.tensor([False, False, False, True, True, True])
 @pytest.mark.parametrize(
     ("sprint", "kept"),
     [
-        (Sprint(0.5, alpha=1.0), [0, 2, 4]),  # by the norm: 4 > 0 > 2 = 5, the earlier one first
-        (Sprint(0.5, alpha=0.0), [1, 2, 3]),  # by the confidence: 3 > 1 > 2 = 5
-        (Sprint(0.5), [2, 3, 4]),  # scores 0.717, 0.617, 0.75, 0.833, 0.933, 0.75
+        (Sprint(r=0.5, alpha=1.0), [0, 2, 4]),  # by the norm: 4 > 0 > 2 = 5, the earlier one first
+        (Sprint(r=0.5, alpha=0.0), [1, 2, 3]),  # by the confidence: 3 > 1 > 2 = 5
+        (Sprint(r=0.5), [2, 3, 4]),  # scores 0.717, 0.617, 0.75, 0.833, 0.933, 0.75
         (Sprint(r_text=1.0, r_img=0.5), [0, 1, 2, 4]),  # floor(0.5 * 3) = 1 image place
         (Sprint(r_text=0.4, r_img=0.0), [2]),
-        (Sprint(0.7, r_img=0.0, alpha=0.0), [1, 2]),  # the other modality has the global share
-        (Sprint(0.0), []),
-        (Sprint(1.0), [0, 1, 2, 3, 4, 5]),
+        (Sprint(r=0.7, r_img=0.0, alpha=0.0), [1, 2]),  # the other modality has the global share
+        (Sprint(r=0.0), []),
+        (Sprint(r=1.0), [0, 1, 2, 3, 4, 5]),
     ],
 )
 def test_the_best_places_are_kept(sprint, kept):
@@ -55,7 +55,7 @@ def test_shares_of_one_give_exactly_the_plain_result(guidance):
     model = Backbone(small_config(initializer_range=0.6)).eval()
     branches = {"uncond": [1, 2], "no_text": [3, 4, 5], "no_image": [6]}
     results = []
-    for sprint in (None, Sprint(1.0), Sprint(r_text=1.0, r_img=1.0)):
+    for sprint in (None, Sprint(r=1.0), Sprint(r_text=1.0, r_img=1.0)):
         settings = Settings(mask_id=39, block_length=4, steps=4, gen_length=24, guidance=guidance, sprint=sprint)
         results.append(engine.generate(model, list(range(20)), settings, branches))
     assert results[0] == results[1] == results[2]
@@ -64,12 +64,12 @@ def test_shares_of_one_give_exactly_the_plain_result(guidance):
 def test_pruning_changes_what_later_steps_see():
     model = Backbone(small_config(initializer_range=0.6)).eval()
     settings = Settings(mask_id=39, block_length=8, steps=8, gen_length=24, threshold=1.0)
-    pruned = Settings(mask_id=39, block_length=8, steps=8, gen_length=24, threshold=1.0, sprint=Sprint(0.1))
+    pruned = Settings(mask_id=39, block_length=8, steps=8, gen_length=24, threshold=1.0, sprint=Sprint(r=0.1))
     prompt = list(range(24))
     assert engine.generate(model, prompt, settings).tokens != engine.generate(model, prompt, pruned).tokens
 
 
 @pytest.mark.parametrize("changes", [{"r": 1.5}, {"r_text": -0.1}, {"r_img": 2}, {"alpha": float("nan")}])
 def test_impossible_shares(changes):
-    with pytest.raises(UserError, match=r"sprint: .* allowed: 0 to 1"):
+    with pytest.raises(UserError, match="must be a number from 0 to 1"):
         Sprint(**changes)

@@ -62,9 +62,10 @@ def make_broken(folder, target):
 
 def test_the_command_line_becomes_a_plan(monkeypatch, capsys):
     monkeypatch.setenv("LLADA_UNI_API_KEY", "one,two")
-    words = "--model M --replicas 3 --max-replicas 5 --gpus 1 --cpus 2 --max-batch 4 --timeout 9 --name N --port 9 --hold int8"
-    plan, where = read_plan(words.split())
-    assert (plan.model, plan.replicas, plan.max_replicas, plan.gpus, plan.cpus, plan.hold) == ("M", 3, 5, 1.0, 2.0, "int8")
+    words = "--model M --replicas 3 --max-replicas 5 --gpus 1 --cpus 2 --max-batch 4 --timeout 9 --name N --port 9"
+    plan, where = read_plan([*words.split(), "--quantization", "int8"])
+    assert (plan.model, plan.replicas, plan.max_replicas, plan.gpus, plan.cpus) == ("M", 3, 5, 1.0, 2.0)
+    assert plan.quantization == "int8"
     assert (plan.limits.max_batch, plan.limits.timeout, plan.limits.max_queue) == (4, 9.0, Limits().max_queue)
     assert plan.options == ServerOptions(("one", "two"), model_name="N")
     assert where == {"host": "127.0.0.1", "port": 9, "address": None}

@@ -115,7 +115,7 @@ def test_an_exception_in_one_request_leaves_the_others_alone(service, model, mon
     first, broken, second = results(*jobs)
     assert isinstance(broken, Failed) and "secret" not in str(broken) and "devil" in caplog.text
     for seed, outcome in ((1, first), (2, second)):
-        alone = model.generate_image("a cat", seed=seed, steps=8, threshold=1.0)
+        alone = model.generate_image("a cat", seed=seed, image_steps=8, threshold=1.0)
         assert outcome.images[0].image.tobytes() == alone.image.tobytes()
     wait_until(lambda: is_idle(service), "the place of the broken one is free")
 

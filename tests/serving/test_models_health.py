@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from llada_uni.generation.sampling import CONFIDENCES
+from llada_uni.generation.params import CONFIDENCES
 from llada_uni.generation.unmasking import RULES
 from llada_uni.model import UniModel
 from llada_uni.serving.http.app import create_app
@@ -83,7 +83,7 @@ def test_a_broken_model_leaves_the_server_up(tmp_path, golden):
 
 
 def test_the_words_of_the_protocol_are_those_of_the_engine():
-    assert typing.get_args(Rule) == RULES and typing.get_args(Confidence) == CONFIDENCES
+    assert typing.get_args(Rule) == tuple(RULES) and typing.get_args(Confidence) == CONFIDENCES
 
 
 def test_the_page_and_its_files():

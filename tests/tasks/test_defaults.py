@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llada_uni.errors import UserError
-from llada_uni.generation.sprint import Sprint
-from llada_uni.tasks.common import sampling_of
+from llada_uni.generation.params import Sprint
 from llada_uni.tasks.defaults import Defaults, adjusted
 
 
@@ -16,29 +15,29 @@ def test_rules_and_sprint_come_from_the_file_and_reach_the_sampling():
         "understand": {"text": {"rule": "entropy", "confidence": "entropy"}},
     }
     defaults = Defaults.from_json(data)
-    codes = sampling_of(defaults.generate.codes)
+    codes = defaults.generate.codes
     assert (codes.steps, codes.rule, codes.threshold) == (8, "adaptive", 0.93)
     assert codes.sprint == Sprint(r_text=1.0, r_img=0.8)
-    words = sampling_of(defaults.understand.text)
+    words = defaults.understand.text
     assert (words.steps, words.rule, words.confidence, words.sprint) == (32, "entropy", "entropy", None)
     assert Defaults.from_json(defaults.to_json()) == defaults
 
 
 def test_a_call_may_change_them():
     codes = adjusted(Defaults().generate.codes, rule="factor", confidence="margin", sprint={"r": 0.3})
-    assert (codes.rule, codes.confidence, codes.sprint) == ("factor", "margin", Sprint(0.3))
-    assert adjusted(codes, sprint=Sprint(1.0)).sprint == Sprint(1.0)
+    assert (codes.rule, codes.confidence, codes.sprint) == ("factor", "margin", Sprint(r=0.3))
+    assert adjusted(codes, sprint=Sprint(r=1.0)).sprint == Sprint(r=1.0)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rule": "best"}, "unknown rule 'best'; allowed: threshold, left, adaptive, entropy, factor"),
-        ({"confidence": 1}, "unknown confidence 1; allowed: probability, margin, entropy"),
-        ({"sprint": 0.5}, "sprint must hold settings or be null, not 0.5"),
+        ({"rule": "best"}, "rule must be one of threshold, left, adaptive, entropy, factor, not 'best'"),
+        ({"confidence": 1}, "confidence must be one of probability, margin, entropy, not 1"),
+        ({"sprint": 0.5}, "sprint must be a group of settings or null, not 0.5"),
         ({"sprint": {"share": 0.5}}, "sprint: unknown setting 'share'; known: r, r_text, r_img, alpha"),
         ({"sprint": {"r": "half"}}, "sprint: r must be a number from 0 to 1, not 'half'"),
-        ({"sprint": {"r": 2}}, "sprint: r is 2; allowed: 0 to 1"),
+        ({"sprint": {"r": 2}}, "sprint: r must be a number from 0 to 1, not 2"),
     ],
 )
 def test_impossible_ones_are_named(given, message):

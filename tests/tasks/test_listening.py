@@ -10,7 +10,7 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.model import UniModel
 from llada_uni.results import NO_CODE, EndEvent, ImageEvent, TextEvent
-from llada_uni.tasks.listening import CertainText, check_stops, cut
+from llada_uni.tasks.listening import CertainText, cut
 from llada_uni.tasks.messages import read_messages
 from tests.tiny_model import make_tiny_model
 
@@ -65,7 +65,7 @@ def test_a_chat_in_words_equals_the_question_asked_alone(model):
     messages = [{"role": "user", "content": [PICTURE, "what is there?"]}]
     alone = model.understand(PICTURE, "what is there?", 20, **HOT)
     assert model.chat(messages, max_tokens=20, modalities=("text",), **HOT).text == alone.text
-    short = model.chat(messages, max_tokens=1, modalities=("text",), steps=1, block_length=4, **HOT)
+    short = model.chat(messages, max_tokens=1, modalities=("text",), text_steps=1, block_length=4, **HOT)
     assert short.end.evaluations.backbone == 1
     for wrong in (("image",), ("text", "sound")):
         with pytest.raises(UserError, match="modalities"):
@@ -102,13 +102,13 @@ def test_system_words_go_before_the_users_next_words(model):
 
 def test_less_memory_on_request(model):
     folder, codes = model.folder, model.encode_image(PICTURE)
-    small = UniModel.from_pretrained(folder, device="cpu", hold="int8", offload=True, tile=64)
+    small = UniModel.from_pretrained(folder, device="cpu", quantization="int8", offload=True, tile=64)
     assert small.decode_codes(codes, seed=1).image.tobytes() == model.decode_codes(codes, seed=1).image.tobytes()
     assert (small.parts.decoder.offload, small.parts.decoder.tile) == (True, 64)
     with pytest.raises(UserError, match="tile"):
         UniModel.from_pretrained(folder, device="cpu", tile=8)
-    with pytest.raises(UserError, match="held as"):
-        UniModel.from_pretrained(folder, device="cpu", hold="int1").generate_image("a cat")
+    with pytest.raises(UserError, match="unknown quantization"):
+        UniModel.from_pretrained(folder, device="cpu", quantization="int1").generate_image("a cat")
 
 
 # --- text that is certain, without a model ---
@@ -167,10 +167,3 @@ def test_what_may_be_the_beginning_of_a_stop_is_held_back():
     certain = CertainText(Letters(), ("END",))
     assert certain.take(b"one EN") == "one" and certain.take(b"one ENE") == " EN" and certain.take(b"one ENEN") == ""
     assert certain.take(b"one ENEND") == "" and certain.stopped
-
-
-def test_stops_are_checked():
-    assert check_stops("END") == ("END",) and check_stops(None) == () and check_stops(["a", "b"]) == ("a", "b")
-    for wrong in ([""], [1], ["x"] * 17):
-        with pytest.raises(UserError, match="stop"):
-            check_stops(wrong)

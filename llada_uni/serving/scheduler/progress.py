@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from PIL import Image
 
+from llada_uni.generation.params import Decoding
 from llada_uni.image.codes import ImageCodes
 from llada_uni.results import NO_CODE, PartialImage, Progress, StreamEvent, TextDelta
-from llada_uni.tasks.common import paint
+from llada_uni.tasks.decode import decode
 from llada_uni.tasks.parts import Parts
 
 PARTIAL_STEPS = 2  # of the decoder, for a partial image
@@ -48,7 +49,8 @@ class Reporter:
     def _decode(self, progress: Progress) -> Image.Image:
         variants = self.parts.decoder.variants
         decoder = "turbo" if "turbo" in variants else variants[0]
-        return paint(self.parts, complete_codes(progress), decoder, PARTIAL_STEPS, self.seed)[0]
+        asked = Decoding(decoder=decoder, decoder_steps=PARTIAL_STEPS)
+        return decode(self.parts, complete_codes(progress), asked, self.seed)[0]
 
 
 def complete_codes(progress: Progress) -> ImageCodes:

@@ -84,7 +84,7 @@ class SharedParts(Parts):
     """Parts of one job. parts: the real ones, whose networks are in memory; check: raises when the job is to end."""
 
     def __init__(self, parts: Parts, thread: ModelThread, lanes: Lanes, check: Check) -> None:
-        super().__init__(parts.folder, parts.device, parts.dtype, parts.hold, parts.offload, parts.tile)
+        super().__init__(parts.folder, parts.device, parts.dtype, parts.quantization, parts.offload, parts.tile)
         vars(self).update({name: getattr(parts, name) for name in LIGHT})
         self.engine = SharedEngine(thread, check)
         self.decoder = SharedDecoder(parts.decoder, lanes, check)

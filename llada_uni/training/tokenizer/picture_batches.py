@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from llada_uni.data.pictures import Picture, PictureSource, open_pictures
+from llada_uni.errors import UserError
 from llada_uni.training.tokenizer.images import to_images
 
 EVALUATION_SEED = 20260420  # held-out pictures are the same in every evaluation of every stage
@@ -28,6 +29,9 @@ class PictureOptions:
 
     shrunk: the part of the pictures that is drawn at twice the side and scaled down, as a picture that the decoder has
     drawn comes back; noisy: blur, noise and small shifts, so that such a picture is read like a rendered one.
+    heldout: another source for the evaluation, "" for the held-out part of `source`; mirrored: share of the training images
+    that are mirrored (their text must not say left or right); moved: pixels by which a training image is moved at most,
+    mirrored at the border.
     """
 
     source: str = "world"
@@ -36,6 +40,15 @@ class PictureOptions:
     split: str = "any"
     shrunk: float = 0.5
     noisy: bool = True
+    heldout: str = ""
+    mirrored: float = 0.0
+    moved: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mirrored <= 1:
+            raise UserError(f"pictures.mirrored is {self.mirrored}; allowed: 0 to 1")
+        if not 0 <= self.moved < self.side:
+            raise UserError(f"pictures.moved is {self.moved}; allowed: 0 to {self.side - 1}, less than the side")
 
 
 class PictureBatches:
@@ -56,6 +69,8 @@ class PictureBatches:
             twice = self._source(2 * options.side, split).draw(rng, large)
             arrays += [shrink(picture.image, options.side) for picture in twice]
             pictures = [*pictures, *twice]
+        if split != "heldout":
+            arrays = [varied(array, rng, options.mirrored, options.moved) for array in arrays]
         return to_images(arrays), pictures
 
     def sample(self, rng: random.Random, count: int) -> list[Picture]:
@@ -63,6 +78,8 @@ class PictureBatches:
         return self._source(self.options.side, self.options.split).draw(rng, count)
 
     def _source(self, side: int, split: str) -> PictureSource:
+        if split == "heldout" and self.options.heldout:
+            return _opened(self.options.heldout, side, "any", self.need)
         return _opened(self.options.source, side, split, self.need)
 
 
@@ -74,6 +91,17 @@ def _opened(source: str, side: int, split: str, need: str | None) -> PictureSour
 def shrink(image: np.ndarray, side: int) -> np.ndarray:
     """A picture uint8 [H, W, 3] scaled to `side`, by the filter that the image tokenizer's preprocessing uses."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def varied(image: np.ndarray, rng: random.Random, mirrored: float, moved: int) -> np.ndarray:
+    """An image uint8 [H, W, 3], mirrored with probability `mirrored` and moved by up to `moved` pixels each way."""
+    if mirrored and rng.random() < mirrored:
+        image = image[:, ::-1]
+    if moved:
+        down, right = (rng.randint(0, 2 * moved) for _ in range(2))
+        padded = np.pad(image, ((moved, moved), (moved, moved), (0, 0)), mode="reflect")
+        image = padded[down : down + image.shape[0], right : right + image.shape[1]]
+    return image
 
 
 def degrade(images: Tensor, rng: random.Random) -> Tensor:

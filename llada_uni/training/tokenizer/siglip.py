@@ -67,10 +67,19 @@ class SiglipOptions:
         return objective.to(processes.torch_device)
 
 
-def sigmoid_loss(logits: Tensor) -> Tensor:
-    """Sum over all pairs of -log sigmoid(label * logit), label 1 on the diagonal and -1 elsewhere; logits [B, B]."""
-    labels = 2 * torch.eye(len(logits), device=logits.device) - 1
-    return -F.logsigmoid(labels * logits).sum()
+def sigmoid_loss(logits: Tensor, same: Tensor | None = None) -> Tensor:
+    """Sum over all pairs of -log sigmoid(label * logit); logits [B, B].
+
+    same: bool [B, B], True where image and caption belong together (label 1, else -1); None: on the diagonal alone.
+    """
+    if same is None:
+        same = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    return -F.logsigmoid(torch.where(same, logits, -logits)).sum()
+
+
+def same_captions(ids: Tensor) -> Tensor:
+    """bool [B, B] of captions int64 [B, T]: True where two are equal. An equal caption is no stranger's, whoever wrote it."""
+    return (ids[:, None] == ids[None]).all(-1)
 
 
 class SiglipObjective(Objective):
@@ -134,7 +143,7 @@ class SiglipObjective(Objective):
         count = float(len(logits))
         numbers = {name: (share * count, count) for name, share in retrieval(logits.detach()).items()}
         numbers |= {"scale": (self.log_scale.exp().item(), 1.0), "bias": (self.bias.item(), 1.0)}
-        return Loss(sigmoid_loss(logits), count, numbers)
+        return Loss(sigmoid_loss(logits, same_captions(ids).to(logits.device)), count, numbers)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:

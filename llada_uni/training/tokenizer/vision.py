@@ -19,6 +19,7 @@ from llada_uni.files.weights import WeightFiles, check_names, read_json, write_j
 from llada_uni.image.batched import batch_attention
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import released_tokenizer_config, to_module_name, to_released_name
+from llada_uni.training.tokenizer.vision_start import STARTS, start_mimetic
 
 _SHAPES = ("hidden_size", "intermediate_size", "num_heads", "depth", "patch_size", "image_size")
 
@@ -28,7 +29,8 @@ class VisionSizes:
     """Sizes of the vision transformer; the fields are those of the released config.json, the defaults the small world's.
 
     image_size: side in pixels that the learned positions stand for (other sizes are interpolated).
-    initializer_range: deviation of fresh weights.
+    initializer_range: deviation of fresh weights. start: "normal", or "mimetic" for fresh attention that looks near itself
+    (vision_start.py): a small transformer then needs fewer images.
     """
 
     hidden_size: int = 128
@@ -38,10 +40,17 @@ class VisionSizes:
     patch_size: int = 16
     image_size: int = 64
     initializer_range: float = 0.02
+    start: str = "normal"
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise UserError(f"vision.start is {self.start!r}; allowed: {', '.join(STARTS)}")
 
     def config(self) -> dict[str, Any]:
         """vision_config of config.json; what is not a size is as released."""
-        return released_tokenizer_config()["vision_config"] | asdict(self)
+        sizes = asdict(self)
+        del sizes["start"]  # of the weights, not of the network
+        return released_tokenizer_config()["vision_config"] | sizes
 
 
 @dataclass
@@ -58,7 +67,10 @@ class BookSizes:
 
 def build_vision(sizes: VisionSizes) -> GlmImageVisionModel:
     """The vision transformer with fresh weights from torch's global generator, for batches of pictures of one size."""
-    return batch_attention(GlmImageVisionModel(GlmImageVisionConfig(**sizes.config())))
+    vision = batch_attention(GlmImageVisionModel(GlmImageVisionConfig(**sizes.config())))
+    if sizes.start == "mimetic":
+        start_mimetic(vision)
+    return vision
 
 
 def build_quantizer(sizes: BookSizes, vision: VisionSizes) -> GlmImageVQVAE:

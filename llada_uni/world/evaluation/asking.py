@@ -193,7 +193,7 @@ def ask_decoder(context: Context, scene: Scene, seed: int, decoder: str, steps: 
     """Codes of a rendered picture, decoded and read; no backbone takes part. distance: root mean square, 0 to 1."""
     before = context.picture(scene)
     codes = context.model.encode_image(before)
-    after = calls.picture_of(context.model.decode_codes(codes, decoder=decoder, steps=steps, seed=seed))
+    after = calls.picture_of(context.model.decode_codes(codes, decoder=decoder, decoder_steps=steps, seed=seed))
     reading = context.checker.read(after)
     apart = np.asarray(before, np.float32) - np.asarray(after.resize(before.size), np.float32)
     scores = scoring.score_decoded(scene, reading) | {"distance": float(np.sqrt((apart**2).mean()) / 255)}

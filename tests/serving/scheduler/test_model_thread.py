@@ -37,7 +37,10 @@ def nothing() -> None:
 
 def request(model, words: str = "a cat", length: int = 12, on_step=None, temperature: float = 0.0, seed: int = 0) -> Request:
     text = model.parts.text
-    settings = Settings(text.mask_id, 8, 4, 0.9, length, (text.eos_id,), temperature=temperature)
+    settings = Settings(
+        mask_id=text.mask_id, block_length=8, steps=4, threshold=0.9, gen_length=length, stop_ids=(text.eos_id,),
+        temperature=temperature,
+    )  # fmt: skip
     return Request(text.encode(words), settings, None, torch.Generator().manual_seed(seed), None, on_step)
 
 

@@ -13,7 +13,7 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.tokenizer.picture_batches import PictureOptions
 from llada_uni.training.tokenizer.picture_text import TextOptions
 from llada_uni.training.tokenizer.quantizer import QuantizerOptions
-from llada_uni.training.tokenizer.siglip import SiglipOptions, TextEncoderSizes, retrieval, sigmoid_loss
+from llada_uni.training.tokenizer.siglip import SiglipOptions, TextEncoderSizes, retrieval, same_captions, sigmoid_loss
 from llada_uni.training.tokenizer.vision import VisionSizes
 
 TINY = VisionSizes(hidden_size=32, intermediate_size=64, num_heads=2, depth=2)
@@ -37,6 +37,15 @@ def test_loss_equals_the_sum_over_pairs():
             sign = 1.0 if i == j else -1.0
             expected += np.log1p(np.exp(-sign * logits[i, j].item()))
     assert sigmoid_loss(logits).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_equal_captions_belong_together():
+    ids = torch.tensor([[5, 6, 0], [5, 7, 0], [5, 6, 0]])
+    same = same_captions(ids)
+    assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+    logits = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    expected = sum(np.log1p(np.exp((-1.0 if same[i, j] else 1.0) * logits[i, j].item())) for i in range(3) for j in range(3))
+    assert sigmoid_loss(logits, same).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_logits_are_scaled_cosines_and_retrieval_counts_them():

@@ -1,0 +1,265 @@
+"""Every setting of a generation, once: name, type, default, bounds, and a line of help.
+
+All else is derived: the engine's `Settings`, the directory's defaults (`generation_config.json`), the requests of
+`llada_uni.requests`, and from these the command line, HTTP, the studio and the adapters. A field added to a class here
+appears at every one of these doors. Defaults are the released model's typical values (arXiv:2604.20796 and the released
+configuration); `GenerateSettings` and the like say what one task has and where its defaults differ.
+
+How the names of a request come about. A task has up to two samplings: `codes` (an image as codes) and `text`. A plain name
+(`temperature`, `threshold`, ...) is that of what the task mainly gives: codes when it draws, edits and inpaints, text when
+it answers and tells stories. What the task gives besides has a prefix: `image_temperature` in a story, `reasoning_temperature`
+for the reasoning text before an image. `steps` never stands alone: `image_steps`, `text_steps`, `reasoning_steps`.
+`requests.accepts` derives them. Nothing here imports torch: the command line shows its help without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import core_schema
+
+from llada_uni.checked import Checked
+from llada_uni.errors import UserError
+from llada_uni.generation.unmasking import OWN_MEASURE_ONLY, RULES
+
+CONFIDENCES = ("probability", "margin", "entropy")  # measures of certainty, see generation/sampling.py
+DECODERS = ("turbo", "base")  # of codes to pixels, see decoder/decode.py
+CODES_ONLY = "none"  # in place of a decoder: the image stays codes
+MODALITIES = ("text", "image")
+LARGEST_SEED = 2**63 - 1
+MOST_STOPS = 16
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Metadata of a field: these words, and no others."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.literal_schema(list(self.names))
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else () if value is None else value
+    listed = isinstance(found, list | tuple) and len(found) <= MOST_STOPS
+    if not listed or not all(isinstance(text, str) and text for text in found):
+        raise UserError(f"stop must hold at most {MOST_STOPS} strings, none of them empty")
+    return tuple(found)
+
+
+def _modalities(value: Any) -> tuple[str, ...]:
+    wanted = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+    if "text" not in wanted or not set(wanted) <= set(MODALITIES):
+        raise UserError(f"modalities must be ('text',) or ('text', 'image'), not {value!r}")
+    return wanted
+
+
+Scale = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=2**14)]
+Steps = Annotated[int, Field(ge=1, le=4096)]
+DecoderSteps = Annotated[int, Field(ge=1, le=1000)]
+Rule = Annotated[str, OneOf(tuple(RULES))]
+Confidence = Annotated[str, OneOf(tuple(CONFIDENCES))]
+Decoder = Annotated[str, OneOf(tuple(DECODERS))]
+DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
+Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
+Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
+
+
+class Params(Checked):
+    """Settings that belong together. `panel`: the heading under which people find them."""
+
+    panel: ClassVar[str] = "Drawing"
+
+
+# --- how masks are filled ---
+
+
+class Sprint(Params):
+    """How SPRINT prunes the prefix (generation/sprint.py): how much of it is kept, and by what.
+
+    r is the share of all positions where neither r_text nor r_img is given; else they are the shares of the positions that
+    hold text and image codes (one of them alone: r is the other). The published settings are (r_text, r_img) = (1.0, 0.8)
+    or (1.0, 1.0), alpha 0.5, with the rule "adaptive" and thresholds of 0.93 and 0.95.
+    """
+
+    r: Share = Field(0.5, description="Share of the prefix that is kept.")
+    r_text: Share | None = Field(None, description="Share of the prefix's text that is kept.")
+    r_img: Share | None = Field(None, description="Share of the prefix's image codes that is kept.")
+    alpha: Share = Field(0.5, description="Weight of the key norm against the confidence.")
+
+    @property
+    def by_modality(self) -> bool:
+        """Whether text and image positions are chosen separately."""
+        return self.r_text is not None or self.r_img is not None
+
+    @property
+    def text_share(self) -> float:
+        return self.r if self.r_text is None else self.r_text
+
+    @property
+    def image_share(self) -> float:
+        return self.r if self.r_img is None else self.r_img
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing is ever pruned."""
+        return self.text_share == self.image_share == 1
+
+
+class Sampling(Params):
+    """How masks are filled (block diffusion, arXiv:2604.20796). Rules: generation/unmasking.py; measures: sampling.py."""
+
+    panel = "Sampling"
+
+    steps: Steps = Field(32, description="Most unmasking steps of a block; fewer are quicker.")
+    threshold: Share = Field(0.95, description="Proposals surer than this are accepted at once; other rules: their bound.")
+    temperature: Annotated[float, Field(ge=0, le=100)] = Field(0.0, description="Higher varies more; 0 is greedy.")
+    top_k: Annotated[int, Field(ge=0, le=2**24)] = Field(0, description="Sample among so many best tokens; 0 is off.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Sample among the best tokens that together have this probability; 1 is off."
+    )
+    rule: Rule = Field("threshold", description="Which proposals a step accepts.")
+    confidence: Confidence | None = Field(
+        None, description="How the certainty of a proposal is measured; default: the rule's own."
+    )
+    sprint: Sprint | None = Field(None, description="Prune the prefix for the later steps of a block.")
+
+    @model_validator(mode="after")
+    def _measure_fits(self) -> Sampling:
+        own = RULES[self.rule]
+        if self.rule in OWN_MEASURE_ONLY and self.confidence not in (None, own):
+            raise ValueError(f"confidence is {self.confidence!r}; allowed with the rule {self.rule!r}: {own}")
+        return self
+
+    @property
+    def measure(self) -> str:
+        """How the certainty of a proposal is measured: as asked for, else as the rule wants it."""
+        return self.confidence or RULES[self.rule]
+
+    def overlaid(self, data: Mapping[str, Any], where: str = "") -> Sampling:
+        """See `Checked.overlaid`. A rule brings its own measure, whatever the one before was measured by."""
+        if "rule" in data and "confidence" not in data:
+            data = {**data, "confidence": None}
+        return super().overlaid(data, where)
+
+    def sampling(self) -> dict[str, Any]:
+        """The settings every sampling has, by name: keywords for the engine's `Settings`."""
+        return {name: getattr(self, name) for name in Sampling.model_fields}
+
+
+class TextSampling(Sampling):
+    """How text is sampled, and how long it may become."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=2**20)] = Field(2048, description="At most so many tokens of text.")
+
+
+class Blocks(Params):
+    panel = "Sampling"
+
+    block_length: Annotated[int, Field(ge=1, le=4096)] = Field(32, description="Positions of a block.")
+
+
+# --- what is drawn, and how it is guided ---
+
+
+class Size(Params):
+    height: Side = Field(1024, description="Height in pixels, a multiple of one code's side (released: 32).")
+    width: Side = Field(1024, description="Width in pixels, a multiple of one code's side (released: 32).")
+
+
+class Rescaled(Params):
+    rescale: Share = Field(0.0, description="How far guided scores get back the spread of unguided ones; 0 is off.")
+
+
+class Guided(Rescaled):
+    cfg_scale: Scale = Field(2.0, description="Classifier-free guidance towards the prompt; 1 is none.")
+
+
+class EditGuided(Rescaled):
+    text_scale: Scale = Field(4.0, description="Guidance towards the text; 1 is none.")
+    image_scale: Scale = Field(0.0, description="Guidance towards the images given; 0 is none.")
+
+
+class FramesGuided(EditGuided):
+    """Guidance of frames. The report gives none for the first one, which has no history: ours is that of text to image."""
+
+    first_scale: Scale = Field(2.0, description="Guidance of the first image of an answer; 1 is none.")
+
+
+class Frames(Params):
+    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(10, description="At most so many images.")
+
+
+# --- what every request may have ---
+
+
+class Seeded(Params):
+    panel = "Sampling"
+
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = Field(
+        None, description="The same seed gives the same result; default: a new one."
+    )
+
+
+class Stopped(Params):
+    panel = "Sampling"
+
+    stop: Stops = Field((), description="Text that ends the answer and is no part of it.")
+
+
+class Decoding(Params):
+    panel = "Decoder"
+
+    decoder: DecoderOrNone | None = Field(None, description="turbo (distilled), base (guided), or none (codes only).")
+    decoder_steps: DecoderSteps | None = Field(None, description="Steps from codes to pixels.")
+
+
+# --- the settings of each task: what a generation_config.json holds ---
+
+
+def _default(kind: type[Params], name: str, value: Any) -> Any:
+    """A field as in `kind` with another default."""
+    return Field(value, description=kind.model_fields[name].description)
+
+
+class InpaintSettings(Guided):
+    codes: Sampling = Sampling(steps=8)
+
+
+class GenerateSettings(Size, InpaintSettings):
+    """Text to image; `text` is the reasoning text before it."""
+
+    text: TextSampling = TextSampling(max_tokens=4096)
+
+
+class EditSettings(EditGuided):
+    codes: Sampling = Sampling(steps=8)
+
+
+class UnderstandSettings(Params):
+    text: TextSampling = TextSampling()
+
+
+class InterleaveSettings(Size, FramesGuided, Frames):
+    """Text and images in turn."""
+
+    text_scale: Scale = _default(EditGuided, "text_scale", 7.5)
+    image_scale: Scale = _default(EditGuided, "image_scale", 1.5)
+    rescale: Share = _default(Rescaled, "rescale", 0.7)
+    codes: Sampling = Sampling(steps=8)
+    text: TextSampling = TextSampling()
+
+
+class DecodeSettings(Params):
+    decoder: Decoder = "turbo"
+    turbo_steps: DecoderSteps = 8
+    base_steps: Annotated[int, Field(ge=2, le=1000)] = 50
+
+    def steps_of(self, decoder: str) -> int:
+        return getattr(self, f"{decoder}_steps")

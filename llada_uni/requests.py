@@ -1,0 +1,187 @@
+"""What the model can be asked for: one frozen record per task, the same at every door (Python, command line, HTTP, adapters).
+
+    UniModel.from_pretrained().run(Draw(prompt="a cat and a dog", cfg_scale=3.0, seed=1))
+
+A record has the words and images of its task, and every setting that the task uses, from `generation/params.py`; None means
+the model directory's own default. `accepts` derives the settings: their names (see `params`), bounds and help are spelled
+there and nowhere else. Images are paths, bytes, PIL images or `ImageCodes`; they are opened when the task runs. All errors
+are `UserError`: one line with the field, the value given and what is allowed. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Optional, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationInfo, create_model
+
+from llada_uni.checked import Checked, is_group
+from llada_uni.generation import params
+from llada_uni.generation.params import Decoding, Seeded, Stopped
+
+OF_WHAT = {"image_": "image codes", "text_": "text", "reasoning_": "reasoning text"}  # prefix -> what is sampled
+STEPS = {"codes": "image_steps", "text": "text_steps"}  # sampling without a prefix -> its steps, which always have one
+R = TypeVar("R", bound="Request")
+
+
+class Request(Seeded):
+    """What every request has. `section`: whose defaults in the directory are its own (`tasks/defaults.py`).
+
+    `paths`: setting -> where it stands in the settings of its task; `panels`: setting -> the heading it is listed under.
+    """
+
+    section: ClassVar[str]
+    paths: ClassVar[dict[str, tuple[str, ...]]] = {}
+    panels: ClassVar[dict[str, str]] = {}
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that are given, nested as in the settings of the task."""
+        out: dict[str, Any] = {}
+        for name, path in self.paths.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            place = out
+            for step in path[:-1]:
+                place = place.setdefault(step, {})
+            place[path[-1]] = value
+        return out
+
+    @classmethod
+    def settings(cls) -> tuple[str, ...]:
+        """Names of all settings: every field but the words, images and switches of the task itself."""
+        return tuple(cls.panels)
+
+
+def accepts(*groups: type[Checked], **prefixes: str) -> Callable[[type[R]], type[R]]:
+    """Adds the settings of `groups` to a record, each as an optional one whose default is None.
+
+    prefixes: for a sampling inside a group ("codes", "text"), what stands before the names of its settings.
+    """
+
+    def add(kind: type[R]) -> type[R]:
+        fields: dict[str, Any] = {}
+        paths: dict[str, tuple[str, ...]] = {}
+        panels = {
+            name: base.panel for base in (Decoding, Stopped, Seeded) if issubclass(kind, base) for name in base.model_fields
+        }
+        for group in groups:
+            for outer, field in group.model_fields.items():
+                if not is_group(group, outer):
+                    fields[outer], paths[outer], panels[outer] = _optional(field, ""), (outer,), _panel(group, outer)
+                    continue
+                prefix, inside = prefixes[outer], field.annotation
+                for inner, setting in inside.model_fields.items():
+                    name = STEPS[outer] if inner == "steps" and not prefix else prefix + inner
+                    what = next((words for start, words in OF_WHAT.items() if name.startswith(start)), "")
+                    fields[name], paths[name] = _optional(setting, what), (outer, inner)
+                    panels[name] = "Reasoning" if prefix == "reasoning_" else _panel(inside, inner)
+        steps = [name for name in paths if name.endswith("_steps")]
+        made = create_model(kind.__name__, __base__=kind, __module__=kind.__module__, __doc__=kind.__doc__, **fields)
+        made.paths, made.panels = paths, panels
+        made.renamed = {
+            "steps": " or ".join(f"{name} ({OF_WHAT[name.removesuffix('steps')]})" for name in steps) or "decoder_steps"
+        }
+        return made
+
+    return add
+
+
+def _optional(field: Any, what: str) -> Any:
+    """(type, field) of a setting that may be None. what: of what it is the setting, for the help."""
+    kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    text = field.description or ""
+    return Optional[kind], Field(None, description=f"{text.removesuffix('.')} ({what})." if what else text)  # noqa: UP045
+
+
+def _panel(group: type[Checked], name: str) -> str:
+    """The heading of a field: that of the class which brings it."""
+    return next(base.panel for base in group.__mro__ if name in inspect.get_annotations(base))
+
+
+def _not_blank(value: str, info: ValidationInfo) -> str:
+    if not value.strip():
+        raise ValueError(f"{info.field_name} is empty: say something in words")
+    return value
+
+
+Words = Annotated[str, AfterValidator(_not_blank)]
+
+
+@accepts(params.GenerateSettings, params.Blocks, codes="", text="reasoning_")
+class Draw(Request, Decoding):
+    """An image of what the prompt says (`UniModel.generate_image`)."""
+
+    section = "generate"
+
+    prompt: Words = Field(description="What to draw.")
+    thinking: bool = Field(False, description="Let the model reason in text first; it may then choose the size itself.")
+
+
+@accepts(params.Size, params.EditSettings, params.Blocks, codes="")
+class Edit(Request, Decoding):
+    """An image changed as the instruction says; several images are references, in order (`UniModel.edit_image`)."""
+
+    section = "edit"
+
+    images: Any = Field(description="The image, or several reference images.")
+    instruction: Words = Field(description="What to change.")
+
+
+@accepts(params.InpaintSettings, params.Blocks, codes="")
+class Inpaint(Request, Decoding):
+    """The white part of a mask filled so that the whole becomes what the prompt says (`UniModel.inpaint`)."""
+
+    section = "generate"
+
+    image: Any = Field(description="The image.")
+    mask: Any = Field(description="An image of the same size, white where it is to be filled.")
+    prompt: Words = Field(description="What the whole image shows afterwards.")
+
+
+@accepts(params.UnderstandSettings, params.Blocks, text="")
+class Understand(Request, Stopped):
+    """An answer to a question about one or several images (`UniModel.understand`)."""
+
+    section = "understand"
+
+    images: Any = Field(description="One or several images.")
+    question: Words = Field(description="What to ask about them.")
+
+
+@accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
+class Chat(Request, Stopped, Decoding):
+    """The next answer in a conversation, which may hold images (`UniModel.chat`).
+
+    messages: {"role": "user", "assistant" or "system", "content": text, image, or a list of these}, the last by the user.
+    An answer in text alone has the directory's settings of `understand`, one that may hold images those of `interleave`.
+    """
+
+    section = "interleave"
+
+    messages: Any = Field(description="The conversation so far.")
+    modalities: params.Modalities = Field(params.MODALITIES, description="What an answer may hold: text, or text and image.")
+
+
+@accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
+class Story(Request, Stopped, Decoding):
+    """Text and images in turn (`UniModel.interleave`). messages: a text, or messages as in `Chat`."""
+
+    section = "interleave"
+
+    messages: Any = Field(description="What the story is about.")
+
+
+@accepts()
+class Decode(Request, Decoding):
+    """The image of codes (`UniModel.decode_codes`)."""
+
+    section = "decode"
+
+    codes: Any = Field(description="The codes of an image.")
+
+
+REQUESTS: dict[str, type[Request]] = {
+    kind.__name__.lower(): kind for kind in (Draw, Edit, Inpaint, Understand, Chat, Story, Decode)
+}

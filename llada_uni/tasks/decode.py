@@ -1,0 +1,86 @@
+"""Codes to pixels: which decoder a request means, whether the directory has it, and the result of a task that drew codes."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from llada_uni.errors import UserError
+from llada_uni.generation.params import CODES_ONLY, Decoding
+from llada_uni.generation.phases import Drawn, Work
+from llada_uni.image.codes import ImageCodes
+from llada_uni.requests import Decode
+from llada_uni.results import Evaluations, ImageResult, OnProgress, Progress
+from llada_uni.tasks.checks import check_seed, generator_of
+from llada_uni.tasks.common import Clock, evaluations_of
+from llada_uni.tasks.defaults import adjusted
+from llada_uni.tasks.parts import Parts
+
+
+def decode_codes(parts: Parts, request: Decode, on_progress: OnProgress | None) -> ImageResult:
+    """See `UniModel.decode_codes`."""
+    seed = check_seed(request.seed)
+    check_decoder(parts, request)
+    clock = Clock()
+    image, evaluations = decode(parts, request.codes, request, seed, on_progress)
+    clock.lap("decode")
+    return ImageResult(image, request.codes, "", seed, None, Evaluations(decoder=evaluations), clock.total())
+
+
+def decode(
+    parts: Parts, codes: ImageCodes, asked: Decoding, seed: int, on_progress: OnProgress | None = None
+) -> tuple[Image.Image, int]:
+    """(image, decoder evaluations) of codes. The noise is the seed's own, whatever was drawn before."""
+    variant, steps = decoder_of(parts, asked)
+    total = steps if variant == "turbo" else steps - 1
+    made = 0
+
+    def count(done: int, evaluations: int) -> None:
+        nonlocal made
+        made = evaluations
+        if on_progress is not None:
+            on_progress(Progress("decode", done, total))
+
+    image = parts.decoder.decode(codes, variant, steps=steps, generator=generator_of(seed), on_step=count)
+    return image, made
+
+
+def decoder_of(parts: Parts, asked: Decoding) -> tuple[str, int]:
+    """(variant, steps) of the decoder that a request wants. UserError for steps that the variant does not do."""
+    chosen = adjusted(parts.defaults.decode, decoder=asked.decoder)
+    chosen = adjusted(chosen, **{f"{chosen.decoder}_steps": asked.decoder_steps})
+    return chosen.decoder, chosen.steps_of(chosen.decoder)
+
+
+def check_decoder(parts: Parts, asked: Decoding) -> None:
+    """UserError before the codes are drawn, when the decoder asked for is not in the directory."""
+    if asked.decoder == CODES_ONLY:
+        return
+    variant, _ = decoder_of(parts, asked)
+    there = parts.decoder.variants
+    if variant not in there:
+        hint = f"decoder={there[0]!r}" if there else f"decoder={CODES_ONLY!r} for codes only"
+        raise UserError(f"{parts.folder} has no {variant} decoder; use {hint}")
+    for name in ("vae", "image_tokenizer"):
+        if not (parts.folder / name).is_dir():
+            raise UserError(f"{parts.folder} has no {name}/, which decoding needs; use decoder={CODES_ONLY!r} for codes only")
+
+
+def finish(
+    parts: Parts,
+    drawn: Drawn,
+    asked: Decoding,
+    prompt: str,
+    seed: int,
+    clock: Clock,
+    on_progress: OnProgress | None,
+    text: str | None = None,
+    work: Work | None = None,
+) -> ImageResult:
+    """The result of a task that drew codes: decoded to pixels, unless the decoder is "none"."""
+    clock.lap("codes")
+    image, evaluations = None, 0
+    if asked.decoder != CODES_ONLY:
+        image, evaluations = decode(parts, drawn.codes, asked, seed, on_progress)
+        clock.lap("decode")
+    done = evaluations_of(drawn.work + (work or Work()), evaluations)
+    return ImageResult(image, drawn.codes, prompt, seed, text, done, clock.total())
