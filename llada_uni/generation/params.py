@@ -1,4 +1,4 @@
-"""Every setting of a generation, once: name, type, default, bounds, and a line of help.
+"""Every setting of a generation, once: name, type, default, bounds, a line of help, and where the name says little, a title.
 
 All else is derived: the engine's `Settings`, the directory's defaults (`generation_config.json`), the requests of
 `llada_uni.requests`, and from these the command line, HTTP, the studio and the adapters. A field added to a class here
@@ -88,10 +88,12 @@ class Sprint(Params):
     or (1.0, 1.0), alpha 0.5, with the rule "adaptive" and thresholds of 0.93 and 0.95.
     """
 
-    r: Share = Field(0.5, description="Share of the prefix that is kept.")
-    r_text: Share | None = Field(None, description="Share of the prefix's text that is kept.")
-    r_img: Share | None = Field(None, description="Share of the prefix's image codes that is kept.")
-    alpha: Share = Field(0.5, description="Weight of the key norm against the confidence.")
+    r: Share = Field(0.5, title="Share kept", description="Share of the prefix that is kept.")
+    r_text: Share | None = Field(None, title="Share of text kept", description="Share of the prefix's text that is kept.")
+    r_img: Share | None = Field(
+        None, title="Share of images kept", description="Share of the prefix's image codes that is kept."
+    )
+    alpha: Share = Field(0.5, title="Weight of the key norm", description="Weight of the key norm against the confidence.")
 
     @property
     def by_modality(self) -> bool:
@@ -124,11 +126,11 @@ class Sampling(Params):
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Sample among the best tokens that together have this probability; 1 is off."
     )
-    rule: Rule = Field("threshold", description="Which proposals a step accepts.")
+    rule: Rule = Field("threshold", title="Acceptance rule", description="Which proposals a step accepts.")
     confidence: Confidence | None = Field(
-        None, description="How the certainty of a proposal is measured; default: the rule's own."
+        None, title="Certainty measure", description="How the certainty of a proposal is measured; default: the rule's own."
     )
-    sprint: Sprint | None = Field(None, description="Prune the prefix for the later steps of a block.")
+    sprint: Sprint | None = Field(None, title="Pruning", description="Prune the prefix for the later steps of a block.")
 
     @model_validator(mode="after")
     def _measure_fits(self) -> Sampling:
@@ -156,7 +158,9 @@ class Sampling(Params):
 class TextSampling(Sampling):
     """How text is sampled, and how long it may become."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=2**20)] = Field(2048, description="At most so many tokens of text.")
+    max_tokens: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        2048, title="Longest text", description="At most so many tokens of text."
+    )
 
 
 class Blocks(Params):
@@ -178,22 +182,24 @@ class Rescaled(Params):
 
 
 class Guided(Rescaled):
-    cfg_scale: Scale = Field(2.0, description="Classifier-free guidance towards the prompt; 1 is none.")
+    cfg_scale: Scale = Field(2.0, title="Guidance", description="Classifier-free guidance towards the prompt; 1 is none.")
 
 
 class EditGuided(Rescaled):
-    text_scale: Scale = Field(4.0, description="Guidance towards the text; 1 is none.")
-    image_scale: Scale = Field(0.0, description="Guidance towards the images given; 0 is none.")
+    text_scale: Scale = Field(4.0, title="Text guidance", description="Guidance towards the text; 1 is none.")
+    image_scale: Scale = Field(0.0, title="Image guidance", description="Guidance towards the images given; 0 is none.")
 
 
 class FramesGuided(EditGuided):
     """Guidance of frames. The report gives none for the first one, which has no history: ours is that of text to image."""
 
-    first_scale: Scale = Field(2.0, description="Guidance of the first image of an answer; 1 is none.")
+    first_scale: Scale = Field(
+        2.0, title="Guidance of the first image", description="Guidance of the first image of an answer; 1 is none."
+    )
 
 
 class Frames(Params):
-    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(10, description="At most so many images.")
+    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(10, title="Most images", description="At most so many images.")
 
 
 # --- what every request may have ---
@@ -225,7 +231,8 @@ class Decoding(Params):
 
 def _default(kind: type[Params], name: str, value: Any) -> Any:
     """A field as in `kind` with another default."""
-    return Field(value, description=kind.model_fields[name].description)
+    field = kind.model_fields[name]
+    return Field(value, title=field.title, description=field.description)
 
 
 class InpaintSettings(Guided):

@@ -17,7 +17,6 @@ from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streamin
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
-
 # --- the request ---
 
 

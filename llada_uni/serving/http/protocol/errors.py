@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from llada_uni.errors import UserError
+
 LONGEST_ECHO = 60  # characters of a wrong value or name that a message repeats
 
 
@@ -66,6 +68,10 @@ def describe(errors: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> ApiE
         near = get_close_matches(str(steps[-1]), list(body.model_fields), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return ApiError(400, f"unknown field {path!r}{hint}", path, "unknown_parameter")
+    inside = error.get("ctx", {}).get("error")
+    if isinstance(inside, UserError):  # of a group of settings, which names its own field
+        name = re.match(r"(\w+) must be ", str(inside))
+        return ApiError(400, f"{path}.{inside}" if name else f"{path}: {inside}", f"{path}.{name[1]}" if name else path)
     return ApiError(400, f"{path} {_verdict(error)}", path)
 
 

@@ -76,11 +76,11 @@ class Setting(BaseModel):
     help: str
     panel: str
     kind: Literal["integer", "number", "boolean", "choice"]
-    minimum: float | None = None
-    maximum: float | None = None
-    step: float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    step: int | float | None = None
     choices: list[str] = []
-    default: float | str | bool | None = None
+    default: bool | int | float | str | None = None
 
 
 def table(
@@ -94,10 +94,10 @@ def table(
     defaults: by name, of the model directory. ceilings, choices: by name, what this server allows of what there is.
     """
     found = []
-    for name, panel in kind.panels.items():
+    for name in sorted(kind.panels, key=lambda name: name not in kind.paths):  # those of the task itself first
         if name in IN_OTHER_FIELDS or name in NOT_IN_THE_TABLE:
             continue
-        default, group = defaults.get(name), _group(kind.model_fields[name].annotation)
+        panel, default, group = kind.panels[name], defaults.get(name), _group(kind.model_fields[name].annotation)
         if group is None:
             found.append(_setting(kind, name, name, panel, default))
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+
 from fastapi import APIRouter
 
 from llada_uni.generation.params import CONFIDENCES
