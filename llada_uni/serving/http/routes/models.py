@@ -55,5 +55,11 @@ def get_defaults(here: Here) -> Defaults:
 def _tables(here: Context) -> dict[str, list[Setting]]:
     """The settings of each kind of request: the directory's own values, and no more than this server allows."""
     parts, limits = here.service.model.parts, dataclasses.asdict(here.limits)
-    choices = {"decoder": parts.decoder.variants}
-    return {kind.__name__.lower(): table(kind, parts.defaults.of(kind), limits, choices) for kind in OFFERED}
+    decoders, decode = parts.decoder.variants, parts.defaults.decode
+    tables = {}
+    for kind in OFFERED:
+        defaults = parts.defaults.of(kind)
+        if decoders and decode.decoder not in decoders:
+            defaults |= {"decoder": decoders[0], "decoder_steps": decode.steps_of(decoders[0])}
+        tables[kind.__name__.lower()] = table(kind, defaults, limits, {"decoder": decoders})
+    return tables

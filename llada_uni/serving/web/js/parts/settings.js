@@ -1,4 +1,4 @@
-// The settings of a mode, in a fold: what is left empty is the model's own default, which the field shows in grey.
+// The settings of a mode, in folds, one for each heading: what is left empty is the model's own default, which the field shows in grey.
 //
 // Which settings there are, their words and bounds come from the server (protocol/settings.py): a table for each task, of
 // {name, title, help, panel, kind, minimum, maximum, step, choices, default}. A name with a dot is a field inside an object.
@@ -29,7 +29,7 @@ export function createSettings(root, tasks, tables) {
     if (!panels.has(name)) {
       const inside = el("div", { class: "settings-list" });
       panels.set(name, inside);
-      list.append(el("fieldset", {}, el("legend", {}, name), inside));
+      list.append(el("details", { class: "panel", open: panels.size === 1 }, el("summary", {}, name), inside));
     }
     return panels.get(name);
   }
@@ -122,7 +122,7 @@ function createField(setting, onchange) {
     check() {
       input.setAttribute("aria-invalid", String(!input.validity.valid));
       if (input.validity.valid) return;
-      input.closest("details").open = true;
+      for (let fold = root.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
       input.focus();
       throw new Mistake(`${setting.title} must be ${setting.kind === "integer" ? "a whole number" : "a number"}${rangeOf(setting)}.`);
     },
