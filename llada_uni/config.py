@@ -110,12 +110,18 @@ class BackboneConfig:
             path = Path(source)
             path = path / "config.json" if path.is_dir() else path
             content, where = read_json(path), str(path)
+        kind = content.get("model_type")
+        if kind is not None and not str(kind).startswith(MODEL_TYPE):
+            raise UserError(f"{where} describes a model of type {kind!r}; allowed: {MODEL_TYPE} and what begins with it")
+        _take_rope(content, where)
         known = [f for f in fields(cls) if f.name != "extra"]
         missing = [f.name for f in known if f.default is MISSING and f.name not in content]
         if missing:
             raise UserError(f"{where}: the field {', '.join(missing)} is missing")
-        if content.get("rope_scaling") is not None:
-            raise UserError(f"{where}: rope_scaling is {content['rope_scaling']!r}; allowed: null")
+        for name, allowed in _ONLY_WHERE_STATED.items():
+            if content.get(name, allowed) != allowed:
+                said = "null" if allowed is None else repr(allowed)
+                raise UserError(f"{where}: {name} is {content[name]!r}; allowed: {said}")
         values = {f.name: content.pop(f.name) for f in known if f.name in content}
         return cls(**values, extra=content)
 
@@ -149,6 +155,22 @@ class BackboneConfig:
         )
 
 
+def _take_rope(content: dict[str, Any], where: str) -> None:
+    """Puts what `rope_parameters` says (transformers' newer spelling) into the fields of ours that are not there.
+
+    UserError for another kind of rotary positions, and where the two spellings disagree.
+    """
+    rope = content.get("rope_parameters")
+    if not isinstance(rope, Mapping):
+        return
+    if rope.get("rope_type", "default") != "default":
+        raise UserError(f"{where}: rope_parameters has rope_type {rope['rope_type']!r}; allowed: 'default'")
+    for name in ("rope_theta", "partial_rotary_factor"):
+        if name in rope and content.setdefault(name, rope[name]) != rope[name]:
+            raise UserError(f"{where}: {name} is {content[name]} and {rope[name]} in rope_parameters; they must be equal")
+
+
+MODEL_TYPE = "llada2_moe"  # the published directory says llada2_moe_veomni
 _POSITIVE = (
     "vocab_size",
     "hidden_size",
@@ -165,6 +187,19 @@ _POSITIVE = (
     "topk_group",
     "max_position_embeddings",
 )
+# Fields that may be absent; another value would be another network.
+_ONLY_WHERE_STATED = {
+    "rope_scaling": None,
+    "sliding_window": None,
+    "moe_router_enable_expert_bias": True,
+    "router_dtype": "fp32",
+}
+# Fields of a config.json that this code knows and has no use for, or reads elsewhere (quantization).
+UNUSED_FIELDS = (
+    *_ONLY_WHERE_STATED, "architectures", "attention_dropout", "auto_map", "bos_token_id", "dtype", "eos_token_id",
+    "mask_token_id", "model_type", "output_router_logits", "quantization_config", "rope_parameters", "torch_dtype",
+    "transformers_version", "use_cache", "use_fp8_experts",
+)  # fmt: skip
 # The released network fixes these; another value would be another network.
 _ONLY = {
     "score_function": "sigmoid",

@@ -19,6 +19,7 @@ import torch
 
 from llada_uni.decoder.decode import TILE
 from llada_uni.errors import UserError
+from llada_uni.hub.listing import Access
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import open_image
 from llada_uni.requests import Chat, Decode, Draw, Edit, Inpaint, Request, Story, Understand
@@ -27,9 +28,10 @@ from llada_uni.tasks import answer, save
 from llada_uni.tasks.checks import Picture
 from llada_uni.tasks.decode import decode_codes
 from llada_uni.tasks.edit import edit_image
+from llada_uni.tasks.find import open_model
 from llada_uni.tasks.generate import generate_image
 from llada_uni.tasks.inpaint import inpaint
-from llada_uni.tasks.parts import Parts, choose_device, choose_dtype, find_model
+from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
 
 TASKS: dict[type[Request], Any] = {
     Draw: generate_image,
@@ -65,19 +67,29 @@ class UniModel:
         quantization: str | None = None,
         offload: bool = False,
         tile: int = TILE,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
     ) -> UniModel:
-        """Opens a model directory; nothing large is read yet.
+        """Opens a model directory, or a model on the hub; nothing large is read or fetched yet.
 
-        name_or_dir: a directory of the released layout; None for the one that LLADA_UNI_MODEL names, else the
-        shipped one ("world"). device: None takes a GPU where there is one. dtype: None is float32 on the CPU,
+        name_or_dir: a directory of the released layout; a name "org/name" on the hub, whose parts are fetched when they are
+        first needed (a directory of that name comes first); None for what LLADA_UNI_MODEL names, else the shipped one
+        (files/shipped.py: MODEL). device: None takes a GPU where there is one. dtype: None is float32 on the CPU,
         bfloat16 elsewhere.
 
         For less memory: quantization: the form of the experts in memory, "int8", "int4" or "float8" (None: as they are
         stored; checkpoint/load.py). offload: the decoder's transformer and VAE are in memory by turns. tile:
         pictures with longer sides, in pixels, go through the VAE in tiles of this size (decoder/decode.py).
+
+        For the hub: revision: branch, tag or commit; token: None is HF_TOKEN, else that of `hf auth login`; cache_dir: None is
+        the client's (HF_HOME); local_files_only: what is not in the cache is not fetched (as HF_HUB_OFFLINE=1).
         """
-        folder, chosen = find_model(name_or_dir), choose_device(device)
-        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), quantization, offload, tile))
+        access = Access(revision, token, None if cache_dir is None else Path(cache_dir), local_files_only)
+        chosen = choose_device(device)
+        folder, need = open_model(name_or_dir, access)
+        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), quantization, offload, tile, need))
 
     def save_pretrained(
         self,

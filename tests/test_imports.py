@@ -19,11 +19,12 @@ checked
 files
 config plugins
 image backbone
-text decoder checkpoint
+text
+decoder checkpoint
 results
 generation
-requests
-tasks hub
+requests hub
+tasks
 model
 data serving adapters evaluation
 training verify

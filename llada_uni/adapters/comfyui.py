@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.files import shipped
 from llada_uni.generation.params import Size
 from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
@@ -62,7 +63,7 @@ class Loader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        folder = ("STRING", {"default": "world", "tooltip": "a model directory; world: the shipped one"})
+        folder = ("STRING", {"default": shipped.MODEL, "tooltip": f"a model directory; {shipped.MODEL}: the shipped one"})
         return {"required": {"folder": folder, "device": (["auto", "cpu", "cuda", "mps"],), "dtype": (["auto", *DTYPES],)}}
 
     @classmethod

@@ -18,8 +18,11 @@ from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
+from llada_uni.hub.listing import Access
+from llada_uni.tasks.find import open_model
 from llada_uni.tasks.messages import read_messages
-from llada_uni.tasks.parts import Parts, choose_device, choose_dtype, find_model
+from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
 
 FILES = ("tokenizer.json", "config.json", "generation_config.json")
 
@@ -39,13 +42,19 @@ class LLaDA2UniProcessor(ProcessorMixin):
         pretrained_model_name_or_path: str | os.PathLike[str],
         device: str | torch.device | None = "cpu",
         dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
         **_: Any,
     ) -> LLaDA2UniProcessor:
-        """The processor of a model directory. device, dtype: of the image tokenizer; dtype None: float32 on the CPU, bfloat16
-        elsewhere. transformers' other arguments (revision, token ...) say nothing here.
+        """The processor of a model directory, or of a model on the hub. device, dtype: of the image tokenizer; dtype None:
+        float32 on the CPU, bfloat16 elsewhere. revision, token, cache_dir, local_files_only: how the hub is reached.
         """
         chosen = choose_device(device)
-        return cls(Parts(find_model(pretrained_model_name_or_path), chosen, choose_dtype(dtype, chosen)))
+        access = Access(revision, token, None if cache_dir is None else Path(cache_dir), local_files_only)
+        folder, need = open_model(pretrained_model_name_or_path, access)
+        return cls(Parts(folder, chosen, choose_dtype(dtype, chosen), need=need))
 
     def to_dict(self) -> dict[str, Any]:
         """What is shown of it."""
@@ -59,8 +68,8 @@ class LLaDA2UniProcessor(ProcessorMixin):
         for name in FILES:
             if (source / name).is_file() and not (target / name).exists():
                 shutil.copyfile(source / name, target / name)
-        if (source / "image_tokenizer").is_dir() and not (target / "image_tokenizer").exists():
-            shutil.copytree(source / "image_tokenizer", target / "image_tokenizer")
+        if (IMAGE_TOKENIZER.path(source)).is_dir() and not (IMAGE_TOKENIZER.path(target)).exists():
+            shutil.copytree(IMAGE_TOKENIZER.path(source), IMAGE_TOKENIZER.path(target))
         return [str(path) for path in sorted(target.iterdir())]
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **options: Any) -> BatchFeature:

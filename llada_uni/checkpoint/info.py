@@ -17,20 +17,25 @@ from typing import Any
 
 from llada_uni.backbone.quantized_formats import FORMATS, make_scheme
 from llada_uni.checkpoint.layout import places
+from llada_uni.checkpoint.notes import check_tokenizer_file, model_notes
 from llada_uni.checkpoint.quantize import stored_bytes
 from llada_uni.checkpoint.source import Source
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
-from llada_uni.files.weights import WeightFiles, read_torch
+from llada_uni.files.model_dir import (
+    BACKBONE,
+    CODE_FEATURES,
+    DECODER,
+    IMAGE_TOKENIZER,
+    RECORDED_BACKBONE,
+    TEXT,
+    TURBO,
+    VAE,
+    Part,
+)
+from llada_uni.files.weights import WeightFiles, read_json, read_torch
 
 BYTES = {"float32": 4, "bfloat16": 2}
-_WEIGHTS = {
-    "image_tokenizer": "model.safetensors",
-    "decoder": "model.safetensors",
-    "decoder-turbo": "model.safetensors",
-    "vae": "diffusion_pytorch_model.safetensors",
-}
-_SIGVQ = "sigvq_embedding.pt"
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,24 @@ class PartInfo:
 
 
 @dataclass(frozen=True)
+class BrokenPart:
+    """A part whose files are there and cannot be read, and why, in one line."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ModelInfo:
-    """All parts of a directory; `missing` are the parts that a complete model has and this one lacks."""
+    """All parts of a directory. missing: parts that a complete model has and this one lacks; broken: parts that cannot be
+    read; notes: what is unusual about it and does no harm (checkpoint/notes.py).
+    """
 
     folder: str
     parts: tuple[PartInfo, ...]
     missing: tuple[str, ...]
+    broken: tuple[BrokenPart, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -73,6 +90,8 @@ class ModelInfo:
             "folder": self.folder,
             "parts": [asdict(part) for part in self.parts],
             "missing": list(self.missing),
+            "broken": [asdict(part) for part in self.broken],
+            "notes": list(self.notes),
             "parameters": self.parameters,
             "memory": self.memory(),
         }
@@ -93,36 +112,55 @@ def backbone_memory(config: BackboneConfig) -> dict[str, int]:
     return memory
 
 
+NETWORKS = (BACKBONE, IMAGE_TOKENIZER, DECODER, TURBO, VAE, CODE_FEATURES)  # the parts with weights, as they are listed
+
+
 def model_info(folder: str | os.PathLike[str]) -> ModelInfo:
-    """Everything that `llada-uni info` prints. UserError when the directory is missing, empty of parts or
-    damaged."""
+    """Everything that `llada-uni info` prints; a part that cannot be read is reported beside the others.
+
+    UserError when the directory is missing or holds no part.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no model directory {folder}")
     parts: list[PartInfo] = []
     missing: list[str] = []
-    backbone = next((p for p in (folder / "backbone", folder) if (p / "config.json").is_file()), None)
-    if backbone is None:
-        missing.append("backbone")
-    else:
-        parts.append(_backbone(backbone))
-    for name, weights in _WEIGHTS.items():
-        if (folder / name / "config.json").is_file():
-            parts.append(_part(name, WeightFiles(folder / name, weights)))
+    broken: list[BrokenPart] = []
+    for part in NETWORKS:
+        try:
+            found = _read_part(folder, part)
+        except UserError as error:
+            broken.append(BrokenPart(part.name, str(error)))
+            continue
+        if found is None:
+            missing.append(part.name)
         else:
-            missing.append(name)
-    if (folder / "image_tokenizer" / _SIGVQ).is_file():
-        parts.append(_sigvq(folder / "image_tokenizer" / _SIGVQ))
-    else:
-        missing.append("code features")
-    if not parts:
-        raise UserError(f"{folder} holds no part of a model (backbone, {', '.join(_WEIGHTS)})")
-    return ModelInfo(str(folder), tuple(parts), tuple(missing))
+            parts.append(found)
+    if TEXT.there(folder):
+        try:
+            check_tokenizer_file(folder)
+        except UserError as error:
+            broken.append(BrokenPart(TEXT.name, str(error)))
+    if not parts and not broken:
+        raise UserError(f"{folder} holds no part of a model ({', '.join(part.name for part in NETWORKS)})")
+    return ModelInfo(str(folder), tuple(parts), tuple(missing), tuple(broken), model_notes(folder))
+
+
+def _read_part(model: Path, part: Part) -> PartInfo | None:
+    """What one part holds; None where it is not there. UserError when it is broken."""
+    if part is BACKBONE:
+        return _backbone(model) if any((model / at / part.marker).is_file() for at in (RECORDED_BACKBONE, "")) else None
+    if not part.there(model):
+        return None
+    if part is CODE_FEATURES:
+        return _sigvq(part.path(model) / part.marker)
+    read_json(part.path(model) / part.marker)
+    return _part(part.name, WeightFiles(part.path(model), part.weights))
 
 
 def _backbone(folder: Path) -> PartInfo:
     source = Source(folder)
-    stored = _part("backbone", source.weights)
+    stored = _part(BACKBONE.name, source.weights)
     scheme = source.scheme
     return replace(
         stored,
@@ -166,4 +204,4 @@ def _sigvq(path: Path) -> PartInfo:
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
     total = sum(dtypes.values())
     stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    return PartInfo("code features", len(state), total, total, stored, dict(dtypes), _memory(total))
+    return PartInfo(CODE_FEATURES.name, len(state), total, total, stored, dict(dtypes), _memory(total))

@@ -31,10 +31,10 @@ from llada_uni.checkpoint.layout import (
     released_shapes,
 )
 from llada_uni.checkpoint.source import Source, config_json
-from llada_uni.checkpoint.source import backbone_folder as backbone_folder  # readers know it from here
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
+from llada_uni.files.model_dir import BACKBONE, INDEX, check_links, weight_files
 from llada_uni.files.weights import (
     WeightFiles,
     atomic_file,
@@ -47,7 +47,8 @@ from llada_uni.files.weights import (
 )
 
 MAX_SHARD_BYTES = 5 * 10**9
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SINGLE, _STEM = BACKBONE.weights[0], BACKBONE.weights[0].removesuffix(".safetensors")
+_INDEX = f"{_SINGLE}{INDEX}"
 
 
 def open_weights(folder: Path, config: BackboneConfig) -> tuple[WeightFiles, Layout]:
@@ -212,7 +213,7 @@ def write_shards(folder: Path, pieces: Iterator[Piece], max_shard_bytes: int) ->
         shards[-1].append(piece)
         room -= piece[1]
     count = len(shards)
-    names = [_SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    names = [_SINGLE] if count == 1 else [f"{_STEM}-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
     with ExitStack() as together:  # every temporary file is complete before the first takes its name
         files = [together.enter_context(atomic_file(folder / name)) for name in names]
         for file, shard in zip(files, shards, strict=True):
@@ -226,9 +227,9 @@ def write_shards(folder: Path, pieces: Iterator[Piece], max_shard_bytes: int) ->
 
 def _remove_others(folder: Path, keep: set[str]) -> None:
     """Weights of an earlier save would be read instead of, or beside, the new ones."""
-    for file in [folder / _INDEX, folder / _SINGLE, *folder.glob("model-?????-of-?????.safetensors")]:
+    for file in weight_files(folder, BACKBONE.weights):
         if file.name not in keep:
-            file.unlink(missing_ok=True)
+            file.unlink()
 
 
 def convert(
@@ -249,18 +250,32 @@ def convert(
         raise UserError(f"unknown layout {layout!r}; allowed: released, stacked")
     stored = Source(source)
     layout = layout or ("stacked" if stored.layout == "released" else "released")
+    with new_directory(source, target, stored) as folder:
+        convert_backbone(stored, folder, layout, dtype, max_shard_bytes)
+    return layout
+
+
+def convert_backbone(
+    stored: Source,
+    folder: Path,
+    layout: Layout,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes config.json and the weights of a backbone, plain, into `folder`; see `convert`."""
 
     def read(place: Place, expert: int | None) -> torch.Tensor:
         if expert is None:
             return stored.whole(place, "cpu", stored.dtype(place))
         return stored.expert(place, expert).to(stored.dtype(place))
 
-    with new_directory(source, target, stored) as folder:
-        pieces = _pieces(places(stored.config), layout, read, stored.dtype, dtype)
-        write_shards(folder, pieces, max_shard_bytes)
-        if stored.scheme is not None:
-            write_json(folder / "config.json", config_json(stored.config, None))
-    return layout
+    pieces = _pieces(places(stored.config), layout, read, stored.dtype, dtype)
+    write_shards(folder, pieces, max_shard_bytes)
+    written, plain = folder / BACKBONE.marker, stored.scheme is None
+    if plain and not written.exists():
+        shutil.copyfile(stored.folder / BACKBONE.marker, written)
+    elif not plain:
+        write_json(written, config_json(stored.config, None))
 
 
 @contextmanager
@@ -280,7 +295,9 @@ def new_directory(
         raise UserError(f"{target} exists already; give a new directory")
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{target} lies inside {source}; give a directory outside it")
-    skip = {str(stored.folder / name) for name in (_SINGLE, _INDEX)} | {str(path) for path in stored.weights.files}
+    check_links(source)
+    own = {*weight_files(stored.folder, BACKBONE.weights), stored.weights.path, *stored.weights.files}
+    skip = {str(path) for path in own}
     with new_folder(target) as temporary:
         shutil.copytree(
             source,

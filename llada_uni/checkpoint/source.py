@@ -9,7 +9,6 @@ Axes: E experts, R rows, C columns of one matrix.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,19 +18,8 @@ from llada_uni.checkpoint import fp8
 from llada_uni.checkpoint.layout import Place, layout_of, places, quantized_shapes, released_shapes, stacked_shapes
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import BACKBONE, backbone_folder
 from llada_uni.files.weights import WeightFiles, check_names, check_shape
-
-
-def backbone_folder(folder: str | os.PathLike[str]) -> Path:
-    """Where the backbone's config.json lies: `folder/backbone` or `folder` itself. UserError when in
-    neither."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"there is no model directory {folder}")
-    for place in (folder / "backbone", folder):
-        if (place / "config.json").is_file():
-            return place
-    raise UserError(f"{folder} has no backbone (config.json with its weights, at the top or in backbone/)")
 
 
 def own_scheme(config: BackboneConfig) -> Scheme | None:
@@ -56,7 +44,7 @@ class Source:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = backbone_folder(folder)
-        self.config = BackboneConfig.from_json(self.folder / "config.json")
+        self.config = BackboneConfig.from_json(self.folder / BACKBONE.marker)
         self.weights = WeightFiles(self.folder)
         self.layout = layout_of(self.weights)
         self._scales = fp8.scale_names(self.weights)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from typing import Annotated
 
 import typer
 
 from llada_uni import plugins
-from llada_uni.cli import data, draw, quantize, serve, tools, train, words
+from llada_uni.cli import data, draw, hub, quantize, serve, tools, train, words
 from llada_uni.errors import UserError
 
 app = typer.Typer(
@@ -28,12 +29,27 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from llada_uni import __version__
+
+        print(f"llada-uni {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 @cache
 def command_line() -> typer.Typer:
     """All commands; those of plug-ins come first, so that the demo heads the list. UserError for a broken plug-in."""
     for name in plugins.table("commands"):
         plugins.load("commands", name)(app)
-    for module in (draw, words, serve, tools, data, train, quantize):
+    for module in (draw, words, serve, tools, data, train, quantize, hub):
         module.register(app)
     return app
 

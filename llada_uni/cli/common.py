@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Model directory; default: LLADA_UNI_MODEL, else the shipped model."),
+    typer.Option(
+        "--model", "-m", help="Model directory, or org/name on the hub; default: LLADA_UNI_MODEL, else the shipped model."
+    ),
 ]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub; default: main.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")]
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float16; default: float32 on the CPU, else bfloat16.")
@@ -63,6 +66,7 @@ class ModelOptions:
     """Which model a command loads and how; every command that loads one takes these options (`cli/groups.py`)."""
 
     model: Model = None
+    revision: Revision = None
     device: Device = None
     dtype: Dtype = None
     quantization: Quantization = None

@@ -166,6 +166,8 @@ def info(
         found = model_info(folder or find_model())
     if as_json:
         emit(found.to_json())
+        if found.broken:
+            raise typer.Exit(1)
         return
     from rich.console import Console
     from rich.table import Table
@@ -186,6 +188,12 @@ def info(
     Console(highlight=False, width=max(132, Console().width)).print(table)
     if found.missing:
         print(f"not here: {', '.join(found.missing)}")
+    for part in found.broken:
+        print(f"broken: {part.name}: {part.reason}")
+    for note in found.notes:
+        print(f"note: {note}")
+    if found.broken:
+        raise typer.Exit(1)
 
 
 @with_groups

@@ -11,7 +11,7 @@ from llada_uni.cli.common import Json, emit, say, stderr
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe: recipes/SIZE/STAGE.yaml, or your own.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe: a file, or the name of a shipped one (llada-uni recipes).")],
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe to change.")
     ] = None,
@@ -26,22 +26,40 @@ def train(
     schedule, checkpoints), `parallel` (how it is spread out), `options` (the stage's own). The run directory gets recipe.yaml,
     log.jsonl, tensorboard/, checkpoints/ and at the end model/, the trained part; `llada-uni export` puts parts together.
 
-    Example: `llada-uni train recipes/smoke/s1.yaml`
+    Example: `llada-uni train smoke/s1`
 
     Example: `llada-uni train recipes/smoke/s1.yaml loop.steps=50 options.length=256 out=runs/mine`
 
     Example: `torchrun --nproc-per-node 8 -m llada_uni train recipes/world/s1.yaml parallel.shard=true`
     """
+    from llada_uni.files.shipped import find_recipe
     from llada_uni.training.recipes import recipe as recipes
     from llada_uni.training.recipes.overview import overview
 
-    chosen = recipes.read_recipe(recipe, changes or [])
+    chosen = recipes.read_recipe(find_recipe(recipe), changes or [])
     if keys:
         print("\n".join(recipes.describe_keys(chosen)))
     elif dry_run:
         print(f"{recipes.to_yaml(chosen)}\n{overview(chosen)}")
     else:
         recipes.train(chosen)
+
+
+def list_recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this one, to be saved and changed.")] = None,
+) -> None:
+    """List the shipped recipes, or show one.
+
+    Example: `llada-uni recipes smoke/s1 > mine.yaml`, then `llada-uni train mine.yaml`
+    """
+    from llada_uni.files.shipped import find_recipe, shipped_recipes
+
+    if name is not None:
+        print(find_recipe(name).read_text(encoding="utf-8"), end="")
+        return
+    for recipe, path in shipped_recipes().items():
+        first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+        print(f"{recipe:24} {first.lstrip('# ') if first.startswith('#') else ''}".rstrip())
 
 
 def export(
@@ -90,5 +108,6 @@ def export(
 
 
 def register(app: typer.Typer) -> None:
-    for command in (train, export):
-        app.command()(command)
+    app.command()(train)
+    app.command("recipes")(list_recipes)
+    app.command()(export)

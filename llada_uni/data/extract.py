@@ -30,6 +30,7 @@ from llada_uni.data.sources import Chunk, RecordSource, open_source
 from llada_uni.data.templates import template_of
 from llada_uni.data.tokens import default_offset, token_records
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.files.weights import add_file, read_json, require, write_json
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import ImageTokenizer
@@ -73,7 +74,7 @@ class Extraction:
 
     @property
     def image_tokenizer(self) -> Path:
-        folder = Path(self.model) / "image_tokenizer"
+        folder = IMAGE_TOKENIZER.path(Path(self.model))
         if not folder.is_dir():
             raise UserError(f"there is no image_tokenizer in {self.model}: give a model directory, or the model/ of a run")
         return folder

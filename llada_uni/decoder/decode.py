@@ -20,14 +20,15 @@ from PIL import Image
 
 from llada_uni.decoder.model import factor_of, load_transformer, load_vae, vae_factor
 from llada_uni.decoder.sampling import OnStep, base_sample, turbo_sample
-from llada_uni.decoder.sigvq import FILE, SigVQ
+from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.decoder.transformer import Context, context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import CODE_FEATURES, DECODERS, VAE, Part
 from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.image.codes import ImageCodes
 
 Variant = Literal["turbo", "base"]
-FOLDERS = {"base": "decoder", "turbo": "decoder-turbo"}
+FOLDERS = {variant: part.folder for variant, part in DECODERS.items()}
 DEFAULT_STEPS = {"base": 50, "turbo": 8}
 # Each code stands for 2 x 2 places of the condition; the picture comes out twice as large (released).
 UPSCALE = 2
@@ -58,13 +59,14 @@ class ImageDecoder:
         vae: AutoencoderKL | None = None,
         offload: bool = False,
         tile: int = TILE,
+        need: Callable[[Part], None] = lambda part: None,
     ) -> None:
         if folder is not None and not Path(folder).is_dir():
             raise UserError(f"there is no model directory {folder}")
         self.folder = None if folder is None else Path(folder)
         self.device = torch.device(device)
         self.dtype = dtype or default_dtype(device)
-        self.offload, self.tile = offload, tile
+        self.offload, self.tile, self._need = offload, tile, need
         self._sigvq, self._vae, self._transformers = sigvq, vae, dict(transformers or {})
         self._given = {*self._transformers, *(["vae"] if vae is not None else [])}
 
@@ -77,10 +79,12 @@ class ImageDecoder:
         *,
         offload: bool = False,
         tile: int = TILE,
+        need: Callable[[Part], None] = lambda part: None,
     ) -> ImageDecoder:
-        """`folder`: the model directory; dtype None: float32 on the CPU, bfloat16 elsewhere. Reads no weights
-        yet."""
-        return cls(folder, device, dtype, offload=offload, tile=tile)
+        """`folder`: the model directory; dtype None: float32 on the CPU, bfloat16 elsewhere. need: called with a part before
+        its weights are read. Reads no weights yet.
+        """
+        return cls(folder, device, dtype, offload=offload, tile=tile, need=need)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -89,26 +93,29 @@ class ImageDecoder:
             name
             for name in ("turbo", "base")
             if name in self._transformers
-            or (self.folder and (self.folder / FOLDERS[name] / "config.json").is_file())
+            or (self.folder and DECODERS[name].there(self.folder))
         )
 
     @property
     def sigvq(self) -> SigVQ:
         if self._sigvq is None:
-            path = self._part("image_tokenizer", "the decoder's code features") / FILE
+            path = self._part(CODE_FEATURES.folder, "the decoder's code features") / CODE_FEATURES.marker
+            self._need(CODE_FEATURES)
             self._sigvq = SigVQ.from_pretrained(path, self.device, self.dtype)
         return self._sigvq
 
     @property
     def vae(self) -> AutoencoderKL:
         if self._vae is None:
-            self._vae = load_vae(self._part("vae", "the VAE"), self.device, self.dtype)
+            self._need(VAE)
+            self._vae = load_vae(self._part(VAE.folder, "the VAE"), self.device, self.dtype)
         return self._vae
 
     def transformer(self, variant: Variant) -> ZImageTransformer2DModel:
         """The flow-matching transformer; UserError when the directory has none of this variant."""
         if variant not in self._transformers:
             folder = self._part(*self._named(variant))
+            self._need(DECODERS[variant])
             self._transformers[variant] = load_transformer(folder, self.device, self.dtype)
         return self._transformers[variant]
 
@@ -161,7 +168,7 @@ class ImageDecoder:
     def size(self, codes: ImageCodes, variant: Variant = "turbo") -> tuple[int, int]:
         """(height, width) in pixels of the decoded picture; loads nothing."""
         *_, rows, columns = self.latent_shape(codes, variant)
-        factor = factor_of(self._sizes(self._vae, "vae", "the VAE"))
+        factor = factor_of(self._sizes(self._vae, VAE.folder, "the VAE"))
         return rows * factor, columns * factor
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import DECODER, VAE
 from llada_uni.files.weights import (
     WeightFiles,
     default_dtype,
@@ -25,7 +26,7 @@ from llada_uni.files.weights import (
     require,
     stream_into,
     write_json,
-    write_weights,
+    write_part_weights,
 )
 
 _RELEASED, _OURS = "semantic_embedder.", "cap_embedder."
@@ -34,7 +35,6 @@ _TRANSFORMER_FIELDS = (
     "axes_dims",
 )  # fmt: skip
 _VAE_FIELDS = ("block_out_channels", "latent_channels", "layers_per_block", "scaling_factor", "shift_factor")
-VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def released_decoder_config() -> dict[str, Any]:
@@ -111,7 +111,7 @@ def load_transformer(
     """Reads `decoder/` or `decoder-turbo/`; dtype None: float32 on the CPU, bfloat16 elsewhere."""
     folder = Path(folder)
     config = read_json(folder / "config.json")
-    weights = WeightFiles(folder)
+    weights = WeightFiles(folder, DECODER.weights)
     # The width of the condition is read from the weights: the released config may leave it to its program.
     entry = weights.shapes.get("semantic_embedder.0.weight") or weights.shapes.get("cap_embedder.0.weight")
     if entry:
@@ -125,11 +125,12 @@ def load_transformer(
 def save_transformer(
     model: ZImageTransformer2DModel, folder: str | os.PathLike[str], dtype: torch.dtype | None = None
 ) -> None:
-    """Writes `config.json` and `model.safetensors` with the released names, each file atomically."""
+    """Writes `config.json` and `model.safetensors` with the released tensor names, each file atomically; weights under
+    other names, which `folder` may hold from before, go."""
     folder = Path(folder)
     tensors = {to_released_name(name): tensor for name, tensor in model.state_dict().items()}
-    write_weights(folder / "model.safetensors", tensors, dtype)
-    write_json(folder / "config.json", _plain_config(model, "ZImageTransformer2DModel"))
+    write_part_weights(folder, DECODER, tensors, dtype)
+    write_json(folder / DECODER.marker, _plain_config(model, "ZImageTransformer2DModel"))
 
 
 def load_vae(
@@ -140,15 +141,15 @@ def load_vae(
     config = read_json(folder / "config.json")
     with torch.device("meta"):
         vae = build_vae(config, str(folder / "config.json"))
-    stream_into(vae, WeightFiles(folder, VAE_WEIGHTS), device, dtype or default_dtype(device))
+    stream_into(vae, WeightFiles(folder, VAE.weights), device, dtype or default_dtype(device))
     return vae.eval().requires_grad_(False)
 
 
 def save_vae(vae: AutoencoderKL, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Writes `config.json` and `diffusion_pytorch_model.safetensors`, each file atomically."""
     folder = Path(folder)
-    write_weights(folder / VAE_WEIGHTS, vae.state_dict(), dtype)
-    write_json(folder / "config.json", _plain_config(vae, "AutoencoderKL"))
+    write_part_weights(folder, VAE, vae.state_dict(), dtype)
+    write_json(folder / VAE.marker, _plain_config(vae, "AutoencoderKL"))
 
 
 def _plain_config(model: Any, name: str) -> dict[str, Any]:

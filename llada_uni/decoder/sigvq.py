@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import CODE_FEATURES
 from llada_uni.files.weights import (
     check_names,
     check_shape,
@@ -24,7 +25,7 @@ from llada_uni.files.weights import (
     write_torch,
 )
 
-FILE = "sigvq_embedding.pt"
+FILE = CODE_FEATURES.marker
 
 
 class _LinearSiLU(nn.Module):

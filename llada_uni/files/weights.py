@@ -25,6 +25,7 @@ from torch import nn
 
 from llada_uni.errors import UserError
 from llada_uni.files.configs import read_json as read_json  # readers know it from here
+from llada_uni.files.model_dir import BACKBONE, INDEX, Part, find_weights, weight_files
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -92,6 +93,17 @@ def write_weights(
         )
 
 
+def write_part_weights(
+    folder: str | os.PathLike[str], part: Part, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None
+) -> None:
+    """The weight file of a part in its `folder`, atomically, under the name we write; files under its other names go."""
+    target = Path(folder) / part.weights[0]
+    write_weights(target, tensors, dtype)
+    for file in weight_files(Path(folder), part.weights):
+        if file != target:
+            file.unlink()
+
+
 def storable(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     """A contiguous CPU copy (safetensors refuses views that share memory), floating tensors in `dtype`."""
     tensor = tensor.detach().to("cpu")
@@ -109,20 +121,18 @@ class WeightFiles:
     its files.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], name: str = "model.safetensors") -> None:
+    def __init__(self, folder: str | os.PathLike[str], names: str | tuple[str, ...] = BACKBONE.weights) -> None:
+        """names: those that the file may have (files/model_dir.py), the only *.safetensors file standing in for them."""
         folder = Path(folder)
-        index, single = folder / f"{name}.index.json", folder / name
-        self.path = index if index.is_file() else single
+        self.path = find_weights(folder, (names,) if isinstance(names, str) else names)
         self._where: dict[str, Path] = {}
         self._open: dict[Path, Any] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
-        if index.is_file():
-            self._read_index(folder, index)
-        elif single.is_file():
-            self._read_headers(single)
+        if self.path.name.endswith(INDEX):
+            self._read_index(folder, self.path)
         else:
-            raise UserError(f"there are no weights in {folder} (neither {name} nor {index.name})")
+            self._read_headers(self.path)
 
     def _read_index(self, folder: Path, index: Path) -> None:
         listed = read_json(index).get("weight_map")
@@ -132,11 +142,15 @@ class WeightFiles:
             if Path(file).name != file:
                 raise UserError(f"{index} names a file outside its folder: {file}")
             if not (folder / file).is_file():
-                raise UserError(f"{index} names {file}, which is not there")
+                raise UserError(f"{index} names {file}, which is not there; fetch that file as well")
             self._read_headers(folder / file)
+        advice = "they are of different revisions: fetch both again"
         for tensor, file in listed.items():
             if self._where.get(tensor) != folder / file:
-                raise UserError(f"{index} says that {file} holds the tensor {tensor}, but it does not")
+                raise UserError(f"{index} says that {file} holds the tensor {tensor}, but it does not; {advice}")
+        for tensor, path in self._where.items():
+            if tensor not in listed:
+                raise UserError(f"{path} holds the tensor {tensor}, which {index.name} does not know; {advice}")
 
     def _read_headers(self, file: Path) -> None:
         for name in self._handle(file).keys():
@@ -157,7 +171,7 @@ class WeightFiles:
             except (SafetensorError, OSError, ValueError) as error:
                 size = file.stat().st_size if file.exists() else 0
                 reason = " ".join(str(error).split())[:100]
-                raise UserError(f"{file} ({size} bytes) is truncated or damaged ({reason})") from error
+                raise UserError(f"{file} ({size} bytes) is truncated or damaged ({reason}); fetch it again") from error
         return self._open[file]
 
     @property

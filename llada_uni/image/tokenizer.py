@@ -20,6 +20,7 @@ from torch import nn
 from transformers import GlmImageVisionConfig, GlmImageVisionModel, GlmImageVQVAE, GlmImageVQVAEConfig
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.files.weights import (
     WeightFiles,
     default_dtype,
@@ -27,7 +28,7 @@ from llada_uni.files.weights import (
     require,
     stream_into,
     write_json,
-    write_weights,
+    write_part_weights,
 )
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import (
@@ -129,14 +130,15 @@ class ImageTokenizer(nn.Module):
         settings = Preprocessing.from_json(read_json(folder / "preprocessor_config.json"))
         with torch.device("meta"):
             tokenizer = cls(config, settings)
-        stream_into(tokenizer, WeightFiles(folder), device, dtype or default_dtype(device), to_module_name)
+        weights = WeightFiles(folder, IMAGE_TOKENIZER.weights)
+        stream_into(tokenizer, weights, device, dtype or default_dtype(device), to_module_name)
         return tokenizer.eval().requires_grad_(False)
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Writes the released layout, each file atomically; `dtype` None keeps the weights' own."""
         folder = Path(folder)
         tensors = {to_released_name(name): tensor for name, tensor in self.state_dict().items()}
-        write_weights(folder / "model.safetensors", tensors, dtype)
+        write_part_weights(folder, IMAGE_TOKENIZER, tensors, dtype)
         write_json(folder / "preprocessor_config.json", self.settings.to_json())
         write_json(folder / "config.json", self.config)
 

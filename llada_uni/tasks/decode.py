@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import CODE_FEATURES, VAE
 from llada_uni.generation.params import CODES_ONLY, Decoding
 from llada_uni.generation.phases import Drawn, Work
 from llada_uni.image.codes import ImageCodes
@@ -60,7 +61,7 @@ def check_decoder(parts: Parts, asked: Decoding) -> None:
     if variant not in there:
         hint = f"decoder={there[0]!r}" if there else f"decoder={CODES_ONLY!r} for codes only"
         raise UserError(f"{parts.folder} has no {variant} decoder; use {hint}")
-    for name in ("vae", "image_tokenizer"):
+    for name in (VAE.folder, CODE_FEATURES.folder):
         if not (parts.folder / name).is_dir():
             raise UserError(f"{parts.folder} has no {name}/, which decoding needs; use decoder={CODES_ONLY!r} for codes only")
 

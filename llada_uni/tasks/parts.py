@@ -7,48 +7,29 @@ what it is for.
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from llada_uni.backbone.model import Backbone
-from llada_uni.checkpoint.load import backbone_folder, load_backbone
+from llada_uni.checkpoint.load import load_backbone
+from llada_uni.checkpoint.notes import check_ids
 from llada_uni.config import BackboneConfig
-from llada_uni.decoder.decode import FOLDERS, TILE, UPSCALE, ImageDecoder
+from llada_uni.decoder.decode import TILE, UPSCALE, ImageDecoder
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import BACKBONE, DECODERS, IMAGE_TOKENIZER, TEXT, VAE, backbone_folder
 from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.generation.engine import Engine
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.tasks.defaults import Defaults
+from llada_uni.tasks.find import Need, nothing_needed
+from llada_uni.tasks.find import find_model as find_model  # readers know it from here
 from llada_uni.text.prompts import PromptFormat
-from llada_uni.text.tokenizer import TextTokenizer
+from llada_uni.text.tokenizer import END_OF_TEXT, TextTokenizer
 
-ENVIRONMENT = "LLADA_UNI_MODEL"
-SHIPPED = "world"
 SMALLEST_TILE = 64  # pixels; below it a tile has no place for the overlap of its neighbours
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-KNOWN = ("config.json", "backbone", "tokenizer.json", "image_tokenizer", "decoder", "decoder-turbo", "vae")
-
-
-def find_model(name_or_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The directory of a model: a path; or None or "world" for the shipped one.
-
-    None looks at the environment variable LLADA_UNI_MODEL first. UserError when nothing is there.
-    """
-    if name_or_dir is None:
-        name_or_dir = os.environ.get(ENVIRONMENT) or SHIPPED
-    path = Path(name_or_dir).expanduser()
-    if not path.is_dir() and str(name_or_dir) == SHIPPED:
-        path = Path(__file__).parents[2] / "models" / SHIPPED
-        if not path.is_dir():
-            raise UserError(f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory")
-    if not path.is_dir():
-        raise UserError(f"there is no model directory {path}; give a directory, or the name {SHIPPED!r}")
-    if not any((path / name).exists() for name in KNOWN):
-        raise UserError(f"{path} holds no model: none of {', '.join(KNOWN)} is there")
-    return path
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -78,7 +59,8 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
 
 class Parts:
     """What lies in a model directory. `folder`: the directory; `device`, `dtype`: where and how the networks
-    compute; `quantization`, `offload`, `tile`: see `UniModel.from_pretrained`.
+    compute; `quantization`, `offload`, `tile`: see `UniModel.from_pretrained`; `need`: called with a part before its weights
+    are read (tasks/find.py).
     """
 
     def __init__(
@@ -89,11 +71,13 @@ class Parts:
         quantization: str | None = None,
         offload: bool = False,
         tile: int = TILE,
+        need: Need = nothing_needed,
     ) -> None:
         if tile < SMALLEST_TILE:
             raise UserError(f"tile is {tile}; allowed: at least {SMALLEST_TILE} pixels")
         self.folder, self.device, self.dtype = folder, device, dtype
         self.quantization, self.offload, self.tile = quantization, offload, tile
+        self.need = need
 
     @cached_property
     def defaults(self) -> Defaults:
@@ -101,19 +85,23 @@ class Parts:
 
     @cached_property
     def config(self) -> BackboneConfig:
-        return BackboneConfig.from_json(backbone_folder(self.folder) / "config.json")
+        return BackboneConfig.from_json(backbone_folder(self.folder) / BACKBONE.marker)
 
     @cached_property
     def text(self) -> TextTokenizer:
-        return TextTokenizer.from_file(self.folder / "tokenizer.json")
+        self.need(TEXT)
+        return TextTokenizer.from_file(self.folder / TEXT.marker)
 
     @cached_property
     def format(self) -> PromptFormat:
+        end = self.text.eos_id if END_OF_TEXT in self.text.control_names() else None
+        check_ids(end, len(self.text) - 1, self.config, self.folder / TEXT.marker)
         return PromptFormat(self.text, self.config.image_token_offset)
 
     @cached_property
     def backbone(self) -> Backbone:
         _ = self.config, self.text  # a missing tokenizer is reported before gigabytes are read
+        self.need(BACKBONE)
         return load_backbone(self.folder, device=self.device, dtype=self.dtype, quantization=self.quantization)
 
     @cached_property
@@ -122,14 +110,16 @@ class Parts:
 
     @cached_property
     def image_tokenizer(self) -> ImageTokenizer:
-        folder = self.folder / "image_tokenizer"
+        folder = IMAGE_TOKENIZER.path(self.folder)
         if not folder.is_dir():
-            raise UserError(f"{self.folder} has no image_tokenizer/, which reading a picture needs")
+            raise UserError(f"{self.folder} has no {IMAGE_TOKENIZER.folder}/, which reading a picture needs")
+        self.need(IMAGE_TOKENIZER)
         return ImageTokenizer.from_pretrained(folder, self.device, self.dtype)
 
     @cached_property
     def decoder(self) -> ImageDecoder:
-        return ImageDecoder.from_pretrained(self.folder, self.device, self.dtype, offload=self.offload, tile=self.tile)
+        how = {"offload": self.offload, "tile": self.tile, "need": self.need}
+        return ImageDecoder.from_pretrained(self.folder, self.device, self.dtype, **how)
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -140,7 +130,7 @@ class Parts:
     def codebook_size(self) -> int:
         """How many image codes there are: the image tokenizer's word, or all ids from the offset on."""
         rest = self.config.vocab_size - self.config.image_token_offset
-        path = self.folder / "image_tokenizer" / "config.json"
+        path = IMAGE_TOKENIZER.path(self.folder) / IMAGE_TOKENIZER.marker
         size = read_json(path).get("vq_config", {}).get("num_embeddings", rest) if path.is_file() else rest
         if size > rest:
             raise UserError(f"{self.folder}: the image tokenizer has {size} codes, the backbone has room for {rest} only")
@@ -149,11 +139,10 @@ class Parts:
     @cached_property
     def pixels_per_code(self) -> int:
         """Side in pixels of the square that one code becomes (released: 32), from the decoder's configs."""
-        vae = self.folder / "vae" / "config.json"
-        for name in FOLDERS.values():
-            config = self.folder / name / "config.json"
-            if config.is_file() and vae.is_file():
-                patch = read_json(config).get("all_patch_size", [2])[0]
-                stages = len(read_json(vae).get("block_out_channels", [0] * 4))
+        for part in DECODERS.values():
+            if part.there(self.folder) and VAE.there(self.folder):
+                patch = read_json(part.path(self.folder) / part.marker).get("all_patch_size", [2])[0]
+                vae = read_json(VAE.path(self.folder) / VAE.marker)
+                stages = len(vae.get("block_out_channels", [0] * 4))
                 return UPSCALE * patch * 2 ** (stages - 1)
         return 32

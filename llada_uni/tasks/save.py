@@ -13,16 +13,27 @@ from pathlib import Path
 import torch
 
 from llada_uni.checkpoint.layout import Layout
-from llada_uni.checkpoint.load import backbone_folder, save_backbone
-from llada_uni.decoder.decode import FOLDERS, ImageDecoder
-from llada_uni.decoder.model import VAE_WEIGHTS, save_transformer, save_vae
-from llada_uni.decoder.sigvq import FILE
+from llada_uni.checkpoint.load import save_backbone
+from llada_uni.decoder.decode import ImageDecoder
+from llada_uni.decoder.model import save_transformer, save_vae
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
+from llada_uni.files.model_dir import (
+    BACKBONE,
+    CODE_FEATURES,
+    DECODERS,
+    IMAGE_TOKENIZER,
+    KNOWN,
+    PARTS,
+    SETTINGS,
+    TEXT,
+    VAE,
+    Part,
+    backbone_folder,
+    check_links,
+)
 from llada_uni.files.weights import WeightFiles, read_torch
-from llada_uni.tasks.parts import KNOWN, Parts
-
-PLAIN_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+from llada_uni.tasks.parts import Parts
 
 
 def save_model(
@@ -41,61 +52,49 @@ def save_model(
 
 
 def _write_parts(parts: Parts, out: Path, dtype: torch.dtype | None, layout: Layout) -> None:
+    for part in PARTS:
+        parts.need(part)
     source = parts.folder
-    _check_links(source)
-    for name in PLAIN_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
+    check_links(source)
+    for name in (*TEXT.files(source), *SETTINGS.files(source)):
+        shutil.copyfile(source / name, out / name)
     if "backbone" in parts.loaded:
-        kept = dtype or _dtype_of(backbone_folder(source))
+        kept = dtype or _dtype_of(backbone_folder(source), BACKBONE)
         save_backbone(parts.backbone, out, layout=layout, dtype=kept)
     else:
         try:
             where = backbone_folder(source)
         except UserError:
             where = None  # a directory without a backbone is a model directory too
-        for file in [] if where is None else [where / "config.json", *where.glob("model*.safetensors*")]:
-            shutil.copyfile(file, out / file.name)
-    for name in ("image_tokenizer", *FOLDERS.values(), "vae"):
-        if (source / name).is_dir():
-            shutil.copytree(source / name, out / name)
+        for file in [] if where is None else BACKBONE.files(where):
+            shutil.copyfile(where / file, out / file)
+    for part in (IMAGE_TOKENIZER, *DECODERS.values(), VAE):
+        if part.path(source).is_dir():
+            shutil.copytree(part.path(source), part.path(out))
     if "image_tokenizer" in parts.loaded:
-        kept = dtype or _dtype_of(source / "image_tokenizer")
-        parts.image_tokenizer.save_pretrained(out / "image_tokenizer", kept)
+        kept = dtype or _dtype_of(IMAGE_TOKENIZER.path(source), IMAGE_TOKENIZER)
+        parts.image_tokenizer.save_pretrained(IMAGE_TOKENIZER.path(out), kept)
     if "decoder" in parts.loaded:
         _write_decoder(parts.decoder, source, out, dtype)
-
-
-def _check_links(folder: Path) -> None:
-    """UserError for a link that leads out of the directory: its copy would hold a file from elsewhere on this machine.
-
-    The download cache of the hub keeps its files beside its snapshots; links into the same repository are its own.
-    """
-    home = folder.resolve()
-    if home.parent.name == "snapshots":
-        home = home.parent.parent
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(home):
-            raise UserError(f"{path} is a link that leads out of the model directory; put the file itself there")
 
 
 def _write_decoder(decoder: ImageDecoder, source: Path, out: Path, dtype: torch.dtype | None) -> None:
     """The networks of the decoder that are in memory; the files of the others were copied."""
     for variant, transformer in decoder._transformers.items():
-        kept = dtype or _dtype_of(source / FOLDERS[variant])
-        save_transformer(transformer, out / FOLDERS[variant], kept)
+        part = DECODERS[variant]
+        save_transformer(transformer, part.path(out), dtype or _dtype_of(part.path(source), part))
     if decoder._vae is not None:
-        save_vae(decoder._vae, out / "vae", dtype or _dtype_of(source / "vae", VAE_WEIGHTS))
+        save_vae(decoder._vae, VAE.path(out), dtype or _dtype_of(VAE.path(source), VAE))
     if decoder._sigvq is not None:
-        was = read_torch(source / "image_tokenizer" / FILE)
+        was = read_torch(CODE_FEATURES.path(source) / CODE_FEATURES.marker)
         kept = dtype or next(iter(was.values())).dtype
-        decoder._sigvq.save_pretrained(out / "image_tokenizer" / FILE, kept)
+        decoder._sigvq.save_pretrained(CODE_FEATURES.path(out) / CODE_FEATURES.marker, kept)
 
 
-def _dtype_of(folder: Path, name: str = "model.safetensors") -> torch.dtype | None:
+def _dtype_of(folder: Path, part: Part) -> torch.dtype | None:
     """The floating dtype that most tensors of the files in `folder` have; None when there are no files."""
     try:
-        kinds = [kind for kind in WeightFiles(folder, name).dtypes.values() if kind.is_floating_point]
+        kinds = [kind for kind in WeightFiles(folder, part.weights).dtypes.values() if kind.is_floating_point]
     except UserError:
         return None
     return max(set(kinds), key=kinds.count) if kinds else None

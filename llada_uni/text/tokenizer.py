@@ -65,7 +65,7 @@ class TextTokenizer:
             raise UserError(f"not a usable tokenizer.json: {str(error).splitlines()[0][:200]}") from None
         self._definition = definition
         self._length = 1 + max(self._template.get_vocab(with_added_tokens=True).values())
-        self._control = {token["content"]: int(token["id"]) for token in data.get("added_tokens") or []}
+        self._control = {token["content"]: int(token["id"]) for token in _control(data)}
         self._control_ids = frozenset(self._control.values())
         self._sizes = {}
         for name, token_id in self._control.items():
@@ -142,7 +142,7 @@ class TextTokenizer:
 
     def _named(self, name: str) -> int:
         if name not in self._control:
-            raise UserError(f"the tokenizer has no control token {name}")
+            raise UserError(f"the tokenizer has no control token {name}: take the tokenizer.json of this model")
         return self._control[name]
 
     @property
@@ -181,12 +181,26 @@ class TextTokenizer:
         return self._size_of.get(token_id)
 
 
+def _control(data: dict) -> list[dict]:
+    """The added tokens that are control tokens: those marked as special, and all that the prompts are made of.
+
+    The others (`<think>` of the published tokenizer) are ordinary text: typed, read and shown as such.
+    """
+    ours = {END_OF_TEXT, MASK, IMAGE_START, IMAGE_END, BEGIN_OF_IMAGE, "<role>", "</role>", *map(role, ROLES)}
+    return [
+        token
+        for token in data.get("added_tokens") or []
+        if token.get("special") or token["content"] in ours or SIZE_PATTERN.fullmatch(token["content"])
+    ]
+
+
 def _without_control(data: dict) -> dict:
-    """The same tokenizer with every added token gone: from the list, and from the vocabulary and merges as
+    """The same tokenizer with every control token gone: from the added tokens, and from the vocabulary and merges as
     well.
     """
-    names = {token["content"] for token in data.get("added_tokens") or []}
-    out = dict(data, added_tokens=[], post_processor=None, truncation=None, padding=None)
+    names = {token["content"] for token in _control(data)}
+    kept = [token for token in data.get("added_tokens") or [] if token["content"] not in names]
+    out = dict(data, added_tokens=kept, post_processor=None, truncation=None, padding=None)
     model = dict(data["model"])
     if isinstance(model.get("vocab"), dict):
         model["vocab"] = {token: i for token, i in model["vocab"].items() if token not in names}

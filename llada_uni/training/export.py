@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,52 +17,18 @@ from pathlib import Path
 import torch
 
 from llada_uni.checkpoint.layout import Layout
-from llada_uni.checkpoint.load import convert, load_backbone, save_backbone
-from llada_uni.decoder.sigvq import FILE as CODE_FEATURES
+from llada_uni.checkpoint.load import convert_backbone, load_backbone, save_backbone
+from llada_uni.checkpoint.source import Source
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
+from llada_uni.files.model_dir import BACKBONE, KNOWN, PARTS, SETTINGS, TEXT, Part, check_links
 from llada_uni.files.weights import WeightFiles, read_torch, write_torch, write_weights
-from llada_uni.tasks.parts import KNOWN, Parts
+from llada_uni.tasks.parts import Parts
 from llada_uni.training.language.lora import load_adapter, merge_lora
 from llada_uni.training.loop.checkpoints import load_full
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.recipes.recipe import FILE as RECIPE
 from llada_uni.training.recipes.recipe import read_recipe
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a model directory: its files, the first pattern being the one that tells whether it is there."""
-
-    name: str
-    patterns: tuple[str, ...]
-    needed_for: str
-
-    def files(self, folder: Path) -> list[Path]:
-        """The part's files, relative to `folder`; empty when the part is not there."""
-        if not any(folder.glob(self.patterns[0])):
-            return []
-        found = {path.relative_to(folder) for pattern in self.patterns for path in folder.glob(pattern) if path.is_file()}
-        return sorted(found)
-
-
-BACKBONE = Part("backbone", ("config.json", "model*.safetensors", "model*.safetensors.index.json"), "every task")
-TEXT = Part("text tokenizer", ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"), "every task")
-SETTINGS = Part("settings", ("generation_config.json",), "settings of its own (without, those of the released model hold)")
-PARTS = (
-    BACKBONE,
-    TEXT,
-    SETTINGS,
-    Part(
-        "image tokenizer",
-        ("image_tokenizer/config.json", "image_tokenizer/*.json", "image_tokenizer/*.safetensors"),
-        "reading pictures",
-    ),
-    Part("code features", (f"image_tokenizer/{CODE_FEATURES}",), "painting"),
-    Part("vae", ("vae/config.json", "vae/*"), "painting"),
-    Part("decoder", ("decoder/config.json", "decoder/*"), "painting in 50 steps"),
-    Part("decoder-turbo", ("decoder-turbo/config.json", "decoder-turbo/*"), "painting in 8 steps"),
-)
 
 
 @dataclass(frozen=True)
@@ -92,6 +57,8 @@ def export_model(
     together, and an `out` that holds something else.
     """
     folders = [model_folder(source) for source in sources]
+    for folder in folders:
+        check_links(folder)
     chosen = {part: folder for folder in folders for part in PARTS if part.files(folder)}
     if adapter is not None and BACKBONE not in chosen:
         raise UserError(f"the adapter {adapter} needs a backbone, and no source has one")
@@ -100,7 +67,7 @@ def export_model(
             if part is BACKBONE and adapter is not None:
                 _write_adapted(folder, temporary, dtype, layout, adapter)
             elif part is BACKBONE:
-                _write_backbone(folder, temporary, dtype, layout)
+                convert_backbone(Source(folder), temporary, layout, dtype)
             else:
                 for file in part.files(folder):
                     _write_file(folder / file, temporary / file, dtype)
@@ -132,18 +99,6 @@ def export_checkpoint(
     objective = recipe.options.build(Processes(), recipe.seed)
     objective.save(Path(out), state)
     return Path(out)
-
-
-def _write_backbone(source: Path, target: Path, dtype: torch.dtype | None, layout: Layout) -> None:
-    # `convert` takes a whole directory: it is given one with links to the backbone's files alone.
-    with tempfile.TemporaryDirectory(dir=target) as work:
-        links = Path(work, "links")
-        links.mkdir()
-        for file in BACKBONE.files(source):
-            (links / file).symlink_to((source / file).resolve())
-        convert(links, Path(work, "converted"), layout, dtype)
-        for file in Path(work, "converted").iterdir():
-            os.replace(file, target / file.name)
 
 
 def _write_adapted(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import Part, find_weights
 
 Result = tuple[float, str]  # largest error, detail
 Row = tuple[str, float, Callable[[], Result]]  # name, tolerance, what to run
@@ -23,10 +24,13 @@ def has(folder: Path, *files: str) -> bool:
     return all((folder / file).is_file() for file in files)
 
 
-def has_part(folder: Path, weights: str = "model.safetensors") -> bool:
-    """Whether a config and weights (one file, or several with an index) are in the folder."""
-    names = (weights, f"{weights}.index.json")
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in names)
+def has_part(folder: Path, part: Part) -> bool:
+    """Whether the config and the weights of a part are in its `folder`."""
+    try:
+        find_weights(folder, part.weights)
+    except UserError:
+        return False
+    return (folder / part.marker).is_file()
 
 
 def difference(found: torch.Tensor, recorded: torch.Tensor) -> Result:

@@ -18,6 +18,7 @@ from llada_uni.backbone import Backbone
 from llada_uni.backbone.masks import block_causal_square
 from llada_uni.checkpoint.load import load_backbone
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import BACKBONE
 from llada_uni.files.weights import WeightFiles
 from llada_uni.verify.compare import Result, Row, difference, has_part, mismatches, natural
 
@@ -36,7 +37,7 @@ class BackboneChecks:
 
     def forward_rows(self) -> Iterator[Row]:
         file = self.folder / "forward.safetensors"
-        if not file.is_file() or not has_part(self.folder):
+        if not file.is_file() or not has_part(self.folder, BACKBONE):
             return
         recorded = WeightFiles(file.parent, file.name)
         for name in sorted(recorded):
@@ -119,7 +120,7 @@ class BackboneChecks:
 
     def generation_rows(self) -> Iterator[Row]:
         file = self.folder / "generation.json"
-        if not file.is_file() or not has_part(self.folder):
+        if not file.is_file() or not has_part(self.folder, BACKBONE):
             return
         entries = json.loads(file.read_text(encoding="utf-8"))
         for i, entry in enumerate(entries):

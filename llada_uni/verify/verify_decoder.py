@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from llada_uni.decoder.decode import FOLDERS, ImageDecoder
+from llada_uni.decoder.decode import ImageDecoder
+from llada_uni.files.model_dir import CODE_FEATURES, DECODERS, VAE
 from llada_uni.files.weights import WeightFiles
 from llada_uni.image.codes import ImageCodes
 from llada_uni.verify.compare import Result, Row, difference, has, has_part, natural
@@ -28,9 +29,9 @@ class DecoderChecks:
         if not has(self.folder, "decode.safetensors"):
             return
         recorded = WeightFiles(self.folder, "decode.safetensors")
-        features = has(self.folder, "image_tokenizer/sigvq_embedding.pt")
-        vae = has_part(self.folder / "vae", "diffusion_pytorch_model.safetensors")
-        variants = {folder: name for name, folder in FOLDERS.items() if has_part(self.folder / folder)}
+        features = CODE_FEATURES.there(self.folder)
+        vae = has_part(VAE.path(self.folder), VAE)
+        variants = {part.folder: name for name, part in DECODERS.items() if has_part(part.path(self.folder), part)}
         if features:
             yield "decoder.condition", self.tolerance, lambda: self._condition(recorded)
         for name in sorted(recorded, key=natural):
@@ -65,7 +66,7 @@ class DecoderChecks:
         return difference(found.reshape(want.shape) if found.numel() == want.numel() else found, want)
 
     def _sample(self, recorded: WeightFiles, folder: str, steps: str) -> torch.Tensor:
-        variant = next(name for name, place in FOLDERS.items() if place == folder)
+        variant = next(name for name, part in DECODERS.items() if part.folder == folder)
         fresh = f"renoise.{folder}.{steps}"
         return self.decoder.latents(
             self._recorded_codes(recorded),

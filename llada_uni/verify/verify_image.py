@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.files.weights import read_json
 from llada_uni.image.preprocess import (
     Preprocessing,
@@ -35,18 +36,18 @@ class ImageChecks:
 
     @cached_property
     def tokenizer(self) -> ImageTokenizer:
-        return ImageTokenizer.from_pretrained(self.folder / "image_tokenizer", self.device, torch.float32)
+        return ImageTokenizer.from_pretrained(IMAGE_TOKENIZER.path(self.folder), self.device, torch.float32)
 
     @cached_property
     def settings(self) -> Preprocessing:
         """The directory's own limits where it states them, else the released ones."""
-        file = self.folder / "image_tokenizer" / "preprocessor_config.json"
+        file = IMAGE_TOKENIZER.path(self.folder) / "preprocessor_config.json"
         return Preprocessing.from_json(read_json(file)) if file.is_file() else Preprocessing()
 
     def code_rows(self) -> Iterator[Row]:
-        folder = self.folder / "image_tokenizer"
+        folder = IMAGE_TOKENIZER.path(self.folder)
         needed = ("image_tokenizer/tokens.json", "image_tokenizer/preprocessor_config.json")
-        if not has(self.folder, *needed) or not has_part(folder):
+        if not has(self.folder, *needed) or not has_part(folder, IMAGE_TOKENIZER):
             return
         for entry in json.loads((folder / "tokens.json").read_text(encoding="utf-8")):
             if (folder / entry["file"]).is_file():

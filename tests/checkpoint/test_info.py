@@ -8,9 +8,11 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from llada_uni.checkpoint.info import model_info
 from llada_uni.checkpoint.load import convert
+from llada_uni.cli import command_line
 from llada_uni.errors import UserError
 
 
@@ -54,8 +56,20 @@ def test_refuses(golden, tmp_path):
         model_info(tmp_path / "none")
     with pytest.raises(UserError, match="holds no part of a model"):
         model_info(tmp_path)
-    place = shutil.copytree(golden / "vae", tmp_path / "vae")
-    file = place / "diffusion_pytorch_model.safetensors"
+
+
+def test_a_broken_part_is_reported_beside_the_others(golden, tmp_path):
+    for name in ("vae", "decoder", "image_tokenizer"):
+        shutil.copytree(golden / name, tmp_path / name)
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(UserError, match="truncated"):
-        model_info(tmp_path)
+    (tmp_path / "image_tokenizer" / "sigvq_embedding.pt").write_bytes(b"no tensors")
+    (tmp_path / "tokenizer.json").write_text("{")
+    info = model_info(tmp_path)
+    assert [part.name for part in info.parts] == ["image_tokenizer", "decoder"]
+    assert [part.name for part in info.broken] == ["vae", "code features", "text tokenizer"]
+    assert "truncated" in info.broken[0].reason and all("\n" not in part.reason for part in info.broken)
+    assert info.to_json()["broken"][0]["name"] == "vae"
+    assert info.missing == ("backbone", "decoder-turbo")
+    result = CliRunner().invoke(command_line(), ["info", str(tmp_path)])
+    assert result.exit_code == 1 and "broken: vae: " in result.stdout and "decoder" in result.stdout

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llada_uni.cli import app, common
+from llada_uni.cli import command_line, common
 from llada_uni.cli.groups import with_groups
 
 
@@ -52,7 +52,7 @@ LOADING = ("demo", "generate", "edit", "inpaint", "story", "understand", "chat",
 
 @pytest.mark.parametrize("command", LOADING)
 def test_every_command_that_loads_a_model_takes_all_options_of_loading(command):
-    click_command = typer.main.get_command(app).commands[command]
+    click_command = typer.main.get_command(command_line()).commands[command]
     names = {parameter.name for parameter in click_command.params}
     assert {field.name for field in dataclasses.fields(common.ModelOptions)} <= names
 

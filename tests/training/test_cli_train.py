@@ -67,7 +67,7 @@ def test_keys_and_mistakes(call):
     code, out, _ = call("train", "toy.yaml", "--keys")
     assert code == 0 and "options.width: int = 4" in out and "options.lora: LoraOptions | None = None" in out
     for arguments, words in (
-        (("none.yaml",), "cannot be read"),
+        (("none.yaml",), "there is no recipe none.yaml"),
         (("toy.yaml", "options.widht=3"), "did you mean width?"),
         (("toy.yaml", "loop.micro_batches=0"), "micro_batches"),
     ):

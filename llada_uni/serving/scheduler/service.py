@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.model import UniModel
 from llada_uni.requests import Chat, Request, Understand
 from llada_uni.results import EndEvent
@@ -189,7 +190,7 @@ class Service:
         for name in LIGHT:
             getattr(parts, name)
         _ = parts.backbone
-        if (parts.folder / "image_tokenizer").is_dir():
+        if IMAGE_TOKENIZER.there(parts.folder):
             _ = parts.image_tokenizer
         decoder = parts.decoder
         if decoder.variants and not parts.offload:

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from diffusers import ZImageTransformer2DModel
 from torch import Tensor, nn
 
-from llada_uni.decoder.decode import FOLDERS, UPSCALE
+from llada_uni.decoder.decode import UPSCALE
 from llada_uni.decoder.model import build_transformer, released_decoder_config, save_transformer, to_module_name
-from llada_uni.decoder.sigvq import FILE, SigVQ
+from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.decoder.transformer import context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import CODE_FEATURES, DECODER
 from llada_uni.files.weights import WeightFiles, check_names, check_shape, read_json
 from llada_uni.training.export import model_folder
 from llada_uni.training.loop.ema import local_part
@@ -90,11 +91,11 @@ class Conditioned(nn.Module):
         UserError when a part is missing or of other sizes.
         """
         folder = model_folder(source)
-        for part in (f"image_tokenizer/{FILE}", FOLDERS["base"]):
-            if not (folder / part).exists():
-                raise UserError(f"{folder} has no {part}, which the decoder starts from")
-        weights = WeightFiles(folder / FOLDERS["base"])
-        config, wanted = read_json(folder / FOLDERS["base"] / "config.json"), self.sizes()
+        for part in (CODE_FEATURES, DECODER):
+            if not part.there(folder):
+                raise UserError(f"{folder} has no {part.folder}/{part.marker}, which the decoder starts from")
+        weights = WeightFiles(DECODER.path(folder), DECODER.weights)
+        config, wanted = read_json(DECODER.path(folder) / DECODER.marker), self.sizes()
         for name in wanted.keys() & config.keys() - {"cap_feat_dim"}:  # released configs leave the condition's width open
             if config[name] != wanted[name]:
                 raise UserError(f"the decoder in {folder} has {name} {config[name]}, but the recipe's sizes say {wanted[name]}")
@@ -103,7 +104,7 @@ class Conditioned(nn.Module):
         for name, target in self.transformer.named_parameters():
             check_shape(weights.path, name, tuple(target.shape), weights.shapes[names[name]])
             _copy_own_rows(target, lambda start, stop, name=name: weights.rows(names[name], start, stop))
-        path = folder / "image_tokenizer" / FILE
+        path = CODE_FEATURES.path(folder) / CODE_FEATURES.marker
         features = SigVQ.from_pretrained(path, dtype=torch.float32).state_dict()
         for name, target in self.sigvq.named_parameters():
             check_shape(path, name, tuple(target.shape), tuple(features[name].shape))

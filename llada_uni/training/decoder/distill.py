@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llada_uni.decoder.decode import FOLDERS
 from llada_uni.decoder.sampling import base_times, limited_guidance
 from llada_uni.decoder.transformer import Context, context_of, head_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import TURBO
 from llada_uni.training.decoder.decoder_model import (
     Conditioned,
     DecoderSizes,
@@ -193,4 +193,4 @@ class DistillObjective(Objective):
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Writes decoder-turbo/ alone: with the head for u, without the auxiliary one. The code features are the base's."""
         transformer = part_of(state, "student.transformer.")
-        save_transformer_state(transformer, self.teacher.transformer.config, folder / FOLDERS["turbo"])
+        save_transformer_state(transformer, self.teacher.transformer.config, TURBO.path(folder))

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from llada_uni.data.pictures import Picture, open_pictures
 from llada_uni.decoder.decode import UPSCALE
-from llada_uni.decoder.model import VAE_WEIGHTS, load_vae
+from llada_uni.decoder.model import load_vae
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER, VAE, find_weights
 from llada_uni.files.weights import add_file, read_json, write_json, write_weights
 from llada_uni.image.batched import batch_attention, batched_codes
 from llada_uni.image.tokenizer import ImageTokenizer
@@ -96,8 +97,8 @@ class _Encoders:
 
     def __init__(self, options: LatentOptions, device: torch.device) -> None:
         self.device = device
-        self.vae: AutoencoderKL = load_vae(model_folder(options.vae) / "vae", device)
-        self.tokenizer = ImageTokenizer.from_pretrained(model_folder(options.tokenizer) / "image_tokenizer", device)
+        self.vae: AutoencoderKL = load_vae(VAE.path(model_folder(options.vae)), device)
+        self.tokenizer = ImageTokenizer.from_pretrained(IMAGE_TOKENIZER.path(model_folder(options.tokenizer)), device)
         batch_attention(self.tokenizer.vision)
         self.grid = options.places() // UPSCALE
 
@@ -163,14 +164,14 @@ def _source(source: str, side: int, split: str) -> Any:
 def _manifest(options: LatentOptions) -> dict[str, Any]:
     """What the shards depend on: the options without the paths, and the networks by their weights."""
     codebook = _tokenizer_config(options)["vq_config"]["num_embeddings"]
-    tokenizer = model_folder(options.tokenizer) / "image_tokenizer" / "model.safetensors"
-    vae = model_folder(options.vae) / "vae" / VAE_WEIGHTS
+    tokenizer = find_weights(IMAGE_TOKENIZER.path(model_folder(options.tokenizer)), IMAGE_TOKENIZER.weights)
+    vae = find_weights(VAE.path(model_folder(options.vae)), VAE.weights)
     plain = {name: value for name, value in asdict(options).items() if name not in ("folder", "tokenizer", "vae")}
     return plain | {"codebook": codebook, "tokenizer": _digest(tokenizer), "vae": _digest(vae)}
 
 
 def _tokenizer_config(options: LatentOptions) -> dict[str, Any]:
-    return read_json(model_folder(options.tokenizer) / "image_tokenizer" / "config.json")
+    return read_json(IMAGE_TOKENIZER.path(model_folder(options.tokenizer)) / IMAGE_TOKENIZER.marker)
 
 
 def _digest(path: Path) -> str:

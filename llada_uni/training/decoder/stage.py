@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llada_uni.decoder.decode import FOLDERS
-from llada_uni.decoder.sigvq import FILE, SigVQ
+from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import CODE_FEATURES, DECODER
 from llada_uni.training.decoder.decoder_model import Conditioned, DecoderSizes, PlaceProbes, part_of, save_transformer_state
 from llada_uni.training.decoder.latents import LatentOptions, Latents, prepare
 from llada_uni.training.loop.ranks import Processes
@@ -144,11 +144,11 @@ class DecoderObjective(Objective):
         return {"stage": "decoder", **self.model.sizes()}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        save_transformer_state(part_of(state, "model.transformer."), self.model.transformer.config, folder / FOLDERS["base"])
+        save_transformer_state(part_of(state, "model.transformer."), self.model.transformer.config, DECODER.path(folder))
         with torch.device("meta"):
             sigvq = SigVQ(self.model.sigvq.codebook_size, self.model.sigvq.width)
         sigvq.load_state_dict(part_of(state, "model.sigvq."), assign=True)
-        sigvq.save_pretrained(folder / "image_tokenizer" / FILE)
+        sigvq.save_pretrained(CODE_FEATURES.path(folder) / CODE_FEATURES.marker)
 
     def _to_device(self, *tensors: Tensor) -> list[Tensor]:
         return [tensor.to(self.processes.torch_device) for tensor in tensors]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from llada_uni.decoder.model import save_vae
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import VAE
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Loss, Objective
 from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions
@@ -147,7 +148,7 @@ class VaeObjective(Objective):
         if not self.options.init:
             shift, scale = measure_latents(vae.eval(), self.batches, self.options.evaluate_pictures)
             vae.register_to_config(shift_factor=shift, scaling_factor=scale)
-        save_vae(vae, folder / "vae")
+        save_vae(vae, VAE.path(folder))
 
 
 def psnr(error: Tensor) -> Tensor:

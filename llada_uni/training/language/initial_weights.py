@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 
 from llada_uni.backbone import Backbone
-from llada_uni.checkpoint.load import backbone_folder
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import backbone_folder
 from llada_uni.files.weights import read_json
 from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.sharded_load import load_sharded_backbone, own_rows

@@ -16,8 +16,9 @@ from torch.distributed.tensor import DTensor, Shard
 
 from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.layout import Place, places
-from llada_uni.checkpoint.load import backbone_folder, open_weights
+from llada_uni.checkpoint.load import open_weights
 from llada_uni.config import BackboneConfig
+from llada_uni.files.model_dir import backbone_folder
 from llada_uni.files.weights import WeightFiles
 from llada_uni.training.loop.ema import local_part
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llada_uni.data.pictures import Picture
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.image.batched import nearest_codes
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Loss
@@ -175,4 +176,4 @@ class QuantizerObjective(CodedVisionObjective):
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """image_tokenizer/ of the model directory; the language model stays in the run's checkpoints."""
         settings = preprocessing(self.options.vision, self.options.pictures.side)
-        save_image_tokenizer(folder / "image_tokenizer", state, settings, self.options.vision, self.options.book)
+        save_image_tokenizer(IMAGE_TOKENIZER.path(folder), state, settings, self.options.vision, self.options.book)

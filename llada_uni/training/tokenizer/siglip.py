@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import SiglipTextConfig, SiglipTextModel, SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.image.batched import batched_features
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Loss, Objective
@@ -172,7 +173,7 @@ class SiglipObjective(Objective):
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """image_tokenizer/ with the vision transformer alone."""
         settings = preprocessing(self.options.vision, self.options.pictures.side)
-        save_image_tokenizer(folder / "image_tokenizer", state, settings, self.options.vision)
+        save_image_tokenizer(IMAGE_TOKENIZER.path(folder), state, settings, self.options.vision)
 
 
 def retrieval(logits: Tensor) -> dict[str, float]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import GlmImageVisionConfig, GlmImageVisionModel, GlmImageVQVAE, GlmImageVQVAEConfig
 
 from llada_uni.errors import UserError
-from llada_uni.files.weights import WeightFiles, check_names, read_json, write_json, write_weights
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
+from llada_uni.files.weights import WeightFiles, check_names, read_json, write_json, write_part_weights
 from llada_uni.image.batched import batch_attention
 from llada_uni.image.preprocess import Preprocessing
 from llada_uni.image.tokenizer import released_tokenizer_config, to_module_name, to_released_name
@@ -90,7 +91,7 @@ def load_vision(vision: GlmImageVisionModel, folder: str) -> None:
         wanted = getattr(vision.config, name)
         if stored.get(name) != wanted:
             raise UserError(f"{folder} was made with {name} {stored.get(name)}, this recipe has {wanted}")
-    weights, prefix = WeightFiles(folder), "vision."
+    weights, prefix = WeightFiles(folder, IMAGE_TOKENIZER.weights), "vision."
     names = {to_module_name(name).removeprefix(prefix): name for name in weights if to_module_name(name).startswith(prefix)}
     check_names(weights.path, set(vision.state_dict()), set(names))
     vision.load_state_dict({name: weights.tensor(stored) for name, stored in names.items()})
@@ -129,6 +130,6 @@ def save_image_tokenizer(
     parts = ("vision.", "vq.") if book else ("vision.",)
     tensors = {to_released_name(name): tensor for name, tensor in state.items() if name.startswith(parts)}
     config = {"vision_config": vision.config()} | ({"vq_config": book.config(vision)} if book else {})
-    write_weights(folder / "model.safetensors", tensors, None)
+    write_part_weights(folder, IMAGE_TOKENIZER, tensors, None)
     write_json(folder / "preprocessor_config.json", settings.to_json())
     write_json(folder / "config.json", config)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Loss
 from llada_uni.training.tokenizer.codebook import CodebookOptions
@@ -182,4 +183,4 @@ class PatchTokenizerObjective(CodedVisionObjective):
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """image_tokenizer/ of the model directory."""
         settings = preprocessing(self.options.vision, SIDE)
-        save_image_tokenizer(folder / "image_tokenizer", state, settings, self.options.vision, self.options.book)
+        save_image_tokenizer(IMAGE_TOKENIZER.path(folder), state, settings, self.options.vision, self.options.book)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
+from llada_uni import __version__
 from llada_uni.errors import UserError
 from llada_uni.serving.errors import Draining, ServingError
 from llada_uni.serving.http.options import ServerOptions
@@ -23,7 +23,7 @@ from llada_uni.serving.scheduler.limits import Limits
 if TYPE_CHECKING:
     from llada_uni.serving.scheduler.service import Service
 
-VERSION = version("llada-uni")
+VERSION = __version__
 ASK_AGAIN = 2  # seconds after which to look whether the model is there
 log = logging.getLogger(__name__)
 

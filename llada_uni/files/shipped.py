@@ -1,0 +1,40 @@
+"""Where the model and the recipes lie that come with the program: in a checkout beside the package, in a wheel inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llada_uni.errors import UserError
+
+MODEL = "world"
+"""Name of the shipped model: the default wherever a model can be named."""
+INSIDE = "shipped"
+"""Folder of the installed package that setup.py fills."""
+_PACKAGE = Path(__file__).parents[1]
+
+
+def shipped(kind: str) -> Path:
+    """The folder of "models" or "recipes"; it need not exist (a container may leave models out)."""
+    inside = _PACKAGE / INSIDE / kind
+    return inside if inside.is_dir() else _PACKAGE.parent / kind
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Every shipped recipe by its name, "world/s1" for recipes/world/s1.yaml."""
+    folder = shipped("recipes")
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.glob("*/*.yaml"))}
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one ("world/s1"; "recipes/world/s1.yaml" anywhere).
+
+    UserError when there is neither.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    name = path.with_suffix("").as_posix() if path.suffix == ".yaml" else path.as_posix()
+    found = shipped_recipes().get(name.removeprefix("recipes/"))
+    if found is None:
+        raise UserError(f"there is no recipe {name_or_path}: give a file, or a name that `llada-uni recipes` lists")
+    return found

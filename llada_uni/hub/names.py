@@ -1,0 +1,58 @@
+"""What a person may call a model on the hub, and the directories in which the hub's client keeps it.
+
+name or path -> is it "org/name"?; cache root `models--org--name` and revision -> the snapshot's directory.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from llada_uni.errors import UserError
+
+MAIN = "main"  # the revision where none is given
+_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_id(name: str) -> bool:
+    """Whether `name` has the form of a hub name: owner, slash, model."""
+    return bool(_ID.fullmatch(name)) and "--" not in name and ".." not in name
+
+
+def is_commit(revision: str) -> bool:
+    return bool(_COMMIT.fullmatch(revision))
+
+
+def cache_root(cache: Path, id: str) -> Path:
+    """Where the client keeps the model `id` below its cache directory."""
+    return cache / f"models--{id.replace('/', '--')}"
+
+
+def is_cache_root(path: Path) -> bool:
+    return path.name.startswith("models--") and (path / "snapshots").is_dir()
+
+
+def id_of(root: Path) -> str:
+    """The hub's name of the model in a cache root."""
+    return root.name.removeprefix("models--").replace("--", "/")
+
+
+def snapshot_of(root: Path, revision: str | None = None) -> Path:
+    """The directory of a revision (None: main, else the only one there) in a cache root `models--org--name`.
+
+    UserError when the cache does not have it, with the revisions it has.
+    """
+    wanted = revision or MAIN
+    reference = root / "refs" / wanted
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else wanted
+    if (root / "snapshots" / commit).is_dir():
+        return root / "snapshots" / commit
+    there = sorted(path.name for path in (root / "snapshots").iterdir() if path.is_dir())
+    if revision is None and len(there) == 1:
+        return root / "snapshots" / there[0]
+    known = sorted(str(path.relative_to(root / "refs")) for path in (root / "refs").rglob("*") if path.is_file())
+    raise UserError(
+        f"{root} has no revision {wanted!r}; it has {', '.join([*known, *there]) or 'none'}: name one of them, or fetch it "
+        f"(llada-uni pull {id_of(root)} --revision {wanted})"
+    )

@@ -1,0 +1,81 @@
+"""Where a model is: a directory, the hub's cache, a name on the hub, or the shipped one.
+
+name or path -> its directory, and how a part that is not there yet gets there (`Need`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from llada_uni.errors import UserError
+from llada_uni.files import shipped
+from llada_uni.files.model_dir import KNOWN, Part
+from llada_uni.hub.listing import Access
+from llada_uni.hub.names import is_cache_root, is_id, snapshot_of
+from llada_uni.hub.record import check_complete
+from llada_uni.hub.snapshot import Snapshot
+
+ENVIRONMENT = "LLADA_UNI_MODEL"
+Need = Callable[[Part], None]
+"""Called with a part before its weights are read: fetches them where the model is one of the hub."""
+
+
+def nothing_needed(part: Part) -> None:
+    """The `Need` of a directory: what is not there does not come."""
+
+
+def find_model(name_or_dir: str | os.PathLike[str] | None = None, access: Access | None = None) -> Path:
+    """The directory of a model with all its parts; for one of the hub, they are fetched. See `open_model`."""
+    folder, need = open_model(name_or_dir, access)
+    if isinstance(need, _Fetched):
+        need.snapshot.need_all()
+    return folder
+
+
+class _Fetched:
+    """The `Need` of a model of the hub."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+
+    def __call__(self, part: Part) -> None:
+        self.snapshot.need(part)
+
+
+def open_model(name_or_dir: str | os.PathLike[str] | None = None, access: Access | None = None) -> tuple[Path, Need]:
+    """The directory of a model, and its `Need`.
+
+    name_or_dir: a directory (also a cache root `models--org--name`, whose revision is `access.revision`); else a name
+    "org/name" on the hub, of which only the configs are fetched now; None, or the name shipped.MODEL, is the shipped model.
+    None looks at the environment variable LLADA_UNI_MODEL first. UserError when nothing is there, and for half a download.
+    """
+    access = access or Access()
+    if name_or_dir is None:
+        name_or_dir = os.environ.get(ENVIRONMENT) or shipped.MODEL
+    path = Path(name_or_dir).expanduser()
+    if not path.is_dir() and str(name_or_dir) == shipped.MODEL:
+        path = shipped.shipped("models") / shipped.MODEL
+        if not path.is_dir():
+            raise UserError(f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory")
+    if not path.exists() and isinstance(name_or_dir, str) and is_id(name_or_dir):
+        return _on_the_hub(name_or_dir, access)
+    if not path.is_dir():
+        raise UserError(
+            f"there is no model directory {path}; give a directory, a name org/name on the hub, or the name {shipped.MODEL!r}"
+        )
+    if is_cache_root(path):
+        path = snapshot_of(path, access.revision)
+    check_complete(path)
+    if not any((path / name).exists() for name in KNOWN):
+        raise UserError(f"{path} holds no model: none of {', '.join(KNOWN)} is there")
+    return path, nothing_needed
+
+
+def _on_the_hub(id: str, access: Access) -> tuple[Path, Need]:
+    try:
+        snapshot = Snapshot.open(id, access)
+    except UserError as error:
+        raise UserError(f"{error} (there is no directory {id} here either)") from error
+    return snapshot.folder, _Fetched(snapshot)
