@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -94,13 +95,18 @@ def unknown(name: str, known: Iterable[str], renamed: Mapping[str, str], what: s
 
 def schema_of(kind: type[Checked], name: str) -> dict[str, Any]:
     """JSON schema of one field, without the null of an optional one: "type" with bounds, or "enum", or {} for any value."""
-    whole = kind.model_json_schema()
+    whole = _schema(kind)
     schema = whole["properties"][name]
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
     merged = {**{key: value for key, value in schema.items() if key != "anyOf"}, **options[0]}
     if "$ref" in merged:
         merged |= whole["$defs"][merged.pop("$ref").rsplit("/", 1)[1]]
     return merged
+
+
+@cache
+def _schema(kind: type[Checked]) -> dict[str, Any]:
+    return kind.model_json_schema()
 
 
 def allowed(kind: type[Checked], name: str) -> str:

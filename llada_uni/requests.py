@@ -29,7 +29,8 @@ R = TypeVar("R", bound="Request")
 class Request(Seeded):
     """What every request has. `section`: whose defaults in the directory are its own (`tasks/defaults.py`).
 
-    `paths`: setting -> where it stands in the settings of its task; `panels`: setting -> the heading it is listed under.
+    `paths`: setting -> where it stands in the settings of its task, for those that the directory has defaults of; `panels`:
+    every field that may be left out -> the heading it is listed under.
     """
 
     section: ClassVar[str]
@@ -51,7 +52,7 @@ class Request(Seeded):
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:
-        """Names of all settings: every field but the words, images and switches of the task itself."""
+        """Names of all settings: every field that may be left out."""
         return tuple(cls.panels)
 
 
@@ -64,9 +65,7 @@ def accepts(*groups: type[Checked], **prefixes: str) -> Callable[[type[R]], type
     def add(kind: type[R]) -> type[R]:
         fields: dict[str, Any] = {}
         paths: dict[str, tuple[str, ...]] = {}
-        panels = {
-            name: base.panel for base in (Decoding, Stopped, Seeded) if issubclass(kind, base) for name in base.model_fields
-        }
+        panels = {name: _panel(kind, name) for name, field in kind.model_fields.items() if not field.is_required()}
         for group in groups:
             for outer, field in group.model_fields.items():
                 if not is_group(group, outer):
@@ -98,7 +97,10 @@ def _optional(field: Any, what: str, prefix: str = "") -> Any:
 
 
 def _panel(group: type[Checked], name: str) -> str:
-    """The heading of a field: that of the class which brings it."""
+    """The heading of a field: its own, else that of the class which brings it."""
+    extra = group.model_fields[name].json_schema_extra
+    if isinstance(extra, dict) and "panel" in extra:
+        return str(extra["panel"])
     return next(base.panel for base in group.__mro__ if name in inspect.get_annotations(base))
 
 
@@ -118,7 +120,11 @@ class Draw(Request, Decoding):
     section = "generate"
 
     prompt: Words = Field(description="What to draw.")
-    thinking: bool = Field(False, description="Let the model reason in text first; it may then choose the size itself.")
+    thinking: bool = Field(
+        False,
+        description="Reason in text first; the model may then choose the size itself.",
+        json_schema_extra={"panel": "Reasoning"},
+    )
 
 
 @accepts(params.Size, params.EditSettings, params.Blocks, codes="")
@@ -131,7 +137,7 @@ class Edit(Request, Decoding):
     instruction: Words = Field(description="What to change.")
 
 
-@accepts(params.InpaintSettings, params.Blocks, codes="")
+@accepts(params.InpaintSettings, params.Fitted, params.Blocks, codes="")
 class Inpaint(Request, Decoding):
     """The white part of a mask filled so that the whole becomes what the prompt says (`UniModel.inpaint`)."""
 
@@ -149,7 +155,7 @@ class Understand(Request, Stopped):
     section = "understand"
 
     images: Any = Field(description="One or several images.")
-    question: Words = Field(description="What to ask about them.")
+    question: str = Field(description="What to ask about them; models of the published code take an empty one as well.")
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
@@ -182,6 +188,9 @@ class Decode(Request, Decoding):
     section = "decode"
 
     codes: Any = Field(description="The codes of an image.")
+    decoder: params.Decoder | None = Field(
+        None, description="turbo (distilled) or base (guided).", json_schema_extra={"panel": Decoding.panel}
+    )
 
 
 REQUESTS: dict[str, type[Request]] = {

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from llada_uni import plugins
-from llada_uni.cli import data, draw, hub, quantize, serve, tools, train, words
+from llada_uni.cli import data, data_import, draw, evaluate, hub, quantize, serve, tools, train, words
 from llada_uni.errors import UserError
 
 app = typer.Typer(
@@ -49,11 +49,12 @@ def command_line() -> typer.Typer:
     """All commands; those of plug-ins come first, so that the demo heads the list. UserError for a broken plug-in."""
     for name in plugins.table("commands"):
         plugins.load("commands", name)(app)
-    for module in (draw, words, serve, tools, data, train, quantize, hub):
+    for module in (draw, words, serve, tools, evaluate, data, data_import, train, quantize, hub):
         module.register(app)
     return app
 
 
+INTERRUPTED = 130  # typer turns Ctrl+C into this code
 _CLICK_ERROR = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 
@@ -62,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     interrupted.
     """
     try:
-        return int(command_line()(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
+        code = int(command_line()(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
+        return _complain("interrupted", code) if code == INTERRUPTED else code
     except UserError as error:
         return _complain(str(error))
     except _CLICK_ERROR as error:
@@ -71,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         return _complain(f"{error.format_message()} (see llada-uni --help)")
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", 130)
+        return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong with us
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -23,36 +23,29 @@ if TYPE_CHECKING:
     from llada_uni.model import UniModel
     from llada_uni.results import ImageResult, OnProgress
 
+PANEL: Any = {"rich_help_panel": "Model"}
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="Model directory, or org/name on the hub; default: LLADA_UNI_MODEL, else the shipped model."
+        "--model",
+        "-m",
+        help="Model directory, or org/name on the hub; default: LLADA_UNI_MODEL, else the shipped model.",
+        **PANEL,
     ),
 ]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub; default: main.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub; default: main.", **PANEL)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.", **PANEL)]
 Dtype = Annotated[
-    str | None, typer.Option(help="float32, bfloat16, float16; default: float32 on the CPU, else bfloat16.")
+    str | None, typer.Option(help="float32, bfloat16, float16; default: float32 on the CPU, else bfloat16.", **PANEL)
 ]
 Quantization = Annotated[
-    str | None, typer.Option(help="Experts in memory as int8, int4 or float8, or plain; default: as they are stored.")
+    str | None, typer.Option(help="Experts in memory as int8, int4 or float8, or plain; default: as they are stored.", **PANEL)
 ]
-Offload = Annotated[bool, typer.Option("--offload", help="The decoder's transformer and VAE are in memory by turns.")]
+Offload = Annotated[bool, typer.Option("--offload", help="The decoder's transformer and VAE are in memory by turns.", **PANEL)]
 Tile = Annotated[
-    int | None, typer.Option(help="Pixels: images with longer sides go through the VAE in tiles of this size.")
+    int | None, typer.Option(help="Pixels: images with longer sides go through the VAE in tiles of this size.", **PANEL)
 ]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same result; default: a new one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-Steps = Annotated[int | None, typer.Option(help="Unmasking steps a block.")]
-Height = Annotated[int | None, typer.Option(help="Pixels; a multiple of one code's side (32).")]
-Width = Annotated[int | None, typer.Option(help="Pixels; a multiple of one code's side (32).")]
-Cfg = Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.")]
-DecoderName = Annotated[
-    str | None, typer.Option(help="turbo (8 steps), base (50 steps), or none (codes only).")
-]
-DecoderSteps = Annotated[int | None, typer.Option(help="Steps of the decoder.")]
-TextScale = Annotated[float | None, typer.Option(help="Guidance towards the words; 1 is none.")]
-ImageScale = Annotated[float | None, typer.Option(help="Guidance towards the pictures given; 0 is none.")]
 
 
 def stderr() -> Console:
@@ -83,7 +76,7 @@ class ModelOptions:
             return UniModel.from_pretrained(given.pop("model", None), **given)
 
 
-LABELS = {"text": "writing", "codes": "drawing codes", "decode": "painting"}
+LABELS = {"text": "writing", "codes": "drawing codes", "decode": "decoding"}
 
 
 @contextmanager
@@ -100,7 +93,7 @@ def progress_bar() -> Iterator[OnProgress | None]:
         bars: dict[str, Any] = {}
 
         def move(step: Any) -> None:
-            """One bar a stage; it starts anew with the next picture or answer."""
+            """One bar a stage; it starts again with the next picture or answer."""
             if step.stage not in bars:
                 bars[step.stage] = bar.add_task(LABELS[step.stage], total=step.total)
             elif step.done < bar.tasks[bars[step.stage]].completed:
@@ -138,6 +131,8 @@ def write_result(result: ImageResult, path: Path, as_json: bool, **more: Any) ->
         write_json_file(result.codes.to_json(), path)
     else:
         result.save(path)
+    for notice in result.notices:
+        say(f"note: {notice}")
     if as_json:
         emit({"file": str(path), **more, **result.to_json()})
         return

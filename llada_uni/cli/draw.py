@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from llada_uni.cli.common import (
-    Cfg,
-    DecoderName,
-    DecoderSteps,
-    Height,
-    ImageScale,
     Json,
     ModelOptions,
-    Seed,
-    Steps,
-    TextScale,
-    Width,
     check_output,
     emit,
     make_folder,
@@ -28,88 +19,98 @@ from llada_uni.cli.common import (
     write_result,
 )
 from llada_uni.cli.groups import with_groups
+from llada_uni.cli.settings import Settings
+from llada_uni.errors import UserError
+from llada_uni.requests import Draw, Edit, Inpaint, Story
 
 Output = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp; codes: .json).")]
 
 
 @with_groups
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    out: Output = Path("picture.png"),
-    height: Height = None,
-    width: Width = None,
-    steps: Steps = None,
-    cfg_scale: Cfg = None,
-    seed: Seed = None,
-    thinking: Annotated[bool, typer.Option("--thinking", help="Let the model think in words first.")] = False,
-    decoder: DecoderName = None,
-    decoder_steps: DecoderSteps = None,
+    prompt: Annotated[str | None, typer.Argument(help="What to draw; or see --prompts-file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File to write (.png, .jpg, .webp; codes: .json), default picture.png; with --prompts-file a directory, "
+            "default pictures.",
+        ),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(help="Draw many: one prompt a line, or JSONL with settings. Images that are there are passed over."),
+    ] = None,
     *,
+    settings: Annotated[dict[str, Any], Settings(Draw)],
     loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Draw a picture from words.
+    """Draw an image from text.
 
     Example: `llada-uni generate "a cartoon fox at the top left on green" -o fox.png --seed 7`
 
     Example: `llada-uni generate "two plus one apples" --thinking -o apples.png`
+
+    Example: `llada-uni generate --prompts-file prompts.txt -o pictures --seed 1`
     """
-    check_output(out, decoder)
+    if (prompt is None) == (prompts_file is None):
+        raise UserError("give a prompt, or a file of prompts with --prompts-file (one of the two)")
+    if prompts_file is not None:
+        _generate_many(prompts_file, out or Path("pictures"), settings, loading, as_json)
+        return
+    out, request = out or Path("picture.png"), Draw(prompt=prompt, **settings)
+    check_output(out, request.decoder)
     uni = loading.load()
     with progress_bar() as report:
-        result = uni.generate_image(
-            prompt, height, width, image_steps=steps, cfg_scale=cfg_scale, seed=seed, thinking=thinking, decoder=decoder,
-            decoder_steps=decoder_steps, on_progress=report,
-        )
+        result = uni.run(request, report)
     write_result(result, out, as_json)
+
+
+def _generate_many(file: Path, out: Path, settings: dict[str, Any], loading: ModelOptions, as_json: bool) -> None:
+    """`generate` with --prompts-file."""
+    from llada_uni.cli.many import draw_all, read_prompts
+
+    wanted = read_prompts(file, settings)
+    done = list(draw_all(loading.load(), wanted, out))
+    skipped = sum(one["skipped"] for one in done)
+    if as_json:
+        emit({"folder": str(out), "images": done, "skipped": skipped})
+    else:
+        say(f"{out}  {len(done) - skipped} drawn, {skipped} were there")
 
 
 @with_groups
 def edit(
-    images: Annotated[list[Path], typer.Argument(help="The picture, or several reference pictures.")],
+    images: Annotated[list[Path], typer.Argument(help="The image, or several reference images.")],
     instruction: Annotated[str, typer.Option("--instruction", "-i", help="What to change.")],
     out: Output = Path("edited.png"),
-    height: Height = None,
-    width: Width = None,
-    steps: Steps = None,
-    text_scale: TextScale = None,
-    image_scale: ImageScale = None,
-    rescale: Annotated[
-        float | None, typer.Option(help="0 to 1: how far guidance keeps the spread of scores.")
-    ] = None,
-    seed: Seed = None,
-    decoder: DecoderName = None,
-    decoder_steps: DecoderSteps = None,
     *,
+    settings: Annotated[dict[str, Any], Settings(Edit)],
     loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Change a picture by an instruction.
+    """Change an image by an instruction.
 
     Example: `llada-uni edit fox.png -i "replace the fox with a dog" -o dog.png`
     """
-    check_output(out, decoder)
+    request = Edit(images=images, instruction=instruction, **settings)
+    check_output(out, request.decoder)
     uni = loading.load()
     with progress_bar() as report:
-        result = uni.edit_image(
-            images, instruction, height, width, image_steps=steps, text_scale=text_scale, image_scale=image_scale,
-            rescale=rescale, seed=seed, decoder=decoder, decoder_steps=decoder_steps, on_progress=report,
-        )  # fmt: skip
+        result = uni.run(request, report)
     write_result(result, out, as_json, images=[str(path) for path in images])
 
 
 @with_groups
 def inpaint(
-    image: Annotated[Path, typer.Argument(help="The picture.")],
-    mask: Annotated[Path, typer.Argument(help="A picture of the same size, white where it is to be filled.")],
-    prompt: Annotated[str, typer.Argument(help="What the whole picture shows afterwards.")],
+    image: Annotated[Path, typer.Argument(help="The image.")],
+    mask: Annotated[Path, typer.Argument(help="An image of the same size, white where it is to be filled.")],
+    prompt: Annotated[str, typer.Argument(help="What the whole image shows afterwards.")],
     out: Output = Path("filled.png"),
-    steps: Steps = None,
-    cfg_scale: Cfg = None,
-    seed: Seed = None,
-    decoder: DecoderName = None,
-    decoder_steps: DecoderSteps = None,
     *,
+    settings: Annotated[dict[str, Any], Settings(Inpaint)],
     loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
@@ -118,49 +119,35 @@ def inpaint(
     Example: `llada-uni inpaint fox.png mask.png "a cartoon fox at the top left and a cartoon tree at the
     bottom right" -o both.png`
     """
-    check_output(out, decoder)
+    request = Inpaint(image=image, mask=mask, prompt=prompt, **settings)
+    check_output(out, request.decoder)
     uni = loading.load()
     with progress_bar() as report:
-        result = uni.inpaint(
-            image, mask, prompt, image_steps=steps, cfg_scale=cfg_scale, seed=seed, decoder=decoder,
-            decoder_steps=decoder_steps, on_progress=report,
-        )  # fmt: skip
+        result = uni.run(request, report)
     write_result(result, out, as_json, image=str(image), mask=str(mask))
 
 
 @with_groups
 def story(
     prompt: Annotated[str, typer.Argument(help="What the story is about.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the frames and story.json.")] = Path(
-        "story"
-    ),
-    max_frames: Annotated[int | None, typer.Option(help="At most so many pictures.")] = None,
-    height: Height = None,
-    width: Width = None,
-    steps: Steps = None,
-    text_scale: TextScale = None,
-    image_scale: ImageScale = None,
-    seed: Seed = None,
-    decoder: DecoderName = None,
-    decoder_steps: DecoderSteps = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the frames and story.json.")] = Path("story"),
     *,
+    settings: Annotated[dict[str, Any], Settings(Story)],
     loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Tell a story in words and pictures; each is shown as soon as it is finished.
+    """Tell a story in text and images; each is shown as soon as it is finished.
 
     Example: `llada-uni story "a story about a cat and a fox in flat style" -o cat-and-fox --seed 3`
     """
     from llada_uni.results import EndEvent, TextEvent, save_image
 
+    request = Story(messages=prompt, **settings)
     uni = loading.load()
     parts: list[dict] = []
     end: dict = {}
     with progress_bar() as report:
-        events = uni.interleave(
-            prompt, max_frames, height=height, width=width, image_steps=steps, text_scale=text_scale,
-            image_scale=image_scale, seed=seed, decoder=decoder, decoder_steps=decoder_steps, on_progress=report,
-        )  # fmt: skip
+        events = uni.run(request, report)
         make_folder(out)
         for event in events:
             if isinstance(event, TextEvent):

@@ -1,4 +1,4 @@
-"""Commands about words: understand and chat."""
+"""Commands that answer in text: understand and chat."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import typer
 from llada_uni.cli.common import (
     Json,
     ModelOptions,
-    Seed,
-    Steps,
     emit,
     make_folder,
     progress_bar,
     say,
 )
 from llada_uni.cli.groups import with_groups
+from llada_uni.cli.settings import Settings
 from llada_uni.errors import UserError
+from llada_uni.requests import Chat, Understand
 
 if TYPE_CHECKING:
     from llada_uni.model import UniModel
@@ -28,25 +28,23 @@ if TYPE_CHECKING:
 
 @with_groups
 def understand(
-    images: Annotated[list[Path], typer.Argument(help="One or several pictures.")],
-    question: Annotated[str, typer.Option("--question", "-q", help="What to ask about them.")],
-    max_tokens: Annotated[int | None, typer.Option(help="At most so many tokens of answer.")] = None,
-    steps: Steps = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    seed: Seed = None,
+    images: Annotated[list[Path], typer.Argument(help="One or several images.")],
+    question: Annotated[
+        str, typer.Option("--question", "-q", help="What to ask about them; published models take none as well.")
+    ] = "",
     *,
+    settings: Annotated[dict[str, Any], Settings(Understand)],
     loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Answer a question about pictures; the answer goes to stdout.
+    """Answer a question about images; the answer goes to stdout.
 
     Example: `llada-uni understand fox.png -q "what is at the top left?"`
     """
+    request = Understand(images=images, question=question, **settings)
     uni = loading.load()
     with progress_bar() as report:
-        result = uni.understand(
-            images, question, max_tokens, text_steps=steps, temperature=temperature, seed=seed, on_progress=report
-        )
+        result = uni.run(request, report)
     if as_json:
         emit({"images": [str(path) for path in images], "question": question, **result.to_json()})
     else:
@@ -62,19 +60,19 @@ def chat(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for pictures in answers.")] = Path(
         "chat"
     ),
-    seed: Seed = None,
     *,
+    settings: Annotated[dict[str, Any], Settings(Chat)],
     loading: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Talk about pictures, turn by turn. In a conversation, `/image FILE` shows a picture, `/quit` ends it.
+    """Talk about images, turn by turn. In a conversation, `/image FILE` shows an image, `/quit` ends it.
 
     Example: `llada-uni chat --image fox.png "what is at the top left?" "which style is it?"`
 
     Example: `llada-uni chat --image fox.png`
     """
-    uni = loading.load()
-    talk = _Talk(uni, out, seed)
+    talk = _Talk(Chat(messages=[], **settings), out)
+    talk.model = loading.load()
     for path in image or []:
         talk.show(path)
     if messages:
@@ -87,7 +85,7 @@ def chat(
         return
     if as_json:
         raise UserError("--json needs the turns on the command line: llada-uni chat --json 'what is there?'")
-    say("Say something; /image FILE shows a picture, /quit ends.")
+    say("Say something; /image FILE shows an image, /quit ends.")
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "")
@@ -105,11 +103,15 @@ def chat(
 
 
 class _Talk:
-    """A conversation: messages so far, pictures waiting for the next turn, and where pictures are written."""
+    """A conversation. request: the messages so far, and the settings; out: where images are written.
 
-    def __init__(self, model: UniModel, out: Path, seed: int | None) -> None:
-        self.model, self.out, self.seed = model, out, seed
-        self.messages: list[dict[str, Any]] = []
+    waiting: images that go with the next turn.
+    """
+
+    model: UniModel
+
+    def __init__(self, request: Chat, out: Path) -> None:
+        self.request, self.out = request, out
         self.waiting: list[Any] = []
         self.record: list[dict[str, Any]] = []
         self.pictures = 0
@@ -122,10 +124,12 @@ class _Talk:
     def say(self, words: str) -> str:
         """One turn: the answer as a line, with the files of its pictures."""
         asked = {"role": "user", "content": [*self.waiting, words]}
+        request = self.request.replace(messages=[*self.request.messages, asked])
         with progress_bar() as report:
-            result = self.model.chat([*self.messages, asked], seed=self.seed, on_progress=report)
+            result = self.model.run(request, report)
         self.waiting = []
-        self.messages += [asked, {"role": "assistant", "content": list(result.parts)}]
+        answer = {"role": "assistant", "content": list(result.parts)}
+        self.request = request.replace(messages=[*request.messages, answer])
         files = self._save(result)
         self.record.append({"user": words, "files": files, **result.to_json()})
         return " ".join([*([result.text] if result.text else []), *(f"[{file}]" for file in files)])

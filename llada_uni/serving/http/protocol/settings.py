@@ -19,7 +19,7 @@ from llada_uni.serving.http.protocol.common import Body, read_size
 
 IN_OTHER_FIELDS = ("height", "width", "modalities")  # a size is one field, as OpenAI has it; modalities are chat's own
 OF_OTHER_TYPES = {"decoder": params.Decoder}  # answers hold images, so codes alone are no choice
-NOT_IN_THE_TABLE = ("seed", "stop")  # the studio has a seed of its own
+NOT_IN_THE_TABLE = ("seed", "stop", "thinking")  # the studio has fields of its own for them
 B = TypeVar("B", bound="SettingsBody")
 
 
@@ -106,7 +106,7 @@ def table(
             setting = _setting(group, inner, f"{name}.{inner}", panel, getattr(default, inner, None))
             found.append(None if setting is None else setting.model_copy(update={"title": f"{title}: {setting.title.lower()}"}))
     known = [setting for setting in found if setting is not None]
-    return [_allowed_here(setting, ceilings or {}, choices or {}) for setting in known]
+    return [_allowed_here(setting, ceilings or {}, {"decoder": params.DECODERS, **(choices or {})}) for setting in known]
 
 
 def _setting(kind: type[Checked], name: str, path: str, panel: str, default: Any) -> Setting | None:

@@ -1,0 +1,86 @@
+"""The settings of a request as options of a command: name, type, help, bounds and heading, all from the record.
+
+A command takes `settings: Annotated[dict, Settings(Draw)]`; `groups.with_groups` puts an option for each setting in its place
+and gives the command those that were given, as keywords for the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Optional
+
+import typer
+
+from llada_uni.checked import allowed, schema_of, unknown
+from llada_uni.errors import UserError
+from llada_uni.generation.params import Sprint
+from llada_uni.requests import Request
+
+PANELS = ("Drawing", "Sampling", "Reasoning", "Decoder")  # headings, in the order of the help
+WIDE = 2**20  # a bound from here on only keeps a slip from taking all memory: no news for the help
+TYPES: dict[str, type] = {"integer": int, "number": float, "boolean": bool, "string": str, "object": str}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Stands in the annotation of a parameter: the settings of requests of this kind, but for `left_out`."""
+
+    kind: type[Request]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All but those left out, heading by heading."""
+        named = [name for name in self.kind.settings() if name not in self.left_out]
+        return sorted(named, key=lambda name: PANELS.index(self.kind.panels[name]))
+
+    def options(self) -> list[tuple[str, Any, Any]]:
+        """(name, type as typer wants it, default) of each option."""
+        return [(name, *self._option(name)) for name in self.names]
+
+    def read(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What was given, as keywords for the record. UserError for a group of settings that cannot be read."""
+        found = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
+        groups = [name for name in found if schema_of(self.kind, name).get("type") == "object"]
+        return {**found, **{name: read_group(name, found[name]) for name in groups}}
+
+    def _option(self, name: str) -> tuple[Any, Any]:
+        schema, flag = schema_of(self.kind, name), f"--{name.replace('_', '-')}"
+        kind = schema.get("type", "string")
+        text = _help(self.kind, name)
+        if kind == "boolean":
+            return Annotated[bool, typer.Option(flag, help=text, rich_help_panel=self.kind.panels[name])], False
+        option = typer.Option(flag, help=text, rich_help_panel=self.kind.panels[name])
+        if kind == "array":
+            return Annotated[Optional[list[str]], option], None  # noqa: UP045
+        return Annotated[Optional[TYPES[kind]], option], None  # noqa: UP045
+
+
+def _help(kind: type[Request], name: str) -> str:
+    """The line of help, with what is allowed."""
+    schema, text = schema_of(kind, name), (kind.model_fields[name].description or "").removesuffix(".")
+    if "enum" in schema and not all(str(word) in text for word in schema["enum"]):
+        more = ", ".join(map(str, schema["enum"]))
+    elif schema.get("type") == "array":
+        more = "may be repeated"
+    elif schema.get("type") == "object":
+        more = ",".join(f"{inner}=..." for inner in schema["properties"])
+    elif schema.get("maximum", WIDE) < WIDE:
+        more = allowed(kind, name).removeprefix("a whole number ").removeprefix("a number ").removeprefix("from ")
+    else:
+        return f"{text}."
+    return f"{text.removesuffix(')')}; {more})" if text.endswith(")") else f"{text} ({more})"
+
+
+def read_group(name: str, text: str) -> dict[str, float]:
+    """"r=0.5,alpha=0.3" as a mapping. UserError for anything else."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        inner, _, value = part.partition("=")
+        if inner.strip() not in Sprint.model_fields:
+            raise UserError(f"{name}: {unknown(inner.strip(), Sprint.model_fields, {})}")
+        try:
+            found[inner.strip()] = float(value)
+        except ValueError:
+            raise UserError(f"{name}: {inner.strip()} must be {allowed(Sprint, inner.strip())}, not {value!r}") from None
+    return found
