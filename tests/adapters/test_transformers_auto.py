@@ -205,7 +205,7 @@ def test_settings_of_generate(lm, processor):
     assert len(drawn) == 5 and set(drawn.tolist()) <= set(codes)
 
     def sampled(seed: int):
-        return lm.generate(**inputs, temperature=2.0, steps=2, generator=torch.Generator().manual_seed(seed))
+        return lm.generate(**inputs, temperature=2.0, text_steps=2, generator=torch.Generator().manual_seed(seed))
 
     first = sampled(1)
     assert torch.equal(first, sampled(1)) and not (first.shape == sampled(2).shape and torch.equal(first, sampled(2)))
