@@ -54,6 +54,7 @@ def command_line() -> typer.Typer:
     return app
 
 
+INTERRUPTED = 130  # typer turns Ctrl+C into this code
 _CLICK_ERROR = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 
@@ -62,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     interrupted.
     """
     try:
-        return int(command_line()(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
+        code = int(command_line()(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
+        return _complain("interrupted", code) if code == INTERRUPTED else code
     except UserError as error:
         return _complain(str(error))
     except _CLICK_ERROR as error:
@@ -71,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         return _complain(f"{error.format_message()} (see llada-uni --help)")
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", 130)
+        return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong with us
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

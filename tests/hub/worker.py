@@ -25,10 +25,12 @@ def run(job: dict) -> dict:
             os.environ[name] = value
     constants.HF_HUB_CACHE = str(Path(job["home"]) / "hub")
     constants.HF_HUB_OFFLINE = bool(job["offline"])
+    constants.ENDPOINT = os.environ["HF_ENDPOINT"]
     out, err, names = io.StringIO(), io.StringIO(), {}
     code: int | None = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
+            exec(job.get("prelude", ""), {})
             if "python" in job:
                 exec(job["python"], names)
             else:
