@@ -20,12 +20,12 @@ import torch
 
 from benchmarks.common import Row, arguments, progress, report, start
 from llada_uni.errors import UserError
+from llada_uni.evaluation.intervals import wilson
 from llada_uni.training.loop.checkpoints import load_full
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.recipes.recipe import FILE, read_recipe
 from llada_uni.training.tokenizer.probe_lm import CAPTION_QUESTION
 from llada_uni.training.tokenizer.quantizer import QuantizerOptions, QuantizerStage
-from llada_uni.world.intervals import wilson
 from llada_uni.world.questions import TEMPLATES_OF, UNDERSTAND_KINDS
 from llada_uni.world.wordings import TEMPLATES
 

@@ -1,5 +1,4 @@
-"""Commands about pictures as codes, and about model directories: encode, decode, verify, convert, info,
-eval.
+"""Commands about pictures as codes, and about model directories: encode, decode, verify, convert, info.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from llada_uni.cli.common import (
     progress_bar,
     say,
     stderr,
-    write_json_file,
     write_result,
 )
 from llada_uni.cli.groups import with_groups
@@ -34,26 +32,52 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jp
 @with_groups
 def encode(
     image: Annotated[Path, typer.Argument(help="A picture.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file; default: stdout.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File (.json or .pt); default: JSON to stdout.")] = None,
     mode: Annotated[str, typer.Option(help="How it is scaled: understand, edit, or raw (not at all).")] = "understand",
+    fit: Annotated[str, typer.Option(help="With --mode edit: crop (as published), resize, or auto.")] = "auto",
+    format: Annotated[
+        str | None, typer.Option(help="json, or pt: the published file of a pre-tokenized image; default: by the name.")
+    ] = None,
     *,
     loading: ModelOptions,
 ) -> None:
-    """Turn a picture into its grid of codes, as JSON.
+    """Turn an image into its grid of codes. Files of codes are taken wherever images are.
 
     Example: `llada-uni encode fox.png -o fox.json`
+
+    Example: `llada-uni encode photo.jpg --mode edit --format pt -o photo.pt`
     """
-    codes = loading.load().encode_image(image, mode).to_json()
+    target = _code_file(out, format)
+    uni = loading.load()
+    codes = uni.encode_image(image, mode, fit)
+    if target is None:
+        emit(codes.to_json())
+        return
+    try:
+        uni.save_codes(codes, target)
+    except OSError as error:
+        raise UserError(f"cannot write {target} ({error.strerror or error})") from error
+    say(f"{target}  {codes.height} x {codes.width} codes")
+
+
+def _code_file(out: Path | None, format: str | None) -> Path | None:
+    """The file to write, or None for stdout. UserError for a format that is unknown or does not go with the name."""
+    if format not in (None, "json", "pt"):
+        raise UserError(f"unknown format {format!r}; allowed: json, pt")
     if out is None:
-        emit(codes)
-    else:
-        write_json_file(codes, out)
-        say(f"{out}  {codes['height']} x {codes['width']} codes")
+        if format == "pt":
+            raise UserError("--format pt needs --out FILE.pt: a torch file does not go to stdout")
+        return None
+    if format is not None and out.suffix.lower() != f".{format}":
+        raise UserError(f"--format {format} goes with a name that ends with .{format}, not {out.name}")
+    if out.suffix.lower() not in (".json", ".pt"):
+        raise UserError(f"{out.name} must end with .json or .pt")
+    return out
 
 
 @with_groups
 def decode(
-    codes: Annotated[Path, typer.Argument(help="JSON with height, width and codes; - for stdin.")],
+    codes: Annotated[Path, typer.Argument(help="A file of codes (.json or .pt); - for JSON on stdin.")],
     out: Out = Path("decoded.png"),
     *,
     settings: Annotated[dict[str, Any], Settings(Decode)],
@@ -65,6 +89,17 @@ def decode(
     Example: `llada-uni encode fox.png | llada-uni decode - -o again.png --decoder base`
     """
     check_output(out, settings.get("decoder"))
+    request = Decode(codes=_given_codes(codes), **settings)
+    uni = loading.load()
+    with progress_bar() as report:
+        result = uni.run(request, report)
+    write_result(result, out, as_json, source=str(codes))
+
+
+def _given_codes(codes: Path) -> Any:
+    """Codes from JSON, checked; a .pt is left to the model. UserError for anything else."""
+    if codes.suffix.lower() == ".pt":
+        return codes
     try:
         text = sys.stdin.read() if str(codes) == "-" else codes.read_text(encoding="utf-8")
         data = json.loads(text)
@@ -74,16 +109,13 @@ def decode(
         raise UserError(f"{codes} is not JSON with height, width and codes") from None
     from llada_uni.image.codes import ImageCodes
 
-    request = Decode(codes=ImageCodes.from_json(data), **settings)
-    uni = loading.load()
-    with progress_bar() as report:
-        result = uni.run(request, report)
-    write_result(result, out, as_json, source=str(codes))
+    return ImageCodes.from_json(data)
 
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="A directory of recorded numbers.")],
     device: Device = None,
+    double: Annotated[bool, typer.Option("--double", help="Run the language model in float64.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check that this machine computes the recorded numbers; exit code 1 if a check fails.
@@ -93,6 +125,8 @@ def verify(
     Example: `llada-uni verify tests/parity/golden`
     """
     with stderr().status("loading"):
+        import torch
+
         from llada_uni.tasks.parts import choose_device
         from llada_uni.verify.verify import verify as run_checks
     from rich.console import Console
@@ -106,7 +140,8 @@ def verify(
             line = f"{mark}  {check.name:44} largest error {error:>9}  allowed {check.tolerance:.0e}"
             console.print(f"{line}  {check.detail}".rstrip(), soft_wrap=True)
 
-    checks = run_checks(folder, device=choose_device(device or "cpu"), on_check=show)
+    dtype = torch.float64 if double else torch.float32
+    checks = run_checks(folder, device=choose_device(device or "cpu"), on_check=show, dtype=dtype)
     failed = [check.name for check in checks if not check.ok]
     errors = [check.largest_error for check in checks if check.largest_error is not None]
     if as_json:
@@ -193,43 +228,6 @@ def info(
         raise typer.Exit(1)
 
 
-@with_groups
-def evaluate(
-    suite: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
-    limit: Annotated[int, typer.Option(help="Samples a suite.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the samples and of the answers.")] = 0,
-    split: Annotated[str, typer.Option(help="heldout or seen.")] = "heldout",
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report to this file; - for stdout.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Directory for a page of right and wrong.")] = None,
-    *,
-    loading: ModelOptions,
-) -> None:
-    """Score the model on scenes of its world, by the checker.
-
-    Example: `llada-uni eval --suite geneval,edit --limit 50 --split heldout --json out/eval.json --html out/eval`
-    """
-    uni = loading.load()
-    from llada_uni.world.evaluation.report import format_table
-    from llada_uni.world.evaluation.suites import SUITES, run_suites
-
-    names = list(SUITES) if suite == "all" else [name.strip() for name in suite.split(",") if name.strip()]
-    to_stdout = str(json_path) == "-"
-    console = stderr()
-    with console.status("") as status:
-
-        def move(name: str, done: int, total: int) -> None:
-            status.update(f"{name}: {done} of {total}")
-
-        path = None if json_path is None or to_stdout else json_path
-        report = run_suites(uni, names, limit, seed, split, json_path=path, html_dir=html, progress=move)
-    if to_stdout:
-        emit(report)
-    else:
-        print(format_table(report))
-    if any("failed" in one for one in report["suites"].values()):
-        raise typer.Exit(1)
-
-
 def _size(count: int) -> str:
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
@@ -240,4 +238,3 @@ def _size(count: int) -> str:
 def register(app: typer.Typer) -> None:
     for command in (encode, decode, verify, convert, info):
         app.command()(command)
-    app.command("eval")(evaluate)

@@ -10,4 +10,6 @@ IMAGES = {
     "crowded": "llada_uni.world.data.pictures:CrowdedPictures",
 }
 WORDS = {"world": "llada_uni.world.data.vocabulary:world_words"}
+_SUITES = ("geneval", "understand", "wise", "text", "edit", "intergen", "dialogue", "robust", "decoder")
+SUITES = dict.fromkeys(_SUITES, "llada_uni.world.evaluation.suites:WorldSuite")
 COMMANDS = {"world": "llada_uni.world.cli:register"}
