@@ -24,11 +24,16 @@ from pydantic_core import core_schema
 from llada_uni.checked import Checked
 from llada_uni.errors import UserError
 from llada_uni.generation.unmasking import OWN_MEASURE_ONLY, RULES
+from llada_uni.image.geometry import FITS
 
-CONFIDENCES = ("probability", "margin", "entropy")  # measures of certainty, see generation/sampling.py
+CONFIDENCES = ("probability", "margin", "entropy", "neg_entropy", "random")  # measures of certainty, see generation/sampling.py
 DECODERS = ("turbo", "base")  # of codes to pixels, see decoder/decode.py
 CODES_ONLY = "none"  # in place of a decoder: the image stays codes
 MODALITIES = ("text", "image")
+# What a model was made for: the published code, or this one (models trained here). "published" prompts and draws as that code
+# does: reasoning goes into the second prompt token for token and its unconditional prompt keeps the reasoning system text,
+# the branch of editing without images has a bare image token, and the last block of an image is denoised whole.
+PROFILES = ("published", "plain")
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
 
@@ -62,11 +67,14 @@ Scale = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Steps = Annotated[int, Field(ge=1, le=4096)]
+Multiplier = Annotated[int, Field(ge=1, le=4)]
 DecoderSteps = Annotated[int, Field(ge=1, le=1000)]
 Rule = Annotated[str, OneOf(tuple(RULES))]
 Confidence = Annotated[str, OneOf(tuple(CONFIDENCES))]
 Decoder = Annotated[str, OneOf(tuple(DECODERS))]
 DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
+Profile = Annotated[str, OneOf(PROFILES)]
+Fit = Annotated[str, OneOf(FITS)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
 Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
 
@@ -81,35 +89,75 @@ class Params(Checked):
 
 
 class Sprint(Params):
-    """How SPRINT prunes the prefix (generation/sprint.py): how much of it is kept, and by what.
+    """How SPRINT prunes the prefix (generation/sprint.py): how much of it is kept, and by what, in one of two forms.
 
-    r is the share of all positions where neither r_text nor r_img is given; else they are the shares of the positions that
-    hold text and image codes (one of them alone: r is the other). The published settings are (r_text, r_img) = (1.0, 0.8)
+    The report's: r is the share of all positions where neither r_text nor r_img is given; else they are the shares of the
+    positions that hold text and image codes (one of them alone: r is the other). Its settings are (r_text, r_img) = (1.0, 0.8)
     or (1.0, 1.0), alpha 0.5, with the rule "adaptive" and thresholds of 0.93 and 0.95.
+    The published code's, where keep_ratio is given (0.7 there). Pinned positions are kept whatever the ratio: text unless
+    text_keep_ratio is below 1, image codes if image_keep_ratio is 1; these two do nothing else. It is left out while editing
+    guidance is on. Its rule is "sprint", which "threshold" then stands for.
     """
 
-    r: Share = Field(0.5, description="Share of the prefix that is kept.")
-    r_text: Share | None = Field(None, description="Share of the prefix's text that is kept.")
-    r_img: Share | None = Field(None, description="Share of the prefix's image codes that is kept.")
+    r: Share | None = Field(None, description="Report: share of the prefix that is kept; without it 0.5.")
+    r_text: Share | None = Field(None, description="Report: share of the prefix's text that is kept.")
+    r_img: Share | None = Field(None, description="Report: share of the prefix's image codes that is kept.")
     alpha: Share = Field(0.5, description="Weight of the key norm against the confidence.")
+    keep_ratio: Share | None = Field(None, description="As published (0.7): share of the prefix that is kept.")
+    warmup: Steps | None = Field(None, description="As published: steps of a block that see everything; without it 2.")
+    image_keep_ratio: Share | None = Field(None, description="As published: 1 keeps all image codes, nothing else does.")
+    text_keep_ratio: Share | None = Field(None, description="As published: below 1, text may be pruned too.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Sprint:
+        others = ("r", "r_text", "r_img") if self.published else ("warmup", "image_keep_ratio", "text_keep_ratio")
+        given = [name for name in others if getattr(self, name) is not None]
+        if given:
+            form = "the report's form: leave keep_ratio out" if self.published else "the published form: give keep_ratio too"
+            raise ValueError(f"{given[0]} belongs to {form}")
+        return self
+
+    @property
+    def published(self) -> bool:
+        """Whether this is the published code's form."""
+        return self.keep_ratio is not None
+
+    @property
+    def full_steps(self) -> int:
+        """Steps of a block that see everything, from 1 on; the prefix is pruned in the last one."""
+        return (self.warmup or 2) if self.published else 1
 
     @property
     def by_modality(self) -> bool:
-        """Whether text and image positions are chosen separately."""
+        """Report's form: whether text and image positions are chosen separately."""
         return self.r_text is not None or self.r_img is not None
 
     @property
     def text_share(self) -> float:
-        return self.r if self.r_text is None else self.r_text
+        return self._share if self.r_text is None else self.r_text
 
     @property
     def image_share(self) -> float:
-        return self.r if self.r_img is None else self.r_img
+        return self._share if self.r_img is None else self.r_img
+
+    @property
+    def _share(self) -> float:
+        return 0.5 if self.r is None else self.r
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether all text is kept."""
+        return self.text_keep_ratio in (None, 1) if self.published else self.text_share == 1
+
+    @property
+    def keeps_images(self) -> bool:
+        """Whether all image codes are kept."""
+        return self.image_keep_ratio == 1 if self.published else self.image_share == 1
 
     @property
     def keeps_all(self) -> bool:
         """Whether nothing is ever pruned."""
-        return self.text_share == self.image_share == 1
+        return self.keep_ratio == 1 or (self.keeps_text and self.keeps_images)
 
 
 class Sampling(Params):
@@ -186,6 +234,14 @@ class EditGuided(Rescaled):
     image_scale: Scale = Field(0.0, description="Guidance towards the images given; 0 is none.")
 
 
+class Fitted(Params):
+    fit: Fit = Field(
+        "auto",
+        description="How an image is brought to the grid: crop (its middle, as published), resize (scaled first), or auto "
+        "(resize where it is more than twice the grid, else crop).",
+    )
+
+
 class FramesGuided(EditGuided):
     """Guidance of frames. The report gives none for the first one, which has no history: ours is that of text to image."""
 
@@ -218,6 +274,9 @@ class Decoding(Params):
 
     decoder: DecoderOrNone | None = Field(None, description="turbo (distilled), base (guided), or none (codes only).")
     decoder_steps: DecoderSteps | None = Field(None, description="Steps from codes to pixels.")
+    resolution_multiplier: Multiplier | None = Field(
+        None, description="Size of the image: 2 is as asked for, 1 half of it, 4 twice as much each way."
+    )
 
 
 # --- the settings of each task: what a generation_config.json holds ---
@@ -238,7 +297,7 @@ class GenerateSettings(Size, InpaintSettings):
     text: TextSampling = TextSampling(max_tokens=4096)
 
 
-class EditSettings(EditGuided):
+class EditSettings(EditGuided, Fitted):
     codes: Sampling = Sampling(steps=8)
 
 
@@ -260,6 +319,7 @@ class DecodeSettings(Params):
     decoder: Decoder = "turbo"
     turbo_steps: DecoderSteps = 8
     base_steps: Annotated[int, Field(ge=2, le=1000)] = 50
+    resolution_multiplier: Multiplier = 2
 
     def steps_of(self, decoder: str) -> int:
         return getattr(self, f"{decoder}_steps")
