@@ -22,6 +22,7 @@ from llada_uni.generation.params import Decoding, Seeded, Stopped
 
 OF_WHAT = {"image_": "image codes", "text_": "text", "reasoning_": "reasoning text"}  # prefix -> what is sampled
 PANELS = {"image_": "Images", "reasoning_": "Reasoning"}  # prefix -> heading of a second sampling
+HEADINGS = ("Drawing", "Sampling", "Images", "Reasoning", "Decoder")  # in the order in which people see them
 STEPS = {"codes": "image_steps", "text": "text_steps"}  # sampling without a prefix -> its steps, which always have one
 R = TypeVar("R", bound="Request")
 
@@ -52,8 +53,8 @@ class Request(Seeded):
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:
-        """Names of all settings: every field that may be left out."""
-        return tuple(cls.panels)
+        """Names of all settings, every field that may be left out, heading by heading."""
+        return tuple(sorted(cls.panels, key=lambda name: HEADINGS.index(cls.panels[name])))
 
 
 def accepts(*groups: type[Checked], **prefixes: str) -> Callable[[type[R]], type[R]]:

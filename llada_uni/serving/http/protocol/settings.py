@@ -89,12 +89,12 @@ def table(
     ceilings: Mapping[str, float] | None = None,
     choices: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Setting]:
-    """The settings of a kind of request that one value each can say, in the order of their declaration.
+    """The settings of a kind of request that one value each can say, heading by heading.
 
     defaults: by name, of the model directory. ceilings, choices: by name, what this server allows of what there is.
     """
     found = []
-    for name in sorted(kind.panels, key=lambda name: name not in kind.paths):  # those of the task itself first
+    for name in kind.settings():
         if name in IN_OTHER_FIELDS or name in NOT_IN_THE_TABLE:
             continue
         panel, default, group = kind.panels[name], defaults.get(name), _group(kind.model_fields[name].annotation)
@@ -143,5 +143,6 @@ def _title(kind: type[Checked], name: str) -> str:
 
 def _group(annotation: Any) -> type[Checked] | None:
     """The record that an optional field holds, if it holds one."""
-    options = (annotation, *get_args(annotation))
-    return next((one for one in options if isinstance(one, type) and issubclass(one, Checked)), None)
+    if isinstance(annotation, type) and issubclass(annotation, Checked):
+        return annotation
+    return next(filter(None, map(_group, get_args(annotation))), None)
