@@ -233,8 +233,3 @@ def _size(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
-
-
-def register(app: typer.Typer) -> None:
-    for command in (encode, decode, verify, convert, info):
-        app.command()(command)
