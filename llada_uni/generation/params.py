@@ -160,6 +160,10 @@ class Sprint(Params):
         return self.keep_ratio == 1 or (self.keeps_text and self.keeps_images)
 
 
+def _sprint(value: Any) -> Any:
+    return Sprint.from_text(value) if isinstance(value, str) else value
+
+
 class Sampling(Params):
     """How masks are filled (block diffusion, arXiv:2604.20796). Rules: generation/unmasking.py; measures: sampling.py."""
 
@@ -176,7 +180,9 @@ class Sampling(Params):
     confidence: Confidence | None = Field(
         None, description="How the certainty of a proposal is measured; default: the rule's own."
     )
-    sprint: Sprint | None = Field(None, description="Prune the prefix for the later steps of a block.")
+    sprint: Annotated[Sprint | None, BeforeValidator(_sprint)] = Field(
+        None, description="Prune the prefix for the later steps of a block."
+    )
 
     @model_validator(mode="after")
     def _measure_fits(self) -> Sampling:
