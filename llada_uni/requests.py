@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Optional, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationInfo, create_model
+from pydantic import AfterValidator, Field, ValidationInfo, create_model, model_validator
 
 from llada_uni.checked import Checked, is_group
 from llada_uni.generation import params
@@ -168,6 +168,14 @@ class Chat(Request, Stopped, Decoding):
 
     messages: Any = Field(description="The conversation so far.")
     modalities: params.Modalities = Field(params.MODALITIES, description="What an answer may hold: text, or text and image.")
+
+    @model_validator(mode="after")
+    def _fits_modalities(self) -> Chat:
+        for name in self.given() if "image" not in self.modalities else ():
+            path = self.paths.get(name, ("decode",) if name in Decoding.model_fields else ("text",))
+            if path[0] not in (*params.UnderstandSettings.model_fields, *params.Blocks.model_fields):
+                raise ValueError(f"{name} is for answers with images: modalities must be ('text', 'image')")
+        return self
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
