@@ -27,7 +27,7 @@ requests hub
 tasks
 model
 data serving adapters evaluation
-training verify
+training verify doctor
 cli
 world __main__
 """

@@ -179,6 +179,10 @@ class WeightFiles:
         """The weight files themselves, without the index."""
         return sorted(set(self._where.values()))
 
+    def file_of(self, name: str) -> Path:
+        """The file that holds the tensor."""
+        return self._where[name]
+
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
