@@ -23,10 +23,10 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import Row
+from llada_uni.evaluation.run import run_suites
 from llada_uni.generation.engine import Engine
 from llada_uni.generation.settings import Generation
 from llada_uni.tasks.defaults import Defaults, adjusted
-from llada_uni.world.evaluation.suites import run_suites
 
 WANTED_RATIO, WANTED_LOSS = 1.6, 0.01
 PUBLISHED = {"r_text": 1.0, "r_img": 0.8}

@@ -20,12 +20,12 @@ import torch
 
 from benchmarks.common import Row, arguments, progress, report, start
 from llada_uni.errors import UserError
+from llada_uni.evaluation.intervals import wilson
 from llada_uni.training.loop.checkpoints import load_full
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.recipes.recipe import FILE, read_recipe
 from llada_uni.training.tokenizer.probe_lm import CAPTION_QUESTION
-from llada_uni.training.tokenizer.quantizer import QuantizerObjective, QuantizerOptions
-from llada_uni.world.intervals import wilson
+from llada_uni.training.tokenizer.quantizer import QuantizerOptions, QuantizerStage
 from llada_uni.world.questions import TEMPLATES_OF, UNDERSTAND_KINDS
 from llada_uni.world.wordings import TEMPLATES
 
@@ -53,28 +53,28 @@ def kind_of(question: str) -> str:
     return next((kind for pattern, kind in _wordings() if pattern.fullmatch(question)), "other")
 
 
-def load_objective(run: str) -> QuantizerObjective:
-    """The objective of a run of the stage `quantizer`, with the weights of its last checkpoint."""
+def load_stage(run: str) -> QuantizerStage:
+    """The stage of a run of the stage `quantizer`, with the weights of its last checkpoint."""
     recipe = read_recipe(f"{run}/{FILE}", ["options.init=''"])
     if not isinstance(recipe.options, QuantizerOptions):
         raise UserError(f"{run} is a run of the stage {recipe.stage}; only the stage quantizer has a model that answers")
-    objective = recipe.options.build(Processes(), recipe.seed)
-    objective.load_state_dict(load_full(run))
-    return objective.eval()
+    stage = recipe.options.build(Processes(), recipe.seed)
+    stage.load_state_dict(load_full(run))
+    return stage.eval()
 
 
 @torch.no_grad()
-def measure(objective: QuantizerObjective, pictures: int, split: str, counts: torch.Tensor) -> dict[str, dict[str, list[bool]]]:
+def measure(stage: QuantizerStage, pictures: int, split: str, counts: torch.Tensor) -> dict[str, dict[str, list[bool]]]:
     """Right answers by kind, from "codes" and "features", on `pictures` pictures; uses of codes add up in `counts` [K]."""
     rng, right = random.Random(f"answers {split}"), defaultdict(lambda: defaultdict(list))
     for done in range(0, pictures, BATCH):
-        images, drawn = objective.batches.draw(rng, min(BATCH, pictures - done), split)
-        questions = objective.questions(drawn, rng)
-        for source, rows in objective.answered(images, questions).items():
+        images, drawn = stage.batches.draw(rng, min(BATCH, pictures - done), split)
+        questions = stage.questions(drawn, rng)
+        for source, rows in stage.answered(images, questions).items():
             for asked, row in zip(questions, rows, strict=True):
                 for (question, _), is_right in zip(asked, row, strict=True):
                     right[kind_of(question)][source].append(is_right)
-        counts += torch.bincount(objective.codes(images).flatten(), minlength=len(counts))
+        counts += torch.bincount(stage.codes(images).flatten(), minlength=len(counts))
     return right
 
 
@@ -94,12 +94,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__, pictures={"type": int, "default": 1000, "help": "pictures of each split (default 1000)"})
     parser.add_argument("run", help="a run directory of the stage quantizer")
     options = start(parser, given)
-    objective = load_objective(options.run)
-    counts = torch.zeros(objective.options.book.num_embeddings)
+    stage = load_stage(options.run)
+    counts = torch.zeros(stage.options.book.num_embeddings)
     rows = []
     for split in SPLITS:
         progress(f"questions about pictures of the split {split}")
-        rows += rows_of(split, measure(objective, 100 if options.quick else options.pictures, split, counts))
+        rows += rows_of(split, measure(stage, 100 if options.quick else options.pictures, split, counts))
     share = counts / counts.sum()
     perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum()).item()
     rows.append(Row("codes used", "all codes", "codes", int((counts > 0).sum()), len(counts)))

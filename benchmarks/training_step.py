@@ -44,7 +44,7 @@ from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.masking import Masker, MaskingOptions
 from llada_uni.data.masking import Row as Noised
 from llada_uni.data.packing import pack
-from llada_uni.training.language.losses import chunked_cross_entropy, learnt_places, weigh
+from llada_uni.training.language.losses import chunked_cross_entropy, masked_positions, weigh
 
 BLOCK = 32
 
@@ -85,7 +85,7 @@ def records_of(case: Case, model: Backbone) -> list[tuple[np.ndarray, np.ndarray
 def our_loss(model: Backbone, rows: Sequence[Noised], length: int) -> Tensor:
     """The mean loss of a step as the stage computes it."""
     batch = pack(rows, length, pad_id=0)
-    places = learnt_places(batch)
+    places = masked_positions(batch)
     weights, divisor = weigh(batch, places, "none")
     hidden = model.hidden(batch.ids, batch.positions, batch.mask(), only=places)
     losses, _ = chunked_cross_entropy(hidden, batch.targets.flatten()[places], model.logits, chunk=8192)

@@ -29,7 +29,7 @@ KINDS = MappingProxyType(
         "sources": "function that opens conversation records, `(name, side) -> RecordSource` (data/sources.py)",
         "images": "function that opens images with texts, `(side, split) -> PictureSource` (data/pictures.py)",
         "words": "function that lists words, each to be one token of a new tokenizer, `() -> list[str]` (data/vocabulary.py)",
-        "suites": "evaluation suite (evaluation/suites.py)",
+        "suites": "function that makes an evaluation suite, `(name) -> Suite` (evaluation/suite.py)",
         "commands": "function that adds commands to the command line, `(app) -> None` (cli/__init__.py)",
     }
 )

@@ -23,6 +23,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from llada_uni.evaluation.intervals import wilson
+from llada_uni.evaluation.run import run_suites
 from llada_uni.files.weights import atomic_file
 from llada_uni.model import UniModel
 from llada_uni.world.arrangement import cells_of
@@ -30,8 +32,7 @@ from llada_uni.world.checker import Checker
 from llada_uni.world.concepts import CELLS, COLORS, POSITIONS, STYLES, THINGS
 from llada_uni.world.edits import expected
 from llada_uni.world.evaluation.asking import Context, ask_drawing, ask_edit, ask_question
-from llada_uni.world.evaluation.suites import DEFAULT_SETTINGS, run_suites
-from llada_uni.world.intervals import wilson
+from llada_uni.world.evaluation.suites import DEFAULT_SETTINGS
 from llada_uni.world.render import render
 from llada_uni.world.samples import Sample, Turn, wanted
 from llada_uni.world.scene import Scene, Thing, placed

@@ -8,7 +8,7 @@ rm -rf "$work" && mkdir -p "$work"
 say() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
 
 "$python" -m venv "$work/venv"
-pip() { "$work/venv/bin/python" -m pip install -q --disable-pip-version-check -c "$root/constraints.txt" "$@"; }
+pip() { "$work/venv/bin/python" -m pip install -qq --disable-pip-version-check -c "$root/constraints.txt" "$@"; }
 pip build
 "$work/venv/bin/python" -m build --outdir "$work/dist" . >"$work/build.log" 2>&1 || { tail -20 "$work/build.log"; exit 1; }
 wheel=$(echo "$work"/dist/*.whl)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from llada_uni.cli import main
+from tests.data.helpers import drawing, question, write_records
 from tests.tiny_model import make_tiny_model
 
 
@@ -269,23 +270,54 @@ def test_a_damaged_model_is_one_line_that_names_the_file(call, tiny, here, name)
 def test_eval_calls_the_suites(call, here, monkeypatch):
     asked = {}
 
-    def run_suites(model, suites, limit, seed, split, json_path, html_dir, progress):
+    def run_suites(model, suites, limit, seed, split, json_path, html_dir, progress, settings, answers_path):
         asked.update(
             suites=suites, limit=limit, seed=seed, split=split, json_path=json_path, html_dir=html_dir
         )
-        progress("t2i", 1, 2)
+        progress("geneval", 1, 2)
         return {"suites": {}, "settings": {"split": split, "seed": seed, "limit": limit}}
 
-    monkeypatch.setattr("llada_uni.world.evaluation.suites.run_suites", run_suites)
-    monkeypatch.setattr("llada_uni.world.evaluation.report.format_table", lambda report: "a table")
-    code, out, _ = call("eval", "--suite", "t2i,edit", "--limit", "2", "--seed", "5", "--json", "-")
+    monkeypatch.setattr("llada_uni.evaluation.run.run_suites", run_suites)
+    monkeypatch.setattr("llada_uni.evaluation.report.format_table", lambda report: "a table")
+    code, out, _ = call("eval", "--suite", "geneval,edit", "--limit", "2", "--seed", "5", "--json", "-")
     assert code == 0 and json.loads(out)["settings"]["seed"] == 5
     assert asked == {
-        "suites": ["t2i", "edit"], "limit": 2, "seed": 5, "split": "heldout", "json_path": None,
+        "suites": ["geneval", "edit"], "limit": 2, "seed": 5, "split": "heldout", "json_path": None,
         "html_dir": None,
     }  # fmt: skip
     assert call("eval", "--split", "seen", "--json", "report.json", "--html", "page")[0] == 0
-    assert "robust" in asked["suites"] and str(asked["json_path"]) == "report.json"
-    failed = {"suites": {"t2i": {"failed": "no decoder"}}, "settings": {}}
-    monkeypatch.setattr("llada_uni.world.evaluation.suites.run_suites", lambda *a, **k: failed)
-    assert call("eval", "--suite", "t2i")[0] == 1
+    assert asked["suites"] == ["all"] and asked["limit"] == 200 and str(asked["json_path"]) == "report.json"
+    failed = {"suites": {"geneval": {"failed": "no decoder"}}, "settings": {}}
+    monkeypatch.setattr("llada_uni.evaluation.run.run_suites", lambda *a, **k: failed)
+    assert call("eval", "--suite", "geneval")[0] == 1
+
+
+def test_eval_scores_records_and_draws_prompts(call, here):
+    path = write_records(here / "data", [question(), question("where is it?", "left"), drawing()])
+    code, out, _ = call("eval", "--records", path, "--json", "-", "--answers", "answers.jsonl", "--metric", "f1")
+    report = json.loads(out)["suites"]["records"]
+    assert code == 0 and report["n"] == 2 and report["left_out"] == {"t2i": 1}
+    assert len((here / "answers.jsonl").read_text().splitlines()) == 2
+    code, out, _ = call("eval", "--records", path, "--by", "answer", "--limit", 1)
+    assert code == 0 and out.startswith("records") and "f1 " in out
+    (here / "prompts.txt").write_text("a cat\n\na dog\n")
+    for drawn in (4, 0):  # the second time everything is there
+        code, out, _ = call("eval", "--prompts", "prompts.txt", "--out", "drawn", "--samples", 2, "--json", "-")
+        assert code == 0 and json.loads(out) == {"prompts": 2, "drawn": drawn, "there": 4 - drawn}
+    assert Image.open("drawn/00001-1.png").size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--suite", "poems"], "unknown suites poems; known: geneval"),
+        (["--suite", "edit", "--records", "x"], "give one of them"),
+        (["--prompts", "prompts.txt"], "--prompts and --out belong together"),
+        (["--records", "nowhere"], "there are no records at nowhere"),
+        (["--prompts", "nowhere.txt", "--out", "out"], "cannot read the prompts of nowhere.txt"),
+    ],
+)
+def test_mistakes_of_eval(call, here, arguments, words):
+    code, out, err = call("eval", *arguments)
+    assert code == 2 and out == "" and words in err and err.count("\n") == 1
+    assert list(here.iterdir()) == []

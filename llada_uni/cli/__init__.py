@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from llada_uni import plugins
-from llada_uni.cli import data, draw, hub, quantize, serve, tools, train, words
+from llada_uni.cli import data, data_import, draw, evaluate, hub, quantize, serve, tools, train, words
 from llada_uni.errors import UserError
 
 app = typer.Typer(
@@ -49,7 +49,7 @@ def command_line() -> typer.Typer:
     """All commands; those of plug-ins come first, so that the demo heads the list. UserError for a broken plug-in."""
     for name in plugins.table("commands"):
         plugins.load("commands", name)(app)
-    for module in (draw, words, serve, tools, data, train, quantize, hub):
+    for module in (draw, words, serve, tools, evaluate, data, data_import, train, quantize, hub):
         module.register(app)
     return app
 

@@ -1,5 +1,4 @@
-"""Commands about pictures as codes, and about model directories: encode, decode, verify, convert, info,
-eval.
+"""Commands about pictures as codes, and about model directories: encode, decode, verify, convert, info.
 """
 
 from __future__ import annotations
@@ -84,6 +83,7 @@ def decode(
 def verify(
     folder: Annotated[Path, typer.Argument(help="A directory of recorded numbers.")],
     device: Device = None,
+    double: Annotated[bool, typer.Option("--double", help="Run the language model in float64.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check that this machine computes the recorded numbers; exit code 1 if a check fails.
@@ -93,6 +93,8 @@ def verify(
     Example: `llada-uni verify tests/parity/golden`
     """
     with stderr().status("loading"):
+        import torch
+
         from llada_uni.tasks.parts import choose_device
         from llada_uni.verify.verify import verify as run_checks
     from rich.console import Console
@@ -106,7 +108,8 @@ def verify(
             line = f"{mark}  {check.name:44} largest error {error:>9}  allowed {check.tolerance:.0e}"
             console.print(f"{line}  {check.detail}".rstrip(), soft_wrap=True)
 
-    checks = run_checks(folder, device=choose_device(device or "cpu"), on_check=show)
+    dtype = torch.float64 if double else torch.float32
+    checks = run_checks(folder, device=choose_device(device or "cpu"), on_check=show, dtype=dtype)
     failed = [check.name for check in checks if not check.ok]
     errors = [check.largest_error for check in checks if check.largest_error is not None]
     if as_json:
@@ -193,43 +196,6 @@ def info(
         raise typer.Exit(1)
 
 
-@with_groups
-def evaluate(
-    suite: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
-    limit: Annotated[int, typer.Option(help="Samples a suite.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the samples and of the answers.")] = 0,
-    split: Annotated[str, typer.Option(help="heldout or seen.")] = "heldout",
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report to this file; - for stdout.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Directory for a page of right and wrong.")] = None,
-    *,
-    loading: ModelOptions,
-) -> None:
-    """Score the model on scenes of its world, by the checker.
-
-    Example: `llada-uni eval --suite geneval,edit --limit 50 --split heldout --json out/eval.json --html out/eval`
-    """
-    uni = loading.load()
-    from llada_uni.world.evaluation.report import format_table
-    from llada_uni.world.evaluation.suites import SUITES, run_suites
-
-    names = list(SUITES) if suite == "all" else [name.strip() for name in suite.split(",") if name.strip()]
-    to_stdout = str(json_path) == "-"
-    console = stderr()
-    with console.status("") as status:
-
-        def move(name: str, done: int, total: int) -> None:
-            status.update(f"{name}: {done} of {total}")
-
-        path = None if json_path is None or to_stdout else json_path
-        report = run_suites(uni, names, limit, seed, split, json_path=path, html_dir=html, progress=move)
-    if to_stdout:
-        emit(report)
-    else:
-        print(format_table(report))
-    if any("failed" in one for one in report["suites"].values()):
-        raise typer.Exit(1)
-
-
 def _size(count: int) -> str:
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
@@ -240,4 +206,3 @@ def _size(count: int) -> str:
 def register(app: typer.Typer) -> None:
     for command in (encode, decode, verify, convert, info):
         app.command()(command)
-    app.command("eval")(evaluate)

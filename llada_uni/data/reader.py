@@ -1,10 +1,10 @@
 """Token records for training: mixed by task, shuffled, without end, and resumed exactly.
 
-What flows through: a folder of token shards -> `TokenReader.draw(slot)` -> one `Record` at a time.
-A slot is one of the fixed number of places of a global batch. The n-th draw of a slot chooses a task by the weights, then
-takes that task's next record that belongs to the slot: of the shuffled order of an epoch, slot k of S has the positions
-k, k + S, k + 2 S, ... So each record comes once an epoch over all slots, no two slots ever share one, and the state of a slot
-is how often it has drawn; which process works on a slot does not matter.
+What flows through: a folder of token shards -> `TokenReader.draw(micro_batch)` -> one `Record` at a time.
+A global batch has a fixed number of micro-batches. The n-th draw of one chooses a task by the weights, then takes that task's
+next record that belongs to it: of the shuffled order of an epoch, micro-batch k of M has the positions k, k + M, k + 2 M, ...
+So each record comes once an epoch over all of them, no two ever share one, and the state of a micro-batch is how often it has
+drawn; which process works on it does not matter.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class TokenReader:
 
     weights: task -> how often it is drawn; tasks that are not named are not drawn; None: by their numbers of records.
     longest: records of more tokens are left out, counted in `dropped`, with one warning a task. on_missing: shards that are
-    not there "stop" the work, or are left out with a warning ("skip"). slots: how many slots draw (a run's micro batches).
+    not there "stop" the work, or are left out with a warning ("skip"). micro_batches: how many draw, those of a step; may be
+    set before the first draw.
     image_token_offset, codebook_size, tasks (what is there), text (the tokenizer the records were made with): as extracted.
     UserError for unknown tasks, missing or damaged files, and when a task has nothing that is short enough.
     """
@@ -61,11 +62,11 @@ class TokenReader:
         longest: int = 8192,
         seed: int = 0,
         on_missing: str = "stop",
-        slots: int = 1,
+        micro_batches: int = 1,
     ) -> None:
         if on_missing not in ("stop", "skip"):
             raise UserError(f"missing shards: {on_missing!r} is no choice; allowed: stop, skip")
-        self.folder, self.longest, self.seed, self.slots = Path(folder), longest, seed, slots
+        self.folder, self.longest, self.seed, self.micro_batches = Path(folder), longest, seed, micro_batches
         manifest = read_manifest(self.folder)
         self.image_token_offset: int = manifest["image_token_offset"]
         self.codebook_size: int = manifest["codebook_size"]
@@ -111,14 +112,14 @@ class TokenReader:
             )
         return chosen
 
-    def draw(self, slot: int) -> Record:
-        """The next record of a slot, 0 <= slot < slots."""
-        if not 0 <= slot < self.slots:
-            raise UserError(f"slot {slot} of a reader for {self.slots} slots: open it with slots = the run's micro batches")
-        draws = self._draws.get(slot, 0)
-        self._draws[slot] = draws + 1
-        task = self._choose(chance(f"{self.seed}/{slot}/{draws}"))
-        while len((record := self._next(slot, task)).ids) > self.longest:  # ends: some record of the task is short enough
+    def draw(self, micro_batch: int) -> Record:
+        """The next record of a micro-batch, 0 <= micro_batch < micro_batches."""
+        if not 0 <= micro_batch < self.micro_batches:
+            raise UserError(f"micro-batch {micro_batch} of a reader for {self.micro_batches}: open it with those of a step")
+        draws = self._draws.get(micro_batch, 0)
+        self._draws[micro_batch] = draws + 1
+        task = self._choose(chance(f"{self.seed}/{micro_batch}/{draws}"))
+        while len((record := self._next(micro_batch, task)).ids) > self.longest:  # some are short enough
             self._drop(record)
         return record
 
@@ -127,12 +128,12 @@ class TokenReader:
         chosen = bisect_right(ends, number * ends[-1])
         return list(self._weights)[min(chosen, len(ends) - 1)]
 
-    def _next(self, slot: int, task: str) -> Record:
-        taken = self._taken.setdefault(slot, {})
+    def _next(self, micro_batch: int, task: str) -> Record:
+        taken = self._taken.setdefault(micro_batch, {})
         turn = taken.get(task, 0)
         taken[task] = turn + 1
         records = self._records[task]
-        epoch, position = divmod(slot + turn * self.slots, len(records))
+        epoch, position = divmod(micro_batch + turn * self.micro_batches, len(records))
         file, number = records.place(shuffled(position, len(records), f"{self.seed}/{task}/{epoch}"))
         return self._shard(file).record(task, number)
 
@@ -146,26 +147,26 @@ class TokenReader:
                 stacklevel=4,
             )
 
-    def slot_state(self, slot: int) -> dict[str, Any]:
-        """Where a slot stands: plain JSON, for `load_slot_state` of a reader of the same folder, weights, seed and slots."""
+    def state(self, micro_batch: int) -> dict[str, Any]:
+        """Where a micro-batch stands: plain JSON, for `load_state` of a reader that was opened in the same way."""
         sizes = {task: len(records) for task, records in self._records.items()}
         return {
-            "draws": self._draws.get(slot, 0),
-            "taken": dict(self._taken.get(slot, {})),
-            "slots": self.slots,
+            "draws": self._draws.get(micro_batch, 0),
+            "taken": dict(self._taken.get(micro_batch, {})),
+            "micro_batches": self.micro_batches,
             "records": sizes,
         }
 
-    def load_slot_state(self, slot: int, state: Mapping[str, Any]) -> None:
-        """Goes on where `slot_state` was taken. UserError when the data or the number of slots have changed since.
+    def load_state(self, micro_batch: int, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was taken. UserError when the data or the number of micro-batches have changed since.
 
         With on_missing "skip" other data are a warning only: the order is then another one.
         """
-        now = self.slot_state(slot)
-        for name, what in (("slots", "slots"), ("records", "records of each task")):
+        now = self.state(micro_batch)
+        for name, what in (("micro_batches", "micro_batches"), ("records", "records of each task")):
             if state[name] != now[name]:
                 said = f"{self.folder}: the checkpoint was made with {state[name]} {what}, now there are {now[name]}"
-                if name == "slots" or not self.skip_missing:
+                if name == "micro_batches" or not self.skip_missing:
                     raise UserError(said)
                 warnings.warn(f"{said}; the order of records changes", stacklevel=2)
-        self._draws[slot], self._taken[slot] = state["draws"], dict(state["taken"])
+        self._draws[micro_batch], self._taken[micro_batch] = state["draws"], dict(state["taken"])

@@ -21,12 +21,13 @@ from llada_uni.backbone import Backbone
 from llada_uni.backbone.cached_attention import PackedCache, Span
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.prefix import PrefixCache
-from llada_uni.generation.sampling import pick
+from llada_uni.generation.sampling import Picked, pick
 from llada_uni.generation.settings import Generation, OnStep, Settings, Task, prepare
 from llada_uni.generation.sprint import likeliest
 from llada_uni.generation.stream import Stream
 
 HEAD_PLACES = 512  # places of a prefix whose logits over the whole vocabulary are in memory at once
+Proposals = tuple[list[int], list[float], list[float]]  # a stream's tokens, confidences, probabilities of the likeliest
 PREFILL = 1024  # places of prompts that one forward computes, beside the blocks
 
 
@@ -112,11 +113,11 @@ class BatchEngine:
         if streams:
             drafts = self._draft(list(streams.values()))
             drafting = [ticket for ticket, stream in streams.items() if stream.drafts]
-            for ticket, (choice, confidence) in zip(drafting, drafts, strict=True):
+            for ticket, proposals in zip(drafting, drafts, strict=True):
                 if ticket not in self._active:  # cancelled by the listener of another request
                     continue
                 try:
-                    streams[ticket].settle(choice, confidence)
+                    streams[ticket].settle(*proposals)
                 except Exception as failure:
                     streams[ticket].result.failure = failure
         finished = [
@@ -160,8 +161,8 @@ class BatchEngine:
         for stream in streams:
             stream.plan(self.prefill // max(1, beginning))
 
-    def _draft(self, streams: list[Stream]) -> list[tuple[list[int], list[float]]]:
-        """One forward: for each stream that reaches its block the choice and the confidence at its open places."""
+    def _draft(self, streams: list[Stream]) -> list[Proposals]:
+        """One forward: what is proposed at the open places of each stream that reaches its block."""
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
@@ -202,12 +203,13 @@ class BatchEngine:
             for branch in stream.branches:
                 if branch.confidence is not None:
                     confidence = branch.take_confidence(confidence, branch.cache.length)
+            stream.record_kept()
             if stream.drafts and stream.result.evaluations == 0:
                 stream.unstored = set()
                 for branch in stream.branches:
                     self.prefixes.store(branch, stream.settings.block_length)
 
-    def _choose(self, streams: list[Stream], states: Tensor) -> list[tuple[list[int], list[float]]]:
+    def _choose(self, streams: list[Stream], states: Tensor) -> list[Proposals]:
         """Head, guidance and choice, one call for all streams of equal settings; the results leave the device together.
 
         states [sum of R * P, D]: of the open places, as `_draft` orders them.
@@ -217,33 +219,37 @@ class BatchEngine:
             groups.setdefault(stream.choice_key, []).append(i)
         if not streams:
             return []
-        choices, confidences, begin = [], [], 0
+        picked, begin = [], 0
         for members in groups.values():
             first = streams[members[0]]
             end = begin + len(first.branches) * sum(len(streams[i].places) for i in members)
-            scores = self.model.logits(states[begin:end], first.choice).unflatten(0, (len(first.branches), -1))
-            choice, confidence = self._pick(first, scores, [streams[i].uniform() for i in members])
-            choices.append(choice)
-            confidences.append(confidence)
+            logits = self._guided(first, states[begin:end])
+            picked.append(self._pick(first, logits, [streams[i].draw() for i in members]))
             begin = end
-        drafts = zip(torch.cat(choices).tolist(), torch.cat(confidences).tolist(), strict=True)
-        out: list[tuple[list[int], list[float]]] = [([], [])] * len(streams)
+        columns = (torch.cat(column).tolist() for column in zip(*picked, strict=True))
+        proposed = zip(*columns, strict=True)
+        out: list[Proposals] = [([], [], [])] * len(streams)
         for i in (i for members in groups.values() for i in members):
-            mine = [next(drafts) for _ in streams[i].places]
-            out[i] = ([index for index, _ in mine], [certainty for _, certainty in mine])
+            choice, confidence, likely = zip(*(next(proposed) for _ in streams[i].places), strict=True)
+            out[i] = (list(choice), list(confidence), list(likely))
         return out
 
+    def _guided(self, stream: Stream, states: Tensor) -> Tensor:
+        """Guided logits of what may be chosen: states [R * P, D] -> [P, V], R branches of equal settings.
+
+        The rows of the head that may not be chosen are computed only where `rescale` needs their deviation, and then for
+        a few positions at once, so that the whole vocabulary of all of them is never in memory.
+        """
+        guidance, branches = stream.settings.guidance, len(stream.branches)
+        if guidance is None or not guidance.rescales:
+            return combine(self.model.logits(states, stream.choice).unflatten(0, (branches, -1)), guidance)
+        parts = states.unflatten(0, (branches, -1)).split(max(1, HEAD_PLACES // branches), dim=1)
+        return torch.cat([stream.task.restrict(combine(self.model.logits(part), guidance)) for part in parts])
+
     @staticmethod
-    def _pick(stream: Stream, logits: Tensor, uniforms: list[Tensor | None]) -> tuple[Tensor, Tensor]:
-        """Guide and pick by the settings of a stream: logits [R, P, V] -> choices and confidences [P]."""
+    def _pick(stream: Stream, logits: Tensor, drawn: list[tuple[Tensor | None, Tensor | None]]) -> Picked:
+        """Pick by the settings of a stream from logits [P, V], with the random numbers drawn for each stream."""
         settings = stream.settings
-        drawn = None if settings.temperature == 0 else torch.cat([u.to(logits.device) for u in uniforms])
-        return pick(
-            combine(logits, settings.guidance),
-            drawn,
-            settings.temperature,
-            settings.top_k,
-            settings.top_p,
-            stream.task.forbidden,
-            settings.measure,
-        )
+        uniform, noise = (None if row[0] is None else torch.cat(row).to(logits.device) for row in zip(*drawn, strict=True))
+        sampling = (settings.temperature, settings.top_k, settings.top_p)
+        return pick(logits, uniform, *sampling, stream.task.forbidden, settings.measure, noise)

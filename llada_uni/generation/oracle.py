@@ -17,8 +17,8 @@ from llada_uni.backbone.masks import block_causal
 from llada_uni.backbone.rope import rotary_tables
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.sampling import pick
-from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, prepare
-from llada_uni.generation.sprint import kept_places, key_norms, likeliest
+from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, draw, prepare
+from llada_uni.generation.sprint import choose_kept, likeliest
 from llada_uni.generation.unmasking import accept
 
 
@@ -42,6 +42,7 @@ def generate(
     answer = [*task.canvas, *[settings.mask_id] * hanging]
     is_open = [*task.open, *[True] * hanging]
     result = Generation([])
+    stop_accepted = False  # whether the last step accepted a stop token
 
     def stands() -> bool:
         return task.has_stop(answer[:length], is_open[:length], stops)
@@ -51,35 +52,47 @@ def generate(
     for block in range(first_block, last_block):
         begin = block * settings.block_length
         stop = min(begin + settings.block_length, task.end)
-        kept: list[_Kept | None] = [None] * len(task.prompts)  # SPRINT: nothing is pruned in a first step
+        kept: list[_Kept | None] = [None] * len(task.prompts)  # SPRINT: the first steps see everything
         for step in range(steps):
-            if settings.early_stop and stands():
+            if settings.early_stop and stands() and (stop_accepted or not settings.stop_on_accept):
                 break
             places = [c - task.start for c in range(max(begin, task.start), stop) if is_open[c - task.start]]
             if not places:
                 break
-            computed = [_logits(model, task, b, answer, begin, stop, settings, kept[b]) for b in range(len(task.prompts))]
-            kept = [places_kept for _, places_kept in computed]
-            logits = combine(torch.stack([branch for branch, _ in computed]), settings.guidance)
-            uniform = None
-            if settings.temperature > 0:
-                uniform = torch.rand(stop - begin, generator=generator, device=generator.device)
-                uniform = uniform[[task.start + i - begin for i in places]].to(logits.device)
+            prunes = settings.sprints is not None and step == settings.sprints.full_steps - 1
+            computed = [
+                _logits(model, task, b, answer, begin, stop, settings, kept[b], prunes) for b in range(len(task.prompts))
+            ]
+            kept = [positions_kept for _, positions_kept in computed]
+            if prunes and result.kept is None and begin > 0:
+                result.kept = kept[0]
+            logits = task.restrict(combine(torch.stack([branch for branch, _ in computed]), settings.guidance))
+            uniform, noise = draw(settings, generator, stop - begin, [task.start + i - begin for i in places])
             logits = logits[[task.start + i for i in places]]
-            choice, confidence = pick(
+            choice, confidence, likely = pick(
                 logits,
-                uniform,
+                None if uniform is None else uniform.to(logits.device),
                 settings.temperature,
                 settings.top_k,
                 settings.top_p,
                 task.forbidden,
                 settings.measure,
+                noise,
             )
             tokens = [task.token_of(i) for i in choice.tolist()]
-            accepted = accept(settings.rule, confidence.tolist(), settings.threshold, settings.block_length, steps, step)
+            accepted = accept(
+                settings.unmasking,
+                confidence.tolist(),
+                settings.threshold,
+                settings.block_length,
+                steps,
+                step,
+                likely.tolist(),
+            )
             drafts, sure = list(answer), [1.0] * len(answer)
             for i, token, certainty in zip(places, tokens, confidence.tolist(), strict=True):
                 drafts[i], sure[i] = token, certainty
+            stop_accepted = any(tokens[i] in stops for i in accepted)
             for i in accepted:
                 answer[places[i]] = tokens[i]
                 is_open[places[i]] = False
@@ -119,10 +132,12 @@ def _logits(
     stop: int,
     settings: Settings,
     kept: _Kept | None,
+    prunes: bool,
 ) -> tuple[torch.Tensor, _Kept | None]:
     """Logits [columns 0 to stop, V] of one branch, computed from its first token on, and what SPRINT keeps from now on.
 
-    The block is [begin, stop). kept: what its places may see of the prefix, None for all of it.
+    The block is [begin, stop). kept: what its positions may see of the prefix, None for all of it. prunes: whether SPRINT
+    chooses in this step.
     """
     prompt = task.prompts[branch]
     device = model.lm_head.weight.device
@@ -131,19 +146,19 @@ def _logits(
     columns = positions + task.shift(branch)
     mask = block_causal(columns, columns, settings.block_length)
     masks = [mask] * model.config.num_hidden_layers
-    prefix = max(0, begin - task.shift(branch))  # places of this branch before the block
+    prefix = max(0, begin - task.shift(branch))  # positions of this branch before the block
     if kept is not None:
-        masks = [_pruned(mask, prefix, places) for places in kept]
+        masks = [_pruned(mask, prefix, positions_kept) for positions_kept in kept]
     hidden, keys = _forward(model, ids, positions, masks)
-    if kept is None and settings.prunes is not None:
-        # The logits at a place speak about that very place; a finished place has the same ones ever after.
+    if prunes and settings.prunes is None:
+        kept = [torch.arange(prefix, device=device)] * len(keys)
+    elif prunes:
+        # The logits at a position speak about that very position; a finished one has the same ones ever after.
         confidence = likeliest(model.logits(hidden[:prefix]))
         is_image = ids[:prefix] >= model.config.image_token_offset
-        kept = [kept_places(key_norms(layer[:, :prefix]), confidence, is_image, settings.prunes) for layer in keys]
+        kept = [choose_kept(layer[:, :prefix], confidence, is_image, settings.prunes) for layer in keys]
     # Only the answer's columns are read; those of a shorter prompt are filled so that columns are indices.
     answers = model.logits(hidden)[len(prompt) :]
-    if task.choice is not None:
-        answers = answers[:, task.choice]
     return torch.cat((answers.new_zeros(task.start, answers.shape[1]), answers)), kept
 
 

@@ -25,7 +25,7 @@ from llada_uni.checked import Checked
 from llada_uni.errors import UserError
 from llada_uni.generation.unmasking import OWN_MEASURE_ONLY, RULES
 
-CONFIDENCES = ("probability", "margin", "entropy")  # measures of certainty, see generation/sampling.py
+CONFIDENCES = ("probability", "margin", "entropy", "neg_entropy", "random")  # measures of certainty, see generation/sampling.py
 DECODERS = ("turbo", "base")  # of codes to pixels, see decoder/decode.py
 CODES_ONLY = "none"  # in place of a decoder: the image stays codes
 MODALITIES = ("text", "image")
@@ -81,35 +81,75 @@ class Params(Checked):
 
 
 class Sprint(Params):
-    """How SPRINT prunes the prefix (generation/sprint.py): how much of it is kept, and by what.
+    """How SPRINT prunes the prefix (generation/sprint.py): how much of it is kept, and by what, in one of two forms.
 
-    r is the share of all positions where neither r_text nor r_img is given; else they are the shares of the positions that
-    hold text and image codes (one of them alone: r is the other). The published settings are (r_text, r_img) = (1.0, 0.8)
+    The report's: r is the share of all positions where neither r_text nor r_img is given; else they are the shares of the
+    positions that hold text and image codes (one of them alone: r is the other). Its settings are (r_text, r_img) = (1.0, 0.8)
     or (1.0, 1.0), alpha 0.5, with the rule "adaptive" and thresholds of 0.93 and 0.95.
+    The published code's, where keep_ratio is given (0.7 there). Pinned positions are kept whatever the ratio: text unless
+    text_keep_ratio is below 1, image codes if image_keep_ratio is 1; these two do nothing else. It is left out while editing
+    guidance is on. Its rule is "sprint", which "threshold" then stands for.
     """
 
-    r: Share = Field(0.5, description="Share of the prefix that is kept.")
-    r_text: Share | None = Field(None, description="Share of the prefix's text that is kept.")
-    r_img: Share | None = Field(None, description="Share of the prefix's image codes that is kept.")
+    r: Share | None = Field(None, description="Report: share of the prefix that is kept; without it 0.5.")
+    r_text: Share | None = Field(None, description="Report: share of the prefix's text that is kept.")
+    r_img: Share | None = Field(None, description="Report: share of the prefix's image codes that is kept.")
     alpha: Share = Field(0.5, description="Weight of the key norm against the confidence.")
+    keep_ratio: Share | None = Field(None, description="As published (0.7): share of the prefix that is kept.")
+    warmup: Steps | None = Field(None, description="As published: steps of a block that see everything; without it 2.")
+    image_keep_ratio: Share | None = Field(None, description="As published: 1 keeps all image codes, nothing else does.")
+    text_keep_ratio: Share | None = Field(None, description="As published: below 1, text may be pruned too.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Sprint:
+        others = ("r", "r_text", "r_img") if self.published else ("warmup", "image_keep_ratio", "text_keep_ratio")
+        given = [name for name in others if getattr(self, name) is not None]
+        if given:
+            form = "the report's form: leave keep_ratio out" if self.published else "the published form: give keep_ratio too"
+            raise ValueError(f"{given[0]} belongs to {form}")
+        return self
+
+    @property
+    def published(self) -> bool:
+        """Whether this is the published code's form."""
+        return self.keep_ratio is not None
+
+    @property
+    def full_steps(self) -> int:
+        """Steps of a block that see everything, from 1 on; the prefix is pruned in the last one."""
+        return (self.warmup or 2) if self.published else 1
 
     @property
     def by_modality(self) -> bool:
-        """Whether text and image positions are chosen separately."""
+        """Report's form: whether text and image positions are chosen separately."""
         return self.r_text is not None or self.r_img is not None
 
     @property
     def text_share(self) -> float:
-        return self.r if self.r_text is None else self.r_text
+        return self._share if self.r_text is None else self.r_text
 
     @property
     def image_share(self) -> float:
-        return self.r if self.r_img is None else self.r_img
+        return self._share if self.r_img is None else self.r_img
+
+    @property
+    def _share(self) -> float:
+        return 0.5 if self.r is None else self.r
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether all text is kept."""
+        return self.text_keep_ratio in (None, 1) if self.published else self.text_share == 1
+
+    @property
+    def keeps_images(self) -> bool:
+        """Whether all image codes are kept."""
+        return self.image_keep_ratio == 1 if self.published else self.image_share == 1
 
     @property
     def keeps_all(self) -> bool:
         """Whether nothing is ever pruned."""
-        return self.text_share == self.image_share == 1
+        return self.keep_ratio == 1 or (self.keeps_text and self.keeps_images)
 
 
 class Sampling(Params):

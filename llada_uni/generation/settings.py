@@ -21,7 +21,7 @@ from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.params import Blocks, Sampling, Sprint
 
-__all__ = ["Generation", "Guidance", "OnStep", "Settings", "Sprint", "StepEvent", "Task", "prepare"]
+__all__ = ["Generation", "Guidance", "OnStep", "Settings", "Sprint", "StepEvent", "Task", "draw", "prepare"]
 
 
 class Settings(Sampling, Blocks):
@@ -29,16 +29,18 @@ class Settings(Sampling, Blocks):
 
     gen_length: tokens of the answer, at most (never more than so many steps are used). stop_ids: tokens that end the answer,
     itself included in it. early_stop: end as soon as a stop token stands with no mask before it, rather than with its block.
-    allowed: ids that may be chosen (a range or any sequence), None for the whole vocabulary. overhang: whether the last
-    block runs past gen_length with masks that are dropped in the end, as the released loop does. None: yes where the length
-    is only a limit, no where `allowed` says what the answer consists of (a grid of image codes has no position behind its
-    last one).
+    stop_on_accept: look for that only in steps that accept a stop token, as the released loop does: the same tokens, at times
+    a few steps later. allowed: ids that may be chosen (a range or any sequence), None for the whole vocabulary. overhang:
+    whether the last block is whole: it runs past gen_length with masks that are filled from the same ids and dropped in the
+    end, as the released code does. None: yes where the length is only a limit, no where `allowed` says what the answer
+    consists of.
     """
 
     mask_id: int
     gen_length: Annotated[int, Field(ge=1)] = 2048
     stop_ids: SkipValidation[Sequence[int]] = ()
     early_stop: bool = True
+    stop_on_accept: bool = False
     allowed: SkipValidation[Sequence[int] | None] = None
     guidance: SkipValidation[Guidance | None] = None
     overhang: bool | None = None
@@ -50,9 +52,26 @@ class Settings(Sampling, Blocks):
         return self
 
     @property
+    def sprints(self) -> Sprint | None:
+        """SPRINT, where it takes part: the released code leaves it out while editing guidance is on."""
+        edits = self.guidance is not None and self.guidance.edits
+        return None if self.sprint is None or (edits and self.sprint.published) else self.sprint
+
+    @property
     def prunes(self) -> Sprint | None:
-        """SPRINT's pruning, or None where nothing is pruned."""
-        return None if self.sprint is None or self.sprint.keeps_all else self.sprint
+        """SPRINT, where it prunes anything."""
+        return None if self.sprints is None or self.sprints.keeps_all else self.sprints
+
+    @property
+    def unmasking(self) -> str:
+        """The rule that is used."""
+        published = self.sprints is not None and self.sprints.published
+        return "sprint" if published and self.rule == "threshold" else self.rule
+
+    @property
+    def samples(self) -> bool:
+        """Whether random numbers are drawn."""
+        return self.temperature > 0 or self.measure == "random"
 
 
 @dataclass(frozen=True)
@@ -76,11 +95,13 @@ OnStep = Callable[[StepEvent], None]
 
 @dataclass
 class Generation:
-    """tokens: the answer, the stop token included. evaluations: forwards that gave drafts, all branches at
+    """tokens: the answer, the stop token included. evaluations: forwards that gave proposals, all branches at
     once.
 
     branch_evaluations: the same with every branch counted. accepted: tokens accepted in each step.
     failure: what the request's own listener raised, which ended it (requests of a BatchEngine only).
+    kept: with SPRINT, the positions of the conditional prefix that each layer kept at the first pruning, [K] int64
+    rising; None where there was none.
     """
 
     tokens: list[int]
@@ -88,6 +109,7 @@ class Generation:
     branch_evaluations: int = 0
     accepted: list[int] = field(default_factory=list)
     failure: Exception | None = None
+    kept: list[torch.Tensor] | None = field(default=None, compare=False, repr=False)  # tensors have no truth value
 
 
 @dataclass(frozen=True)
@@ -122,6 +144,12 @@ class Task:
             return self.choice.start + index
         return int(self.choice[index])
 
+    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] of the whole vocabulary -> those of the rows that may be chosen."""
+        if self.choice is None:
+            return logits
+        return logits[..., self.choice if isinstance(self.choice, slice) else self.choice.to(logits.device)]
+
     def has_stop(self, answer: Sequence[int], is_open: Sequence[bool], stops: frozenset[int]) -> bool:
         """Whether a stop token stands in the answer with no mask before it."""
         for token, masked in zip(answer, is_open, strict=True):
@@ -148,8 +176,9 @@ def prepare(
     missing = [name for name in names if name not in given]
     if missing:
         raise ValueError(f"guidance: the branch {', '.join(missing)} is missing; given: {', '.join(given) or 'none'}")
-    if settings.temperature > 0 and generator is None:
-        raise ValueError("sampling: a temperature above 0 needs a torch.Generator")
+    if settings.samples and generator is None:
+        reason = "a temperature above 0" if settings.temperature > 0 else "the confidence 'random'"
+        raise ValueError(f"sampling: {reason} needs a torch.Generator")
     prompts = (tuple(prompt), *(tuple(given[name]) for name in names))
     content = (settings.mask_id,) * settings.gen_length if canvas is None else tuple(canvas)
     if len(content) != settings.gen_length:
@@ -182,3 +211,20 @@ def _choice(settings: Settings) -> tuple[slice | torch.Tensor | None, int | None
     if ids[-1] - ids[0] + 1 == len(ids):
         return slice(ids[0], ids[-1] + 1), forbidden
     return torch.tensor(ids), forbidden
+
+
+def draw(
+    settings: Settings, generator: torch.Generator | None, length: int, wanted: Sequence[int]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The random numbers of one step, in [0, 1): what sampling takes, what the confidence "random" is; None for none.
+
+    Drawn for all `length` positions of the block, whichever are open; the `wanted` ones are returned.
+    """
+
+    def numbers(needed: bool) -> torch.Tensor | None:
+        if not needed:
+            return None
+        assert generator is not None  # prepare() has seen to it
+        return torch.rand(length, generator=generator, device=generator.device)[list(wanted)]
+
+    return numbers(settings.temperature > 0), numbers(settings.measure == "random")

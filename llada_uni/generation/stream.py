@@ -17,8 +17,8 @@ from torch import Tensor
 
 from llada_uni.backbone import Backbone, KeyValueCache
 from llada_uni.backbone.cache import PrunedCache
-from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task
-from llada_uni.generation.sprint import Sprint, kept_places, key_norms
+from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, draw
+from llada_uni.generation.sprint import Sprint, choose_kept
 from llada_uni.generation.unmasking import accept
 
 
@@ -47,18 +47,21 @@ class Branch:
         self.measured = length
         return numbers[new:]
 
-    def prune(self, answer: Sequence[int], sprint: Sprint, first_code: int, room: int) -> None:
-        """Choose what later steps see of the committed places (SPRINT); where all text is kept and nothing else is there, that
-        is everything.
-        """
+    def choose(self, answer: Sequence[int], sprint: Sprint, first_code: int) -> list[Tensor] | None:
+        """For every layer the committed positions [K] that SPRINT keeps; None where that is all of them at a glance."""
         length = self.cache.length
         ids = [*self.prompt, *answer[: max(0, length - len(self.prompt))]][:length]
-        if sprint.text_share == 1 and max(ids, default=0) < first_code:
-            return
+        if sprint.keeps_all or (sprint.keeps_text and max(ids, default=0) < first_code):
+            return None
         is_image = torch.tensor(ids, dtype=torch.int64, device=self.confidence.device) >= first_code
         keys = self.cache.keys[:, 0, :, :length]  # [layers, H, P, d]
-        kept = [kept_places(key_norms(layer), self.confidence[:length], is_image, sprint) for layer in keys]
-        self.pruned = self.cache.pruned(kept, room)
+        return [choose_kept(layer, self.confidence[:length], is_image, sprint) for layer in keys]
+
+    def prune(self, answer: Sequence[int], sprint: Sprint, first_code: int, room: int) -> None:
+        """Choose what later steps see of the committed positions (SPRINT)."""
+        chosen = self.choose(answer, sprint, first_code)
+        if chosen is not None:
+            self.pruned = self.cache.pruned(chosen, room)
 
 
 class Stream:
@@ -90,6 +93,7 @@ class Stream:
         self.step = 0
         self.unstored: set[Hashable] = set()  # keys of blocks of its prompts that the prefix cache will get from it
         self.places: list[int] = []  # columns of the block that still hold a mask
+        self.stop_accepted = False  # whether the last step accepted a stop token
         self.drafts = True  # whether the coming forward reaches the block
         self.limit = 0  # places of each branch it may compute before the block
         self.result = Generation([])
@@ -102,7 +106,8 @@ class Stream:
         """Move to the next step that needs a forward. False: the answer is finished, and stands in `result`."""
         while self.begin < self.task.end:
             stands = self._stands()
-            if self.step < self.steps and not (self.settings.early_stop and stands):
+            ends = self.settings.early_stop and stands and (self.stop_accepted or not self.settings.stop_on_accept)
+            if self.step < self.steps and not ends:
                 self.places = self._open_places()
                 if self.places:
                     return True
@@ -143,9 +148,9 @@ class Stream:
         return range(first, last), tokens, [*range(border, last, length), last]
 
     def prune(self) -> None:
-        """SPRINT: after the first step of a block its prefix is pruned, once."""
+        """SPRINT: after the first steps of a block its prefix is pruned, once."""
         sprint = self.settings.prunes
-        if sprint is None or self.step == 0:
+        if sprint is None or self.step < sprint.full_steps:
             return
         for branch in self.branches:
             if branch.pruned is None:
@@ -157,22 +162,31 @@ class Stream:
             if branch.pruned is None:
                 branch.cache.truncate(min(branch.cache.length, self.prefix(branch)))
 
+    def record_kept(self) -> None:
+        """SPRINT: note what the first pruning keeps, whether or not a later step of the block uses it."""
+        sprint, branch = self.settings.sprints, self.branches[0]
+        if sprint is None or self.result.kept is not None or not self.drafts or self.step != sprint.full_steps - 1:
+            return
+        if self.prefix(branch) > 0:
+            chosen = branch.choose(self.answer, sprint, self.first_code)
+            everything = torch.arange(branch.cache.length, device=branch.cache.keys.device)
+            self.result.kept = [everything] * len(branch.cache.keys) if chosen is None else chosen
+
     def prefix(self, branch: Branch) -> int:
         """Places of the branch before the present block."""
         return max(0, self.begin - branch.shift)
 
-    def uniform(self) -> Tensor | None:
-        """The numbers this step samples with, one an open place; drawn for the whole block whatever is open."""
-        if self.settings.temperature == 0:
-            return None
-        drawn = torch.rand(self.stop - self.begin, generator=self.generator, device=self.generator.device)
-        return drawn[[column - self.begin for column in self.places]]
+    def draw(self) -> tuple[Tensor | None, Tensor | None]:
+        """The random numbers of this step, see `settings.draw`."""
+        return draw(self.settings, self.generator, self.stop - self.begin, [c - self.begin for c in self.places])
 
-    def settle(self, choice: Sequence[int], confidence: Sequence[float]) -> None:
+    def settle(self, choice: Sequence[int], confidence: Sequence[float], likeliest: Sequence[float]) -> None:
         """Take the drafts of the open places: accept some, tell the listener, count."""
         settings, start = self.settings, self.task.start
         tokens = [self.task.token_of(i) for i in choice]
-        accepted = accept(settings.rule, confidence, settings.threshold, settings.block_length, self.steps, self.step)
+        block, threshold = settings.block_length, settings.threshold
+        accepted = accept(settings.unmasking, confidence, threshold, block, self.steps, self.step, likeliest)
+        self.stop_accepted = any(tokens[i] in self.stops for i in accepted)
         for i in accepted:
             self.answer[self.places[i] - start] = tokens[i]
             self.is_open[self.places[i] - start] = False

@@ -96,8 +96,8 @@ def export_checkpoint(
     """
     recipe = read_recipe(Path(run) / RECIPE)
     state = load_full(run, step, ema)
-    objective = recipe.options.build(Processes(), recipe.seed)
-    objective.save(Path(out), state)
+    stage = recipe.options.build(Processes(), recipe.seed)
+    stage.save(Path(out), state)
     return Path(out)
 
 

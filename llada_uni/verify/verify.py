@@ -1,8 +1,8 @@
 """Does this machine compute the right numbers? Every part against the numbers recorded in a directory.
 
 What flows through: a directory (weights of all parts and recorded results; tests/parity/golden/README.md
-lists the files) -> rows of checks (verify_backbone.py, verify_image.py, verify_decoder.py) -> one `Check`
-each. Sizes, block lengths and step counts are read from the directory, so any directory of that format works.
+lists the files) -> rows of checks (verify_backbone.py, verify_released.py, verify_image.py, verify_decoder.py)
+-> one `Check` each. Sizes, block lengths and step counts are read from the directory, so any directory of that format works.
 Each check stands alone: where a file it needs is missing it is left out, where it fails or crashes it is a
 failed row.
 """
@@ -23,6 +23,7 @@ from llada_uni.verify.compare import Result, Row
 from llada_uni.verify.verify_backbone import BackboneChecks
 from llada_uni.verify.verify_decoder import DecoderChecks
 from llada_uni.verify.verify_image import ImageChecks
+from llada_uni.verify.verify_released import ReleasedChecks
 
 TOLERANCE = 1e-4
 
@@ -47,15 +48,18 @@ def verify(
     device: str | torch.device = "cpu",
     tolerance: float = TOLERANCE,
     on_check: Callable[[Check], None] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> list[Check]:
-    """All checks whose files are there, in float32; `on_check` hears of each as it is done.
+    """All checks whose files are there; `on_check` hears of each as it is done.
+
+    dtype: of the language model, float32 or float64; images and decoders are checked in float32.
 
     Raises UserError when the directory is missing or holds nothing to check.
     """
     if not Path(folder).is_dir():
         raise UserError(f"there is no directory {folder}")
     checks: list[Check] = []
-    for name, limit, run in _rows(Path(folder), torch.device(device), tolerance):
+    for name, limit, run in _rows(Path(folder), torch.device(device), tolerance, dtype):
         try:
             error, detail = run()
             ok, number = error <= limit, error if math.isfinite(error) else None
@@ -80,13 +84,14 @@ def verify(
     return checks
 
 
-def _rows(folder: Path, device: torch.device, tolerance: float) -> Iterator[Row]:
-    backbone = BackboneChecks(folder, device, tolerance)
+def _rows(folder: Path, device: torch.device, tolerance: float, dtype: torch.dtype) -> Iterator[Row]:
+    backbone = BackboneChecks(folder, device, tolerance, dtype)
     image = ImageChecks(folder, device)
     decoder = DecoderChecks(folder, device, tolerance)
     groups = {
         "backbone.forward": backbone.forward_rows,
         "backbone.generation": backbone.generation_rows,
+        "backbone.released": ReleasedChecks(backbone).rows,
         "image.codes": image.code_rows,
         "image.sizes": image.size_rows,
         "image.crop": image.crop_rows,

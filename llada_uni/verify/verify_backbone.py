@@ -26,14 +26,14 @@ from llada_uni.verify.compare import Result, Row, difference, has_part, mismatch
 class BackboneChecks:
     """Rows of `forward.safetensors` and `generation.json`, which lie beside the backbone's weights."""
 
-    def __init__(self, folder: Path, device: torch.device, tolerance: float) -> None:
+    def __init__(self, folder: Path, device: torch.device, tolerance: float, dtype: torch.dtype = torch.float32) -> None:
         inner = folder / "backbone"
         self.top, self.folder = folder, inner if inner.is_dir() else folder
-        self.device, self.tolerance = device, tolerance
+        self.device, self.tolerance, self.dtype = device, tolerance, dtype
 
     @cached_property
     def backbone(self) -> Backbone:
-        return load_backbone(self.top, self.device, torch.float32)
+        return load_backbone(self.top, self.device, self.dtype)
 
     def forward_rows(self) -> Iterator[Row]:
         file = self.folder / "forward.safetensors"

@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from llada_uni.errors import UserError
+from llada_uni.evaluation.intervals import wilson
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, SIDE, STYLES
-from llada_uni.world.intervals import wilson
 from llada_uni.world.render import PIXELS, cell_pixels, render_array
 from llada_uni.world.sampling import sample_scene
 from llada_uni.world.scene import Scene, Thing

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from llada_uni.errors import UserError
 from llada_uni.world.art import sprite
@@ -54,3 +55,13 @@ def render_array(scene: Scene, size: int = PIXELS) -> np.ndarray:
 def render(scene: Scene, size: int = PIXELS) -> Image.Image:
     """The scene as an RGB picture of size x size."""
     return Image.fromarray(render_array(scene, size))
+
+
+def cell_mask(cells: Iterable[int], size: int) -> Image.Image:
+    """Mask for inpainting, mode "L": 255 where the image is to be drawn again, 0 where it stays."""
+    mask = Image.new("L", (size, size), 0)
+    side = size // SIDE
+    for cell in cells:
+        y, x = (cell // SIDE) * side, (cell % SIDE) * side
+        ImageDraw.Draw(mask).rectangle((x, y, x + side - 1, y + side - 1), fill=255)
+    return mask

@@ -1,4 +1,4 @@
-"""The reader of token shards: each record once an epoch over all slots, exact resume, weights, and nothing lost silently."""
+"""Reading token shards: each record once an epoch over all micro-batches, exact resume, weights, nothing lost silently."""
 
 from __future__ import annotations
 
@@ -48,28 +48,28 @@ def test_the_shuffled_order_is_shuffled_and_never_changes():
 
 
 @settings(max_examples=20, deadline=None)
-@given(slots=st.integers(1, 9), seed=st.integers(0, 5))
-def test_each_record_comes_once_an_epoch_over_all_slots(folder, slots, seed):
-    reader = TokenReader(folder, {"a": 1.0}, seed=seed, slots=slots)
-    draws = [number_of(reader.draw(n % slots)) for n in range(37 * 3)]
+@given(micro_batches=st.integers(1, 9), seed=st.integers(0, 5))
+def test_each_record_comes_once_an_epoch_over_all_micro_batches(folder, micro_batches, seed):
+    reader = TokenReader(folder, {"a": 1.0}, seed=seed, micro_batches=micro_batches)
+    draws = [number_of(reader.draw(n % micro_batches)) for n in range(37 * 3)]
     for epoch in range(3):
         assert len(set(draws[epoch * 37 : (epoch + 1) * 37])) == 37
-    if slots == 1:
+    if micro_batches == 1:
         assert draws[:37] != draws[37:74]
 
 
 @settings(max_examples=20, deadline=None)
-@given(data=st.data(), slots=st.integers(1, 4))
-def test_slots_are_disjoint_and_do_not_depend_on_each_other(folder, data, slots):
-    """However slots take turns (processes run at their own pace), each slot sees the same, and no epoch repeats a record."""
-    alone = [TokenReader(folder, slots=slots) for _ in range(slots)]
-    expected = [[number_of(reader.draw(slot)) for _ in range(40)] for slot, reader in enumerate(alone)]
-    together = TokenReader(folder, slots=slots)
-    seen: list[list[int]] = [[] for _ in range(slots)]
-    for slot in data.draw(st.permutations([slot for slot in range(slots) for _ in range(40)])):
-        seen[slot].append(number_of(together.draw(slot)))
+@given(data=st.data(), micro_batches=st.integers(1, 4))
+def test_micro_batches_are_disjoint_and_do_not_depend_on_each_other(folder, data, micro_batches):
+    """However micro-batches take turns (processes run at their own pace), each sees the same, and no epoch repeats a record."""
+    alone = [TokenReader(folder, micro_batches=micro_batches) for _ in range(micro_batches)]
+    expected = [[number_of(reader.draw(one)) for _ in range(40)] for one, reader in enumerate(alone)]
+    together = TokenReader(folder, micro_batches=micro_batches)
+    seen: list[list[int]] = [[] for _ in range(micro_batches)]
+    for one in data.draw(st.permutations([one for one in range(micro_batches) for _ in range(40)])):
+        seen[one].append(number_of(together.draw(one)))
     assert seen == expected
-    early = [number for numbers in seen for number in numbers[: 6 // slots]]
+    early = [number for numbers in seen for number in numbers[: 6 // micro_batches]]
     assert len(early) == len(set(early))
 
 
@@ -77,16 +77,16 @@ def test_slots_are_disjoint_and_do_not_depend_on_each_other(folder, data, slots)
 @given(before=st.lists(st.integers(0, 2), max_size=60), after=st.lists(st.integers(0, 2), max_size=40))
 def test_a_saved_state_goes_on_exactly(folder, before, after):
     weights = {"a": 1.0, "b": 2.0, "c": 0.3}
-    first = TokenReader(folder, weights, longest=8, seed=4, slots=3)
-    second = TokenReader(folder, weights, longest=8, seed=4, slots=3)
+    first = TokenReader(folder, weights, longest=8, seed=4, micro_batches=3)
+    second = TokenReader(folder, weights, longest=8, seed=4, micro_batches=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for slot in before:
-            first.draw(slot)
-        states = json.loads(json.dumps({slot: first.slot_state(slot) for slot in range(3)}))
-        for slot, state in states.items():
-            second.load_slot_state(int(slot), state)
-        assert [number_of(first.draw(slot)) for slot in after] == [number_of(second.draw(slot)) for slot in after]
+        for one in before:
+            first.draw(one)
+        states = json.loads(json.dumps({one: first.state(one) for one in range(3)}))
+        for one, state in states.items():
+            second.load_state(int(one), state)
+        assert [number_of(first.draw(one)) for one in after] == [number_of(second.draw(one)) for one in after]
 
 
 def test_tasks_are_drawn_by_their_weights(folder):
@@ -95,14 +95,14 @@ def test_tasks_are_drawn_by_their_weights(folder):
         (None, {"a": 37 / 63, "b": 20 / 63, "c": 6 / 63}),
         ({"b": 1.0, "a": 0}, {"b": 1.0}),
     ):
-        reader = TokenReader(folder, weights, slots=2)
+        reader = TokenReader(folder, weights, micro_batches=2)
         counts = Counter(reader.draw(n % 2).task for n in range(2000))
         assert set(counts) == set(expected)
         assert all(abs(counts[task] / 2000 - share) < 0.04 for task, share in expected.items())
 
 
 def test_records_come_back_as_they_were_written(folder):
-    reader = TokenReader(folder, slots=1)
+    reader = TokenReader(folder, micro_batches=1)
     record = reader.draw(0)
     assert (record.ids.dtype, record.kinds.dtype) == ("int32", "int8")
     assert len(record.ids) == len(record.kinds) == 2 + number_of(record) % 9
@@ -122,7 +122,7 @@ def test_long_records_are_counted_and_named_once(folder):
 
 def test_missing_shards_stop_or_are_left_out(folder, tmp_path):
     copy = token_folder(tmp_path / "copy", [[("a", 3)] * 5, [("a", 3)] * 5 + [("b", 3)]])
-    state = TokenReader(copy).slot_state(0)
+    state = TokenReader(copy).state(0)
     (copy / "tokens-00001.safetensors").unlink()
     with pytest.raises(UserError, match=r"1 of 2 token shards are missing .*tokens-00001.safetensors"):
         TokenReader(copy)
@@ -130,7 +130,7 @@ def test_missing_shards_stop_or_are_left_out(folder, tmp_path):
         reader = TokenReader(copy, on_missing="skip")
     assert {number_of(reader.draw(0)) for _ in range(5)} == set(range(5))
     with pytest.warns(UserWarning, match="the order of records changes"):
-        reader.load_slot_state(0, state)
+        reader.load_state(0, state)
     with pytest.warns(UserWarning), pytest.raises(UserError, match=r"no records of the task 'b' .* allowed: a"):
         TokenReader(copy, {"b": 1}, on_missing="skip")
     (copy / "tokens-00000.safetensors").write_bytes(b"torn")
@@ -152,12 +152,12 @@ def test_wrong_arguments(folder, arguments, reason):
         TokenReader(folder, **arguments)
 
 
-def test_wrong_slots_states_and_folders(folder, tmp_path):
-    reader = TokenReader(folder, slots=2)
-    with pytest.raises(UserError, match="slot 2 of a reader for 2 slots"):
+def test_wrong_micro_batches_states_and_folders(folder, tmp_path):
+    reader = TokenReader(folder, micro_batches=2)
+    with pytest.raises(UserError, match="micro-batch 2 of a reader for 2"):
         reader.draw(2)
-    with pytest.raises(UserError, match="made with 3 slots, now there are 2"):
-        reader.load_slot_state(0, TokenReader(folder, slots=3).slot_state(0))
+    with pytest.raises(UserError, match="made with 3 micro-batches, now there are 2"):
+        reader.load_state(0, TokenReader(folder, micro_batches=3).state(0))
     with pytest.raises(UserError, match=r"manifest.json is missing\): run llada-uni data extract"):
         TokenReader(tmp_path)
 

@@ -63,6 +63,14 @@ def test_other_rules(rule, confidence, threshold, steps, step, expected):
     assert accept(rule, confidence, threshold, 4, steps, step) == expected
 
 
+def test_the_sprint_rule_ranks_by_one_measure_and_is_sure_by_another():
+    confidence, likely = [0.1, 0.9, 0.5, 0.3], [0.99, 0.2, 0.3, 0.4]
+    assert accept("sprint", confidence, 0.95, 4, 4, 0, likely) == [0, 1]  # one of 4 masks in 4 steps, and the sure one
+    assert accept("sprint", confidence, 0.95, 4, 4, 2, likely) == [0, 1, 2]  # 2 steps are left: two of them
+    assert accept("sprint", confidence, 0.99, 4, 4, 0, likely) == [1]  # above, not at
+    assert accept("sprint", confidence[:3], 1.0, 4, 5, 3, likely[:3]) == [1, 2]  # ceil(3 / 2)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_finishes_a_block_in_its_steps(rule):
     for steps in (1, 3, 5, 8, 20):
@@ -94,6 +102,20 @@ def test_guidance_computes_no_branch_it_does_not_need():
     assert Guidance.editing(1.0, 0.0).branches == ()
     assert Guidance.editing(4.0, 0.0).branches == ("no_text",)
     assert Guidance.editing(1.0, 1.5).branches == ("no_text", "no_image")
+    assert Guidance.editing(0.0, 1.5).branches == ("no_text", "no_image")
+    assert Guidance.editing(0.0, 0.0).branches == ()  # editing guidance is off
+
+
+def test_both_scales_of_editing_0_are_no_guidance_at_all():
+    c = torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(combine(c, Guidance.editing(0.0, 0.0, 0.7)), c[0])
+
+
+def test_rescale_divides_by_the_deviation_and_a_millionth():
+    given = torch.tensor([[[1.0, -1.0, 0.0]]])  # deviation 1
+    other = torch.tensor([[[1e-6, -1e-6, 0.0]]])  # g = other: deviation a millionth, factor 1 / 2e-6
+    guided = combine(torch.cat((given, other)), Guidance.simple(0.0, 1.0))
+    assert guided.tolist()[0] == pytest.approx([0.5, -0.5, 0.0])
 
 
 @pytest.mark.parametrize("call", [lambda: Guidance("none"), lambda: Guidance.simple(2.0, rescale=1.5)])
@@ -104,10 +126,10 @@ def test_impossible_guidance(call):
 
 def test_greedy_choice_and_its_probability():
     logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]])
-    choice, confidence = pick(logits.clone(), None)
+    choice, confidence, _ = pick(logits.clone(), None)
     assert choice.tolist() == [1, 2]
     assert torch.allclose(confidence, logits.softmax(-1).max(-1).values)
-    choice, confidence = pick(logits.clone(), None, forbidden=1)
+    choice, confidence, _ = pick(logits.clone(), None, forbidden=1)
     assert choice.tolist() == [2, 2]
     assert torch.allclose(confidence, logits.softmax(-1)[:, 2])
 
@@ -116,19 +138,27 @@ def test_greedy_choice_and_its_probability():
 @pytest.mark.parametrize("top", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_p": 1e-300}])
 def test_a_tiny_temperature_is_greedy(temperature, top):
     logits = torch.randn(8, 16, generator=torch.Generator().manual_seed(0)) * 30
-    choice, confidence = pick(logits, torch.full((8,), 0.5), temperature, forbidden=0, **top)
+    choice, confidence, _ = pick(logits, torch.full((8,), 0.5), temperature, forbidden=0, **top)
     assert choice.tolist() == (logits[:, 1:].argmax(-1) + 1).tolist() and confidence.tolist() == [1.0] * 8
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_kinds_of_confidence(temperature):
     shares = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.0, 0.0, 1.0]])
-    measured = {kind: pick(shares.log(), torch.zeros(3), temperature, kind=kind)[1].tolist() for kind in CONFIDENCES}
+    noise = torch.tensor([0.3, 0.2, 0.1])
+    picked = {kind: pick(shares.log(), torch.zeros(3), temperature, kind=kind, noise=noise) for kind in CONFIDENCES}
+    measured = {kind: found.confidence.tolist() for kind, found in picked.items()}
+    for found in picked.values():
+        assert found.likeliest.tolist() == pytest.approx([0.7, 0.5, 1.0])
     drawn = [0.7, 0.25, 1.0] if temperature else [0.7, 0.5, 1.0]  # a draw of 0 takes the first possible choice
     assert measured["probability"] == pytest.approx(drawn)
     assert measured["margin"] == pytest.approx([0.5, 0.25, 1.0])
     entropies = [-sum(p * math.log(p) for p in row if p) for row in shares.tolist()]
     assert measured["entropy"] == pytest.approx([math.exp(-h) for h in entropies])
+    assert measured["neg_entropy"] == pytest.approx([1 - h / math.log(3) for h in entropies], abs=1e-6)
+    assert measured["random"] == pytest.approx(noise.tolist())
+    with pytest.raises(ValueError, match="needs random numbers"):
+        pick(shares.log(), None, kind="random")
 
 
 def test_a_forbidden_choice_is_no_second_best():
@@ -141,9 +171,9 @@ def test_a_forbidden_choice_is_no_second_best():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rule": "best"}, "one of threshold, left, adaptive, entropy, factor"),
-        ({"confidence": "best"}, "one of probability, margin, entropy"),
-        ({"rule": "entropy", "confidence": "margin"}, "allowed with the rule 'entropy': entropy"),
+        ({"rule": "best"}, "one of threshold, left, adaptive, entropy, factor, sprint"),
+        ({"confidence": "best"}, "one of probability, margin, entropy, neg_entropy, random"),
+        ({"rule": "entropy", "confidence": "probability"}, "allowed with the rule 'entropy': entropy"),
     ],
 )
 def test_impossible_rules(changes, message):
@@ -169,7 +199,7 @@ def test_sampling_follows_the_filtered_distribution(options, expected):
     draws = 10_000
     logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(draws, 4).clone()
     uniform = (torch.arange(draws) + 0.5) / draws
-    choice, confidence = pick(logits, uniform, temperature=1.0, **options)
+    choice, confidence, _ = pick(logits, uniform, temperature=1.0, **options)
     shares = torch.bincount(choice, minlength=4) / draws
     assert torch.allclose(shares, torch.tensor(expected, dtype=torch.float32), atol=1e-3)
     assert torch.allclose(confidence, torch.tensor(expected, dtype=torch.float32)[choice], atol=1e-4)
@@ -178,6 +208,6 @@ def test_sampling_follows_the_filtered_distribution(options, expected):
 def test_temperature_sharpens_and_the_ends_of_the_draw_are_safe():
     logits = torch.tensor([[0.0, 1.0, float("-inf")]]).expand(2, 3).clone()
     uniform = torch.tensor([0.0, 1.0 - 2**-24])
-    choice, confidence = pick(logits, uniform, temperature=0.5)
+    choice, confidence, _ = pick(logits, uniform, temperature=0.5)
     assert choice.tolist() == [0, 1]
     assert torch.allclose(confidence, torch.tensor([0.0, 2.0]).softmax(-1))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from llada_uni.image.batched import batch_attention, batched_codes, batched_features, patchify
 from llada_uni.image.tokenizer import ImageTokenizer
-from llada_uni.training.tokenizer.images import to_images
+from llada_uni.training.tokenizer.picture_batches import to_images
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ SENSIBLE = {  # what makes a request possible, and short
     "top_p": st.floats(0.1, 1),
     "top_k": st.integers(0, 5),
     "threshold": st.floats(0, 1),
-    "rule": st.sampled_from(["threshold", "left", "adaptive", "entropy", "factor"]),
+    "rule": st.sampled_from(["threshold", "left", "adaptive", "entropy", "factor", "sprint"]),
     "confidence": st.sampled_from(["probability", "margin", "entropy"]),
     "block_length": st.sampled_from([1, 8, 32]),
     "cfg_scale": st.floats(0, 9),

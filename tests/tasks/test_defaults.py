@@ -32,10 +32,14 @@ def test_a_call_may_change_them():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rule": "best"}, "rule must be one of threshold, left, adaptive, entropy, factor, not 'best'"),
-        ({"confidence": 1}, "confidence must be one of probability, margin, entropy, not 1"),
+        ({"rule": "best"}, "rule must be one of threshold, left, adaptive, entropy, factor, sprint, not 'best'"),
+        ({"confidence": 1}, "confidence must be one of probability, margin, entropy, neg_entropy, random, not 1"),
         ({"sprint": 0.5}, "sprint must be a group of settings or null, not 0.5"),
-        ({"sprint": {"share": 0.5}}, "sprint: unknown setting 'share'; known: r, r_text, r_img, alpha"),
+        (
+            {"sprint": {"share": 0.5}},
+            "sprint: unknown setting 'share'; known: r, r_text, r_img, alpha, keep_ratio, warmup, "
+            "image_keep_ratio, text_keep_ratio",
+        ),
         ({"sprint": {"r": "half"}}, "sprint: r must be a number from 0 to 1, not 'half'"),
         ({"sprint": {"r": 2}}, "sprint: r must be a number from 0 to 1, not 2"),
     ],

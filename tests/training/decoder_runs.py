@@ -18,14 +18,14 @@ LOOP = LoopOptions(steps=3, micro_batches=2, lr=1e-3, warmup=1, log_every=1, eva
 
 
 def losses(
-    processes: Processes, stage: str, model: str, latents: LatentOptions, out: str, parallel: ParallelOptions
+    processes: Processes, name: str, model: str, latents: LatentOptions, out: str, parallel: ParallelOptions
 ) -> list[Any]:
     """The losses of a short run from `model`, and the last evaluation; with sharding each process reads its own part."""
     common = {"latents": latents, "sizes": SIZES, "low_memory": parallel.shard, "batch": 2}
-    if stage == "decoder":
-        objective = DecoderOptions(**common, init=model, places=0.1, evaluate=2).build(processes, 0)
+    if name == "decoder":
+        stage = DecoderOptions(**common, init=model, position_probes=0.1, evaluate=2).build(processes, 0)
     else:
-        objective = DistillOptions(**common, base=model).build(processes, 0)
-    run(objective, LOOP, out, parallel=parallel, processes=processes)
+        stage = DistillOptions(**common, base=model).build(processes, 0)
+    run(stage, LOOP, out, parallel=parallel, processes=processes)
     rows = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
     return [row[name] for row in rows for name in row if name == "loss" or name.startswith("eval/")]

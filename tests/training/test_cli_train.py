@@ -59,7 +59,7 @@ def test_train_leaves_a_run_directory(call):
 def test_a_dry_run_shows_and_writes_nothing(call, here):
     code, out, _ = call("train", "toy.yaml", "--dry-run", "options.width=5")
     assert code == 0 and "width: 5" in out and "parameters: 5 trained, 0 frozen" in out
-    assert "a step: 2 slots" in out and "noisy [5]" in out and "loss 0." in out
+    assert "a step: 2 micro-batches" in out and "noisy [5]" in out and "loss 0." in out
     assert [path.name for path in here.iterdir()] == ["toy.yaml"]
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from llada_uni.errors import UserError
 from llada_uni.files.weights import write_json, write_weights
 from llada_uni.training.language.lora import LoraOptions
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.loop.stage import Generators, Loss, Stage
 
 
 @dataclass
@@ -35,26 +34,23 @@ class ToyOptions:
         if self.width < 1:
             raise UserError(f"width is {self.width}; allowed: at least 1")
 
-    def build(self, processes: Processes, seed: int) -> Objective:
+    def build(self, processes: Processes, seed: int) -> Stage:
         return Toy(self, processes, seed)
 
 
-class Toy(Objective):
+class Toy(Stage):
     def __init__(self, options: ToyOptions, processes: Processes, seed: int) -> None:
         super().__init__(processes)
         self.options = options
         self.value = nn.Parameter(torch.zeros(options.width))
-        self.seen: dict[str, Tensor] = {}
         self.goal = torch.linspace(-1, 1, options.width) + seed
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        noisy = self.goal + self.options.noise * torch.randn(self.options.width)
-        self.seen = {"noisy": noisy}
-        total = (self.value - noisy).square().sum()
-        return Loss(total, float(self.options.width), {"error": (float(total.detach()), 1.0)})
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> dict[str, Tensor]:
+        return {"noisy": self.goal + self.options.noise * torch.randn(self.options.width, generator=generators.torch)}
 
-    def last_batch(self) -> dict[str, Tensor]:
-        return self.seen
+    def loss(self, batch: dict[str, Tensor]) -> Loss:
+        total = (self.value - batch["noisy"]).square().sum()
+        return Loss(total, float(self.options.width), {"error": (float(total.detach()), 1.0)})
 
     def fingerprint(self) -> dict[str, Any]:
         return {"width": self.options.width}

@@ -14,10 +14,23 @@ from llada_uni.checkpoint.load import convert
 from llada_uni.errors import UserError
 from llada_uni.verify.verify import Check, verify
 
+RELEASED = 31  # rows of released.json
+
 
 @pytest.fixture
 def copy(golden, tmp_path):
-    return shutil.copytree(golden, tmp_path / "copy")
+    """The recorded directory, but for the generations of released.json, which have tests of their own."""
+    return shutil.copytree(golden, tmp_path / "copy", ignore=shutil.ignore_patterns("released.json"))
+
+
+@pytest.fixture
+def released(golden, tmp_path):
+    """Nothing but the backbone and the generations of released.json."""
+    folder = tmp_path / "released" / "backbone"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "released.json"):
+        shutil.copy(golden / "backbone" / name, folder / name)
+    return folder
 
 
 def failed(checks: list[Check]) -> set[str]:
@@ -33,11 +46,11 @@ def test_everything_passes(golden):
     checks = verify(golden, on_check=heard.append)
     assert heard == checks
     assert failed(checks) == set(), [check for check in checks if not check.ok]
-    assert len(checks) == 40
-    assert len(names(checks)) == 40
+    assert len(checks) == 40 + RELEASED
+    assert len(names(checks)) == len(checks)
     kinds = {name.split(".")[0] + "." + name.split(".")[1] for name in names(checks)}
     assert kinds == {
-        "backbone.logits", "backbone.hidden", "backbone.router", "backbone.generation",
+        "backbone.logits", "backbone.hidden", "backbone.router", "backbone.generation", "backbone.released",
         "image.codes", "image.sizes", "image.crop",
         "decoder.condition", "decoder.velocity", "decoder.latents", "decoder.pixels",
     }  # fmt: skip
@@ -55,8 +68,8 @@ def test_a_released_directory_has_its_backbone_at_the_top(copy):
     assert len(checks) == 40
 
 
-def test_our_layout_computes_the_same(golden, tmp_path):
-    convert(golden, tmp_path / "ours")
+def test_our_layout_computes_the_same(copy, tmp_path):
+    convert(copy, tmp_path / "ours")
     checks = verify(tmp_path / "ours")
     assert len(checks) == 40 and failed(checks) == set()
 
@@ -105,8 +118,8 @@ def test_one_wrong_weight_or_number_is_noticed_where_it_matters(copy):
     json.dumps([check.to_json() for check in checks], allow_nan=False)
 
 
-def test_a_missing_file_skips_its_checks_only(copy, golden):
-    everything = names(verify(golden))
+def test_a_missing_file_skips_its_checks_only(copy):
+    everything = names(verify(copy))
     (copy / "resize.json").unlink()
     (copy / "image_tokenizer" / "image_2.png").unlink()
     shutil.rmtree(copy / "decoder-turbo")
@@ -156,9 +169,7 @@ def test_other_sizes_of_the_format(copy):
     recorded = load_file(copy / "backbone" / "forward.safetensors")
     recorded["logits.block16.input_ids"] = recorded["logits.block8.input_ids"]
     recorded["logits.block16.logits"] = recorded["logits.block8.logits"]
-    save_file(
-        {name: tensor.clone() for name, tensor in recorded.items()}, copy / "backbone" / "forward.safetensors"
-    )
+    save_file({name: tensor.clone() for name, tensor in recorded.items()}, copy / "backbone" / "forward.safetensors")
     assert failed(verify(copy)) == {"decoder.latents.decoder.2", "backbone.logits.block16.logits"}
 
 
@@ -170,3 +181,35 @@ def test_nothing_to_check(tmp_path, golden):
     shutil.copytree(golden / "vae", tmp_path / "vae")
     with pytest.raises(UserError, match="holds no recorded numbers"):
         verify(tmp_path)
+
+
+def test_released_generations_are_a_row_each(released):
+    checks = verify(released.parent, dtype=torch.float64)
+    assert names(checks) == {check.name for check in checks if check.name.startswith("backbone.released.")}
+    assert len(checks) == RELEASED and failed(checks) == set()
+    assert all(check.tolerance == 0 and "tokens" in check.detail for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        (lambda e: e["output"].__setitem__(-1, e["output"][-1] ^ 1), "tokens 23: "),
+        (lambda e: e["output"].pop(), "24 tokens, recorded are 23"),
+        (lambda e: e.update(evaluations=e["evaluations"] + 1), "27 steps, recorded are 28"),
+        (lambda e: e["kept_first_block"][2].pop(), "kept positions of layer 2"),
+        (lambda e: e["sprint"].update(keep_ratio=0.5), ""),  # another setting gives another result
+        (lambda e: e["sprint"].update(surprise=1), "unknown field 'surprise'"),
+        (lambda e: e.update(remasking="best"), "remasking is 'best'; allowed: low_confidence, top_k_margin"),
+        (lambda e: e.update(kind="video"), "kind is 'video'; allowed: image, text"),
+        (lambda e: e.pop("eos_id"), "KeyError"),
+    ],
+)
+def test_one_flipped_expectation_of_a_released_generation_fails(released, change, detail):
+    """Of one entry alone; the others are the business of the test above."""
+    entries = json.loads((released / "released.json").read_text())
+    entry = entries[11]
+    change(entry)
+    (released / "released.json").write_text(json.dumps([entries[30], entry]))
+    checks = verify(released.parent)
+    assert [check.ok for check in checks] == [True, False]
+    assert detail in checks[1].detail and (checks[1].largest_error or 1) > 0

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.evaluation.intervals import wilson
 from llada_uni.world.checker import Checker, disturb, error_rate, false_alarms, main
 from llada_uni.world.concepts import CELLS, COLORS, CONCEPTS, STYLES
-from llada_uni.world.intervals import wilson
 from llada_uni.world.render import render, render_array
 from llada_uni.world.sampling import sample_scene
 from llada_uni.world.scene import Thing, placed

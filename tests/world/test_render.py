@@ -6,7 +6,7 @@ import pytest
 from llada_uni.errors import UserError
 from llada_uni.world.art import ART_DIR, sprite
 from llada_uni.world.concepts import COLORS, CONCEPTS, STYLES
-from llada_uni.world.render import cell_pixels, render, render_array
+from llada_uni.world.render import cell_mask, cell_pixels, render, render_array
 from llada_uni.world.scene import Scene, Thing, placed
 
 CAT = Thing("cat", "cartoon")
@@ -69,3 +69,10 @@ def test_sides_that_do_not_divide_into_cells_are_scaled_to() -> None:
     small, full = render_array(scene, 64), render_array(scene, 66)
     assert small.shape == (64, 64, 3) and (small[32:, 32:] == COLORS["pink"]).all()
     assert abs(small.mean() - full.mean()) < 2
+
+
+def test_the_mask_covers_just_its_cells() -> None:
+    mask = np.asarray(cell_mask([0, 5], 12))
+    wanted = np.zeros((12, 12))
+    wanted[:4, :4] = wanted[4:8, 8:] = 255
+    assert (mask == wanted).all()

@@ -2,7 +2,7 @@
 
 What flows through: codes [B, h, w] -> every code 2 x 2 times -> features [B, L, F] (SigVQ) -> transformer with a noised
 state [B, C, 1, H, W] -> velocity of the same shape. Built fresh from sizes, or read from a run or model directory.
-B pictures, C latent channels, L = 2h * 2w condition places, F their features.
+B pictures, C latent channels, L = 2h * 2w condition positions, F their features.
 """
 
 from __future__ import annotations
@@ -156,12 +156,12 @@ def save_transformer_state(state: dict[str, Tensor], config: Mapping[str, Any], 
     save_transformer(model, folder)
 
 
-class PlaceProbes(nn.Module):
+class PositionProbes(nn.Module):
     """Helps a small transformer find out where its tokens are; dropped after training (docs/log.md).
 
     Condition tokens are numbered along the first rotary axis, image tokens along the other two, and rotary positions are
-    relative, so which condition belongs to which place is hard to learn from the flow loss alone. Linear probes behind the
-    first layers are trained, through the layers, to read every token's row and column.
+    relative, so which condition belongs to which image token is hard to learn from the flow loss alone. Linear probes behind
+    the first layers are trained, through the layers, to read every token's row and column.
     """
 
     def __init__(self, transformer: ZImageTransformer2DModel, side: int, layers: int = 2) -> None:

@@ -1,7 +1,7 @@
 """Stage `distill`: consistency distillation of the base decoder into the turbo decoder of few steps (arXiv:2604.20796).
 
 u(x_t, t) is the average velocity from x_t to the data end of its path: x_1 = x_t + (1 - t) u. The end is the same wherever on
-the path one stands, so its derivative along the path is nought: 0 = v_t - u + (1 - t) du/dt. This is the loss,
+the path one stands, so its derivative along the path is zero: 0 = v_t - u + (1 - t) du/dt. This is the loss,
 |v - v_t|^2 + |u - v_t - (1 - t) du/dt|^2, with du/dt without gradient, from a central difference along (v_t, 1).
 v_t is the velocity of the frozen base decoder, as its sampler uses it (guided) or plain, or that of the data, x1 - x0.
 Time runs from noise (0) to data (1). B pictures, C latent channels, one frame, H x W latents.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ZImageTransformer2DModel
 from torch import Tensor, nn
 
 from llada_uni.decoder.sampling import base_times, limited_guidance
-from llada_uni.decoder.transformer import Context, context_of, head_of, to_dtype_of, velocity
+from llada_uni.decoder.transformer import Context, context_of, head_of, hidden, output, to_dtype_of, velocity
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import TURBO
 from llada_uni.training.decoder.decoder_model import (
@@ -33,11 +33,10 @@ from llada_uni.training.decoder.decoder_model import (
     transformer_layers,
 )
 from llada_uni.training.decoder.latents import LatentOptions, Latents
-from llada_uni.training.decoder.second_head import TwoHeads
-from llada_uni.training.decoder.stage import FlowTimes, mixed, open_latents, squared_error
+from llada_uni.training.decoder.stage import FlowBatch, FlowTimes, mixed, open_latents, squared_error
 from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.loop.stage import Generators, Loss, Stage
 
 VELOCITIES = ("guided", "plain", "data")
 _SMALLEST = 1e-4  # time left that the step of the difference goes by at least: float32 tells times near 1 apart by 6e-8
@@ -47,7 +46,7 @@ _WALK, _WALKERS = 24, 8  # steps and pictures of the teacher's walks that `evalu
 @dataclass
 class DistillOptions:
     """latents: the prepared pictures; base: the run or model directory of the base decoder, of these `sizes`; batch: pictures
-    a slot; low_memory: with sharded weights, each process reads its own part only.
+    a micro-batch; low_memory: with sharded weights, each process reads its own part only.
 
     velocity: v_t is the base decoder's, "guided" with `guidance` as its sampler uses it or "plain", or that of the "data".
     epsilon: half the step of the difference, as a part of the time left, 1 - t. The target holds (1 - t) du/dt, so errors of u
@@ -68,15 +67,15 @@ class DistillOptions:
 
     def build_model(self) -> nn.Module:
         """Both networks with fresh weights; also on the meta device, for counting."""
-        return DistillObjective(self, Conditioned.from_sizes(self.sizes))
+        return DistillStage(self, Conditioned.from_sizes(self.sizes))
 
-    def build(self, processes: Processes, seed: int) -> DistillObjective:
-        """The objective; the student starts as a copy of the base decoder."""
+    def build(self, processes: Processes, seed: int) -> DistillStage:
+        """The stage; the student starts as a copy of the base decoder."""
         if self.velocity not in VELOCITIES:
             raise UserError(f"options.velocity is {self.velocity!r}; allowed: {', '.join(VELOCITIES)}")
         if not 0 < self.epsilon < 0.25:
             raise UserError(f"options.epsilon is {self.epsilon}; it must be above 0 and below 0.25")
-        return DistillObjective(self, Conditioned.from_pretrained(self.base, self.sizes, self.low_memory), processes)
+        return DistillStage(self, Conditioned.from_pretrained(self.base, self.sizes, self.low_memory), processes)
 
 
 def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor, step: Tensor) -> Tensor:
@@ -106,7 +105,28 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
         local_part(place).copy_(local_part(value))
 
 
-class DistillObjective(Objective):
+class TwoHeads(nn.Module):
+    """Two output layers on one transformer: u in its own, and, while training, v in a copy of it (`auxiliary`).
+
+    u is learned by the transformer's own output layer because it is the one that is kept: turbo predicts the data as
+    x + (1 - t) * head, and the data end of the path through x is x + (1 - t) u by the definition of u, while x + (1 - t) v is
+    the mean of all data that x may have come from, a blur at small t. v gives the layers below a steady, exact target beside
+    u's, which is made with the network's own derivative; it is dropped at export (arXiv:2604.20796).
+    """
+
+    def __init__(self, transformer: ZImageTransformer2DModel) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.auxiliary = copy.deepcopy(head_of(transformer))
+
+    def forward(self, state: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """(u, v), float32, each like `state` [B, C, 1, H, W]; t [B]."""
+        model, size = self.transformer, state.shape[1:]
+        found = hidden(model, to_dtype_of(model, state), t, context)
+        return output(model, head_of(model), found, size).float(), output(model, self.auxiliary, found, size).float()
+
+
+class DistillStage(Stage):
     """Teacher: the base decoder, frozen. Student: its copy with two heads. The code features are shared and frozen."""
 
     def __init__(self, options: DistillOptions, base: Conditioned, processes: Processes | None = None) -> None:
@@ -114,17 +134,23 @@ class DistillObjective(Objective):
         self.options = options
         self.student = TwoHeads(copy.deepcopy(base.transformer))
         self.teacher = base.requires_grad_(False)
-        self._batch: dict[str, Tensor] = {}
 
     @cached_property
     def latents(self) -> Latents:
         """The pictures, made now where they are missing."""
         return open_latents(self.options.latents, self.teacher, self.processes, self.options.clean_only)
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        x1, codes = (tensor.to(self.processes.torch_device) for tensor in self.latents.draw(rng, self.options.batch))
-        x0, t = torch.randn_like(x1), self.options.times.draw(len(x1), x1.device)
-        self._batch = {"latents": x1, "codes": codes, "noise": x0, "t": t}
+    def begin(self, micro_batches: int) -> None:
+        _ = self.latents
+
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> FlowBatch:
+        x1, codes = self.latents.draw(generators.python, self.options.batch)
+        x0 = torch.randn(x1.shape, generator=generators.torch)
+        t = self.options.times.draw(len(x1), generators.torch)
+        return FlowBatch(x1, codes, x0, t)
+
+    def loss(self, batch: FlowBatch) -> Loss:
+        x1, codes, x0, t, _ = batch
         x = mixed(x1, x0, t)
         size = tuple(x.shape[1:])
         condition = self.teacher.condition(codes)
@@ -137,8 +163,8 @@ class DistillObjective(Objective):
         derivative = path_derivative(lambda x, t: self.student(x, t, both)[0], x, t, v_t, step_of)
         average, instant = (part.sum() for part in consistency_losses(u, v, v_t, derivative, t))
         count = len(x1)
-        numbers = {"average": (average.item(), count), "instant": (instant.item(), count)}
-        return Loss(average + instant, count, numbers)
+        metrics = {"average": (average.item(), count), "instant": (instant.item(), count)}
+        return Loss(average + instant, count, metrics)
 
     @torch.no_grad()
     def teacher_context(self, condition: Tensor, size: tuple[int, ...]) -> Context:
@@ -169,14 +195,11 @@ class DistillObjective(Objective):
             points.append((x, torch.full((len(x),), now, device=x.device)))
             x = x + (following - now) * self.teacher_velocity(x, points[-1][1], context)
         own = context_of(self.student.transformer, condition, tuple(x.shape[1:]))
-        numbers = {}
+        metrics = {}
         for name, (start, t) in (("start", points[0]), ("middle", points[_WALK // 2])):
             end = start + (1 - t).view(-1, 1, 1, 1, 1) * self.student(start, t, own)[0]
-            numbers[f"end_from_{name}"] = (end - x).square().mean().sqrt().item()
-        return numbers
-
-    def last_batch(self) -> dict[str, Tensor]:
-        return self._batch
+            metrics[f"end_from_{name}"] = (end - x).square().mean().sqrt().item()
+        return metrics
 
     def shard_units(self) -> list[nn.Module]:
         return [*transformer_layers(self.student.transformer), *self.teacher.layers()]

@@ -35,7 +35,7 @@ from llada_uni.image.batched import batch_attention, batched_codes
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.training.export import model_folder
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.tokenizer.images import to_images
+from llada_uni.training.tokenizer.picture_batches import to_images
 
 HELD_OUT = "heldout"
 _AT_ONCE = 32
@@ -74,8 +74,8 @@ class LatentOptions:
             return self.held_out
         return min(self.shard, self.count - self.shard * self.shards().index(shard))
 
-    def places(self) -> int:
-        """Places of the condition along one side: two each way for every code. UserError when `side` does not fit."""
+    def positions(self) -> int:
+        """Positions of the condition along one side: two each way for every code. UserError when `side` does not fit."""
         unit = UPSCALE * _tokenizer_config(self)["vision_config"]["patch_size"]
         if self.side % unit:
             raise UserError(f"latents.side is {self.side}; it must be a multiple of {unit} pixels, the side of one code")
@@ -100,7 +100,7 @@ class _Encoders:
         self.vae: AutoencoderKL = load_vae(VAE.path(model_folder(options.vae)), device)
         self.tokenizer = ImageTokenizer.from_pretrained(IMAGE_TOKENIZER.path(model_folder(options.tokenizer)), device)
         batch_attention(self.tokenizer.vision)
-        self.grid = options.places() // UPSCALE
+        self.grid = options.positions() // UPSCALE
 
     @torch.inference_mode()
     def __call__(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,10 @@ B pictures, C latent channels, one frame, H x W latents, h x w codes.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import CODE_FEATURES, DECODER
-from llada_uni.training.decoder.decoder_model import Conditioned, DecoderSizes, PlaceProbes, part_of, save_transformer_state
+from llada_uni.training.decoder.decoder_model import Conditioned, DecoderSizes, PositionProbes, part_of, save_transformer_state
 from llada_uni.training.decoder.latents import LatentOptions, Latents, prepare
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.loop.stage import Generators, Loss, Stage
 
 TRAINED = ("transformer", "all")
 
@@ -37,21 +36,21 @@ class FlowTimes:
     shift: float = 6.0
     shifted: float = 0.5
 
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        """Times float32 [count] in 0..1 from torch's generator."""
-        t = torch.rand(count, device=device)
-        return torch.where(torch.rand(count, device=device) < self.shifted, t / (t + self.shift - self.shift * t), t)
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Times float32 [count] in 0..1."""
+        t = torch.rand(count, generator=generator)
+        return torch.where(torch.rand(count, generator=generator) < self.shifted, t / (t + self.shift - self.shift * t), t)
 
 
 @dataclass
 class DecoderOptions:
-    """latents: the prepared pictures; clean_only: without those of low quality. batch: pictures a slot.
+    """latents: the prepared pictures; clean_only: without those of low quality. batch: pictures a micro-batch.
 
     init: a run or model directory to go on from, "" for fresh weights; its sizes must be `sizes`.
     train: transformer (the code features stay as they are) | all.
     low_memory: with `init` and sharded weights, each process reads its own part only.
-    drop_condition: part of the pictures trained without condition. places: weight of the probes that teach a small transformer
-    its places (0: none; docs/log.md). evaluate: held-out pictures.
+    drop_condition: part of the pictures trained without condition. position_probes: weight of the probes that teach a small
+    transformer where its tokens are (0: none; docs/log.md). evaluate: held-out pictures.
     """
 
     latents: LatentOptions
@@ -63,20 +62,20 @@ class DecoderOptions:
     batch: int = 10
     drop_condition: float = 0.1
     times: FlowTimes = field(default_factory=FlowTimes)
-    places: float = 0.0
+    position_probes: float = 0.0
     evaluate: int = 32
 
     def build_model(self) -> Conditioned:
         """The networks with fresh weights; also on the meta device, for counting."""
         return Conditioned.from_sizes(self.sizes)
 
-    def build(self, processes: Processes, seed: int) -> DecoderObjective:
-        """The objective; pictures are prepared when the first are asked for. UserError for an `init` of other sizes."""
+    def build(self, processes: Processes, seed: int) -> DecoderStage:
+        """The stage; pictures are prepared before the first step. UserError for an `init` of other sizes."""
         if self.train not in TRAINED:
             raise UserError(f"options.train is {self.train!r}; allowed: {', '.join(TRAINED)}")
         torch.manual_seed(seed)
         start = Conditioned.from_pretrained(self.init, self.sizes, self.low_memory) if self.init else self.build_model()
-        return DecoderObjective(self, start, processes)
+        return DecoderStage(self, start, processes)
 
 
 def mixed(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
@@ -90,37 +89,53 @@ def squared_error(found: Tensor, wanted: Tensor) -> Tensor:
     return (found - wanted).square().flatten(1).mean(1)
 
 
-class DecoderObjective(Objective):
+class FlowBatch(NamedTuple):
+    """latents float32 [B, C, 1, H, W]; codes int64 [B, h, w]; noise like latents; t float32 [B]; drop bool [B]: whose condition
+    is left out (None: nobody's)."""
+
+    latents: Tensor
+    codes: Tensor
+    noise: Tensor
+    t: Tensor
+    drop: Tensor | None = None
+
+
+class DecoderStage(Stage):
     """The flow loss, with the probes' beside it where they are asked for."""
 
     def __init__(self, options: DecoderOptions, model: Conditioned, processes: Processes | None = None) -> None:
         super().__init__(processes)
         self.options, self.model = options, model
         model.sigvq.requires_grad_(options.train == "all")
-        self.probes: PlaceProbes | None = None
-        if options.places > 0:
-            self.probes = PlaceProbes(model.transformer, options.latents.places())
-        self._batch: dict[str, Tensor] = {}
+        self.probes: PositionProbes | None = None
+        if options.position_probes > 0:
+            self.probes = PositionProbes(model.transformer, options.latents.positions())
 
     @cached_property
     def latents(self) -> Latents:
         """The pictures, made now where they are missing."""
         return open_latents(self.options.latents, self.model, self.processes, self.options.clean_only)
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        x1, codes = self._to_device(*self.latents.draw(rng, self.options.batch))
-        t = self.options.times.draw(len(x1), x1.device)
-        x0 = torch.randn_like(x1)
-        drop = torch.rand(len(x1), device=x1.device) < self.options.drop_condition
-        self._batch = {"latents": x1, "codes": codes, "noise": x0, "t": t, "drop": drop}
+    def begin(self, micro_batches: int) -> None:
+        _ = self.latents
+
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> FlowBatch:
+        x1, codes = self.latents.draw(generators.python, self.options.batch)
+        t = self.options.times.draw(len(x1), generators.torch)
+        x0 = torch.randn(x1.shape, generator=generators.torch)
+        drop = torch.rand(len(x1), generator=generators.torch) < self.options.drop_condition
+        return FlowBatch(x1, codes, x0, t, drop)
+
+    def loss(self, batch: FlowBatch) -> Loss:
+        x1, codes, x0, t, drop = batch
         flow = squared_error(self.model(mixed(x1, x0, t), t, codes, drop), x1 - x0).sum()
         count = len(x1)
-        numbers = {"flow": (flow.item(), count)}
+        metrics = {"flow": (flow.item(), count)}
         if self.probes is None:
-            return Loss(flow, count, numbers)
-        place, right = self.probes.loss()
-        numbers |= {"place": (place.item() * count, count), "place_accuracy": (right * count, count)}
-        return Loss(flow + self.options.places * count * place, count, numbers)
+            return Loss(flow, count, metrics)
+        position, right = self.probes.loss()
+        metrics |= {"position": (position.item() * count, count), "position_accuracy": (right * count, count)}
+        return Loss(flow + self.options.position_probes * count * position, count, metrics)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
@@ -130,9 +145,6 @@ class DecoderObjective(Objective):
         t = (torch.arange(len(x1), device=x1.device) + 0.5) / len(x1)
         error = squared_error(self.model(mixed(x1, noise, t), t, codes), x1 - noise)
         return {"held_out_flow": error.mean().item()}
-
-    def last_batch(self) -> dict[str, Tensor]:
-        return self._batch
 
     def shard_units(self) -> list[nn.Module]:
         return self.model.layers()

@@ -20,7 +20,7 @@ from llada_uni.decoder.model import save_vae
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import VAE
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions
 
 
@@ -78,8 +78,8 @@ class VaeOptions:
         """The network alone, for counting; also on the meta device."""
         return AutoencoderKL.from_config(self.sizes.config(self.pictures.side))
 
-    def build(self, processes: Processes, seed: int) -> VaeObjective:
-        """The objective with fresh weights from `seed`, or those of `init`. UserError for a crop that does not fit."""
+    def build(self, processes: Processes, seed: int) -> VaeStage:
+        """The stage with fresh weights from `seed`, or those of `init`. UserError for a crop that does not fit."""
         torch.manual_seed(seed)
         if self.init:
             if not (Path(self.init) / "config.json").is_file():
@@ -87,10 +87,10 @@ class VaeOptions:
             vae = AutoencoderKL.from_pretrained(self.init)
         else:
             vae = self.build_model()
-        return VaeObjective(self, vae, processes).to(processes.torch_device)
+        return VaeStage(self, vae, processes).to(processes.torch_device)
 
 
-class VaeObjective(Objective):
+class VaeStage(Stage):
     """Reconstruction in L1 on pixels and on their differences, with a weak pull of the latents to a normal distribution."""
 
     def __init__(self, options: VaeOptions, vae: AutoencoderKL, processes: Processes | None = None) -> None:
@@ -100,28 +100,26 @@ class VaeObjective(Objective):
         if not 0 < options.crop <= options.pictures.side or options.crop % self.factor:
             raise UserError(f"crop {options.crop} must be a multiple of {self.factor}, at most {options.pictures.side}")
         self.batches = PictureBatches(options.pictures)
-        self._last: dict[str, Tensor] = {}
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        """The weight is the number of pictures."""
-        images = self._images(step, rng).to(self.processes.torch_device)
-        self._last = {"images": images}
-        posterior = self.vae.encode(images).latent_dist
-        error = self.vae.decode(posterior.sample()).sample.float() - images
-        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        count = float(len(images))
-        numbers = {"psnr": (psnr(error).sum().item(), count), "kl": (kl.item() * count, count)}
-        return Loss((error.abs().mean() + self.options.edges * edges + self.options.kl * kl) * count, count, numbers)
-
-    def _images(self, step: int, rng: random.Random) -> Tensor:
-        options = self.options
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> Tensor:
+        """Pictures float32 [B, 3, H, W] in -1..1: squares cut out of them, or whole ones."""
+        options, rng = self.options, generators.python
         if step >= options.whole_from:
             return self.batches.draw(rng, max(1, round(options.pictures.count * options.whole_share)))[0]
         whole, _ = self.batches.draw(rng)
         last = options.pictures.side - options.crop
         y, x = rng.randrange(0, last + 1, self.factor), rng.randrange(0, last + 1, self.factor)
         return whole[:, :, y : y + options.crop, x : x + options.crop]
+
+    def loss(self, batch: Tensor) -> Loss:
+        """The weight is the number of pictures."""
+        posterior = self.vae.encode(batch).latent_dist
+        error = self.vae.decode(posterior.sample()).sample.float() - batch
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        count = float(len(batch))
+        metrics = {"psnr": (psnr(error).sum().item(), count), "kl": (kl.item() * count, count)}
+        return Loss((error.abs().mean() + self.options.edges * edges + self.options.kl * kl) * count, count, metrics)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
@@ -131,9 +129,6 @@ class VaeObjective(Objective):
             images = self.batches.draw(rng, split="heldout")[0].to(self.processes.torch_device)
             quality.append(psnr(self.vae.decode(self.vae.encode(images).latent_dist.mean).sample.float() - images))
         return {"heldout_psnr": torch.cat(quality).mean().item()}
-
-    def last_batch(self) -> dict[str, Tensor]:
-        return self._last
 
     def shard_units(self) -> list[nn.Module]:
         return [*self.vae.encoder.down_blocks, *self.vae.decoder.up_blocks]

@@ -1,6 +1,6 @@
-"""Token records from several folders, mixed by shares, with the state of every slot.
+"""Token records from several folders, mixed by shares, with a position for every micro-batch.
 
-What flows through: folders of token shards -> one reader each (data/reader.py) -> `draw(slot, rng)` -> a record at a time.
+What flows through: folders of token shards -> one reader each (data/reader.py) -> `draw(micro_batch, rng)` -> one record.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Mixture:
     """
 
     def __init__(
-        self, folders: Mapping[str, float], tasks: Mapping[str, float] | None, longest: int, seed: int, slots: int
+        self, folders: Mapping[str, float], tasks: Mapping[str, float] | None, longest: int, seed: int
     ) -> None:
         if not folders or any(share <= 0 for share in folders.values()):
             raise UserError(f"data is {dict(folders)}; allowed: at least one folder, each with a share above 0")
@@ -37,9 +37,7 @@ class Mixture:
             return None if tasks is None else {task: weight for task, weight in tasks.items() if task in has[folder]}
 
         self.shares = list(folders.values())
-        self.readers = {
-            folder: TokenReader(folder, weights(folder), longest, seed, slots=slots) for folder in folders
-        }
+        self.readers = {folder: TokenReader(folder, weights(folder), longest, seed) for folder in folders}
         first = next(iter(self.readers.values()))
         for name in ("image_token_offset", "codebook_size"):
             found = {getattr(reader, name) for reader in self.readers.values()}
@@ -47,18 +45,23 @@ class Mixture:
                 raise UserError(f"the data folders have different {name}: {', '.join(map(str, sorted(found)))}")
         self.text, self.image_token_offset, self.codebook_size = first.text, first.image_token_offset, first.codebook_size
 
-    def draw(self, slot: int, rng: random.Random) -> Record:
-        """The next record of a slot; `rng` chooses the folder."""
+    def share_out(self, micro_batches: int) -> None:
+        """Lets the records of each folder be shared out to so many micro-batches of a step (at first: one)."""
+        for reader in self.readers.values():
+            reader.micro_batches = micro_batches
+
+    def draw(self, micro_batch: int, rng: random.Random) -> Record:
+        """The next record of a micro-batch; `rng` chooses the folder."""
         reader = rng.choices(list(self.readers.values()), self.shares)[0]
-        return reader.draw(slot)
+        return reader.draw(micro_batch)
 
-    def slot_state(self, slot: int) -> dict[str, Any]:
-        """Where a slot stands in each folder."""
-        return {folder: reader.slot_state(slot) for folder, reader in self.readers.items()}
+    def state(self, micro_batch: int) -> dict[str, Any]:
+        """Where a micro-batch stands in each folder."""
+        return {folder: reader.state(micro_batch) for folder, reader in self.readers.items()}
 
-    def load_slot_state(self, slot: int, state: Mapping[str, Any]) -> None:
-        """Goes on where `slot_state` was taken; UserError when there are other folders now."""
+    def load_state(self, micro_batch: int, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was taken; UserError when there are other folders now."""
         if set(state) != set(self.readers):
             raise UserError(f"the checkpoint was made with the data {', '.join(state)}; now it is {', '.join(self.readers)}")
         for folder, reader in self.readers.items():
-            reader.load_slot_state(slot, state[folder])
+            reader.load_state(micro_batch, state[folder])

@@ -1,18 +1,19 @@
 """The stage `backbone`: block diffusion on token records, for alignment, multi-task training, fine-tuning and LoRA alike.
 
 What flows through: token shards -> records mixed by share and task (mixture.py) -> noised rows (data/masking.py) -> packed
-sequences (data/packing.py) -> states and logits at the masked places only -> weighted cross-entropy (losses.py); behind each
-step the routers are balanced (balance.py). The result is a model directory in the released layout.
+sequences (data/packing.py) with a weight for every masked position -> states and logits at the masked positions only ->
+weighted cross-entropy (losses.py); behind each step the routers are balanced (balance.py). The result is a model directory in
+the released layout.
 
-S packed sequences, T places in each, M masked places.
+S packed sequences, T positions in each, M masked positions.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.load import save_backbone
 from llada_uni.config import BackboneConfig
-from llada_uni.data.kinds import CONTEXT
 from llada_uni.data.masking import Masker, MaskingOptions
 from llada_uni.data.packing import Batch, Packer, pack
 from llada_uni.data.shards import read_manifest
@@ -30,14 +30,13 @@ from llada_uni.text.tokenizer import TextTokenizer
 from llada_uni.training.language.balance import Balance
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
 from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
-from llada_uni.training.language.losses import SCHEMES, chunked_cross_entropy, learnt_places, weigh
+from llada_uni.training.language.losses import SCHEMES, chunked_cross_entropy, frequency_weights, masked_positions, weigh
 from llada_uni.training.language.mixture import Mixture
-from llada_uni.training.language.token_weights import rarity_weights
+from llada_uni.training.loop.logs import Sums, add_metrics
+from llada_uni.training.loop.prefetch import to_device
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
-from llada_uni.world.training.lookups import FITTED_ROWS, Held, LookUpOptions, fit_lookups
-from llada_uni.world.training.named_codes import begin_as_words, named_codes
 
 DTYPES = ("float32", "float16", "bfloat16")
 GENERATION = "generation_config.json"
@@ -47,24 +46,22 @@ GENERATION = "generation_config.json"
 class BackboneOptions:
     """What is trained on what (arXiv:2604.20796, training).
 
-    data: folder of token shards -> share; tasks: weights of tasks (None: by numbers of records). slots: put in by the recipe,
-    from loop.micro_batches. heldout: a folder for evaluation, of which heldout_samples records are used.
-    length: places of a packed sequence, clean and noised ones together. A slot holds `samples` records, in as many sequences
-    as they take, or as many records as fit into `sequences` (one of the two is given).
-    masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). rarity: rare tokens count for more, by
-    this power of their frequency (rarity.py). balance: step of the router bias, 0: off.
+    data: folder of token shards -> share; tasks: weights of tasks (None: by numbers of records). heldout: a folder for
+    evaluation, of which heldout_samples records are used.
+    length: positions of a packed sequence, clean and noised ones together. A micro-batch holds `samples` records, in as many
+    sequences as they take, or as many records as fit into `sequences` (one of the two is given).
+    masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). frequency_weighting: a token counts
+    for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
+    bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
-    named_codes: codes of the world's patch tokenizer begin as the words they stand for (named_codes.py; without init only).
-    lookups: heads that begin as look-ups (lookups.py).
     lora: train adapters only; the export is merged, the adapter beside it. low_memory: build without memory, and let each
-    process read its own part. chunk: logits of so many places are held at a time.
+    process read its own part. chunk: logits of so many positions are held at a time.
     generation: what generation_config.json is to hold (empty: that of init). dtype: of the exported weights.
     """
 
     data: dict[str, float]
     tasks: dict[str, float] | None = None
-    slots: int = 1
     heldout: str | None = None
     heldout_samples: int = 64
     length: int = 256
@@ -72,12 +69,10 @@ class BackboneOptions:
     sequences: int | None = None
     masking: MaskingOptions = field(default_factory=MaskingOptions)
     weighting: str = "linear"
-    rarity: float = 0.0
+    frequency_weighting: float = 0.0
     balance: float = 0.002
     sizes: str | dict[str, Any] | None = None
     init: str | None = None
-    named_codes: bool = False
-    lookups: LookUpOptions = field(default_factory=LookUpOptions)
     lora: LoraOptions | None = None
     low_memory: bool = False
     chunk: int = 8192
@@ -98,15 +93,10 @@ class BackboneOptions:
         for name, allowed in (("weighting", SCHEMES), ("dtype", DTYPES)):
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        if not 0 <= self.rarity <= 1:
-            raise UserError(f"rarity is {self.rarity}; allowed: 0 to 1")
+        if not 0 <= self.frequency_weighting <= 1:
+            raise UserError(f"frequency_weighting is {self.frequency_weighting}; allowed: 0 to 1")
         if self.lora is not None and self.low_memory:
             raise UserError("lora and low_memory do not go together")
-        if self.named_codes and self.init is not None:
-            raise UserError("named_codes is for a network that starts from random values: leave init out")
-        looks_up = self.lookups.fit != "no" or self.lookups.hold
-        if (self.named_codes or looks_up) and (self.low_memory or self.lora is not None):
-            raise UserError("named_codes and lookups do not go together with low_memory or lora")
 
     def config(self) -> BackboneConfig:
         """The config of the network; the data are looked at only for a vocabulary that `sizes` does not name."""
@@ -127,8 +117,12 @@ class BackboneOptions:
         """The network with random values (none on the meta device)."""
         return Backbone(self.config())
 
-    def build(self, processes: Processes, seed: int) -> BackboneObjective:
-        """The objective, with its first weights (with low_memory: on the meta device)."""
+    def build(self, processes: Processes, seed: int) -> BackboneStage:
+        """The stage, with its first weights (with low_memory: on the meta device)."""
+        return BackboneStage(self.first_model(seed), self, processes, seed)
+
+    def first_model(self, seed: int) -> nn.Module:
+        """The network with its first weights and its adapters (with low_memory: on the meta device)."""
         with torch.device("meta"):
             model: nn.Module = self.build_model()
         if not self.low_memory:
@@ -136,50 +130,43 @@ class BackboneOptions:
             fill_backbone(model, self.init, seed)
         if self.lora is not None:
             model = add_lora(model.requires_grad_(False), self.lora, seed)
-        return BackboneObjective(model, self, processes, seed)
+        return model
 
 
-class BackboneObjective(Objective):
-    """Weighted cross-entropy at masked places. model: a Backbone, or one with adapters."""
+class MaskedBatch(NamedTuple):
+    """One micro-batch: packed sequences and what is asked of them.
+
+    at int64 [M]: the masked positions, among the S * T flattened ones; targets int64 [M]; weights float32 [M] of their losses,
+    whose sum is divided by `divisor`. counted: metric -> bool [M], the positions it is a mean over; amounts: metrics of the
+    batch itself.
+    """
+
+    packed: Batch
+    at: Tensor
+    targets: Tensor
+    weights: Tensor
+    divisor: float
+    counted: dict[str, Tensor]
+    amounts: dict[str, tuple[float, float]]
+
+
+class BackboneStage(Stage):
+    """Weighted cross-entropy at masked positions. model: a Backbone, or one with adapters."""
 
     def __init__(self, model: nn.Module, options: BackboneOptions, processes: Processes, seed: int) -> None:
         super().__init__(processes)
         self.model, self.options, self.seed = model, options, seed
         longest = options.length - options.masking.block  # so that a record and any one of its views fit into a sequence
-        self.data = Mixture(options.data, options.tasks, longest, seed, options.slots)
-        self.heldout = Mixture({options.heldout: 1.0}, None, longest, seed, 1) if options.heldout else None
-        self.heldout_start = self.heldout.slot_state(0) if self.heldout else {}
+        self.data = Mixture(options.data, options.tasks, longest, seed)
+        self.heldout = Mixture({options.heldout: 1.0}, None, longest, seed) if options.heldout else None
+        self.heldout_start = self.heldout.state(0) if self.heldout else {}
         self.text = self.data.text
         self._check_vocabulary()
         self.masker = Masker(options.masking, self.text.mask_id, self.text.eos_id, options.length)
         self.balance = Balance(model, options.balance, self.processes)
         size = self.backbone.config.vocab_size
-        self.rarity = rarity_weights(options.data, size, options.rarity) if options.rarity else None
-        self._begin()
-        self.held: Held | None = None
-        self._last: Batch | None = None
-
-    def _begin(self) -> None:
-        """Names and look-ups, where the options want them; a checkpoint's weights are loaded over them."""
-        options = self.options
-        if not options.named_codes and options.lookups.fit == "no":
-            return
-        named = named_codes(self.text, self.data.image_token_offset, self.data.codebook_size)
-        if options.named_codes:
-            begin_as_words(self.backbone, named, self.seed)
-        if options.lookups.fit != "no":
-            fit_lookups(self.backbone, self._rows_to_fit(), named, self.text.mask_id, options.lookups)
-
-    def _rows_to_fit(self) -> list[Tensor]:
-        """Token rows of the data, every other one with its answer masked."""
-        mixture = Mixture(self.options.data, self.options.tasks, self.options.length, self.seed, 1)
-        rng, rows = random.Random(self.seed), []
-        for number in range(FITTED_ROWS):
-            record = mixture.draw(0, rng)
-            row = torch.from_numpy(record.ids.astype("int64"))
-            learnt = torch.from_numpy(record.kinds.astype("int64")) != CONTEXT
-            rows.append(torch.where(learnt, self.text.mask_id, row) if number % 2 else row)
-        return rows
+        power = options.frequency_weighting
+        self.token_weights = frequency_weights(options.data, size, power) if power else None
 
     def _check_vocabulary(self) -> None:
         config = self.backbone.config
@@ -196,96 +183,85 @@ class BackboneObjective(Objective):
         """The network itself, adapters inside it or not."""
         return self.model if isinstance(self.model, Backbone) else self.model.get_base_model()
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        options = self.options
-        if options.lookups.hold and self.held is None:
-            self.held = Held(self.backbone, options.lookups)
-        if options.samples is not None:
-            batch = self._samples(self.data, slot, options.samples, rng)
-        else:
-            batch = self._sequences(slot, rng)
-        self._last = batch
-        return self._loss(batch)
+    def begin(self, micro_batches: int) -> None:
+        self.data.share_out(micro_batches)
 
-    def _samples(self, data: Mixture, slot: int, count: int, rng: random.Random) -> Batch:
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> MaskedBatch:
+        options = self.options
+        if options.samples is not None:
+            return self._asked(self._samples(self.data, micro_batch, options.samples, generators.python))
+        return self._asked(self._sequences(micro_batch, generators.python))
+
+    def _samples(self, data: Mixture, micro_batch: int, count: int, rng: random.Random) -> Batch:
         """`count` records, in as many sequences as they take."""
-        records = [data.draw(slot, rng) for _ in range(count)]
+        records = [data.draw(micro_batch, rng) for _ in range(count)]
         rows = [row for r in records for row in self.masker.rows(r.ids, r.kinds, r.task, rng)]
         return pack(rows, self.options.length, self.text.pad_id)
 
-    def _sequences(self, slot: int, rng: random.Random) -> Batch:
+    def _sequences(self, micro_batch: int, rng: random.Random) -> Batch:
         """As many records as fit; the first that does not is put back, for the next step."""
         packer = Packer(self.options.length, self.options.sequences)
         while True:
-            before = self.data.slot_state(slot)
-            record = self.data.draw(slot, rng)
+            before = self.data.state(micro_batch)
+            record = self.data.draw(micro_batch, rng)
             if not packer.add(self.masker.rows(record.ids, record.kinds, record.task, rng)):
-                self.data.load_slot_state(slot, before)
+                self.data.load_state(micro_batch, before)
                 return packer.batch(self.text.pad_id)
 
-    def _loss(self, batch: Batch) -> Loss:
-        places = learnt_places(batch)
-        weights, divisor = weigh(batch, places, self.options.weighting)
-        wanted = batch.targets.flatten()[places]
-        if self.rarity is not None:
-            weights = weights * self.rarity[wanted]
-        device = self.backbone.lm_head.weight.device
-        moved, at, targets = batch.to(device), places.to(device), wanted.to(device)
-        hidden = self.model.hidden(moved.ids, moved.positions, moved.mask(), only=at)
-        losses, right = chunked_cross_entropy(hidden, targets, self.model.logits, self.options.chunk)
-        numbers = self._numbers(batch, places, losses.detach(), right)
-        return Loss((losses * weights.to(device)).sum(), float(divisor), numbers)
-
-    def _numbers(self, batch: Batch, places: Tensor, losses: Tensor, right: Tensor) -> dict[str, tuple[Any, float]]:
-        """Sums and counts for the log; end-of-text filling is left out of them."""
-        real = batch.weights.flatten()[places] == 1
-        code = batch.targets.flatten()[places] >= self.backbone.config.image_token_offset
-        names = sorted(set(batch.tasks))
-        task_of = torch.tensor([names.index(task) for task in batch.tasks])[batch.segments.flatten()[places]]
-        kinds = {"code_acc": (right, real & code), "text_acc": (right, real & ~code)}
-        kinds |= {f"nll/{name}": (losses, real & (task_of == number)) for number, name in enumerate(names)}
-        numbers: dict[str, tuple[Any, float]] = {}
-        for name, (values, chosen) in kinds.items():
-            numbers[name] = ((values * chosen.to(values.device)).sum(), float(chosen.sum()))
-        used = float((batch.segments >= 0).sum())
-        return {
-            **{name: pair for name, pair in numbers.items() if pair[1]},
-            "masked": (float(batch.weights.sum()), float(batch.learnable.sum())),
-            "packed": (used, float(batch.ids.numel())),
+    def _asked(self, packed: Batch) -> MaskedBatch:
+        """Which positions are learned, how much each counts, and what is measured at which; end-of-text filling is measured at
+        none."""
+        at = masked_positions(packed)
+        weights, divisor = weigh(packed, at, self.options.weighting)
+        targets = packed.targets.flatten()[at]
+        if self.token_weights is not None:
+            weights = weights * self.token_weights[targets]
+        real, code = packed.weights.flatten()[at] == 1, targets >= self.backbone.config.image_token_offset
+        names = sorted(set(packed.tasks))
+        task_of = torch.tensor([names.index(task) for task in packed.tasks])[packed.segments.flatten()[at]]
+        counted = {"code_acc": real & code, "text_acc": real & ~code}
+        counted |= {f"nll/{name}": real & (task_of == number) for number, name in enumerate(names)}
+        used = float((packed.segments >= 0).sum())
+        amounts = {
+            "masked": (float(packed.weights.sum()), float(packed.learnable.sum())),
+            "packed": (used, float(packed.ids.numel())),
             "tokens": (used, 0.0),
         }
+        counted = {name: chosen for name, chosen in counted.items() if chosen.any()}
+        return MaskedBatch(packed, at, targets, weights, float(divisor), counted, amounts)
+
+    def loss(self, batch: MaskedBatch) -> Loss:
+        packed = batch.packed
+        hidden = self.model.hidden(packed.ids, packed.positions, packed.mask(), only=batch.at)
+        losses, right = chunked_cross_entropy(hidden, batch.targets, self.model.logits, self.options.chunk)
+        metrics: dict[str, tuple[Any, Any]] = {}
+        for name, chosen in batch.counted.items():
+            values = right if name.endswith("_acc") else losses.detach()
+            metrics[name] = ((values * chosen).sum(), chosen.sum())
+        return Loss((losses * batch.weights).sum(), batch.divisor, metrics | batch.amounts)
 
     def after_step(self, step: int) -> dict[str, Any]:
-        if self.held is not None:
-            self.held.restore()
         return self.balance.after_step()
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """The loss and the numbers of training on the same held-out records with the same masks each time."""
+        """The loss and the metrics of training on the same held-out records with the same masks each time."""
         if self.heldout is None:
             return {}
-        self.heldout.load_slot_state(0, self.heldout_start)
-        rng, sums = random.Random(0), {}
+        self.heldout.load_state(0, self.heldout_start)
+        rng, sums = random.Random(0), Sums()
         count = min(self.options.samples or 8, self.options.heldout_samples)
         for _ in range(0, self.options.heldout_samples, count):
+            batch = self._asked(self._samples(self.heldout, 0, count, rng))
             with torch.no_grad():
-                loss = self._loss(self._samples(self.heldout, 0, count, rng))
-            for name, (value, weight) in {**loss.numbers, "loss": (loss.total, loss.weight)}.items():
-                held = sums.setdefault(name, [0.0, 0.0])
-                held[0], held[1] = held[0] + float(value), held[1] + weight
-        return {name: value / weight for name, (value, weight) in sums.items() if weight}
+                loss = self.loss(to_device(batch, self.processes.torch_device))
+            add_metrics(sums, {**loss.metrics, "loss": (loss.total, loss.weight)})
+        return {name: float(value) / float(weight) for name, (value, weight) in sums.items() if weight}
 
-    def slot_state(self, slot: int) -> dict[str, Any]:
-        return self.data.slot_state(slot)
+    def reader_state(self, micro_batch: int) -> dict[str, Any]:
+        return self.data.state(micro_batch)
 
-    def load_slot_state(self, slot: int, state: dict[str, Any]) -> None:
-        self.data.load_slot_state(slot, state)
-
-    def last_batch(self) -> dict[str, Tensor]:
-        if self._last is None:
-            return {}
-        tensors = {f.name: getattr(self._last, f.name) for f in fields(self._last)}
-        return {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+    def load_reader_state(self, micro_batch: int, state: dict[str, Any]) -> None:
+        self.data.load_state(micro_batch, state)
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.backbone.model.layers)

@@ -183,7 +183,7 @@ def checkpoint_of(run: Path, step: int | None = None) -> Path:
 
 
 def load_full(run: str | os.PathLike[str], step: int | None = None, ema: bool = True) -> dict[str, Tensor]:
-    """The objective's full state from a checkpoint, whole tensors on the CPU, by the names of its `state_dict()`.
+    """The stage's full state from a checkpoint, whole tensors on the CPU, by the names of its `state_dict()`.
 
     run: a run directory (its last complete checkpoint, or that of `step`) or a checkpoint; ema: averaged values where the run
     kept averages. Needs no process group, and memory for the result alone. UserError when there is no such checkpoint.

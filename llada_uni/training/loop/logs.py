@@ -1,7 +1,8 @@
-"""What a run tells: sums of numbers between two log rows, and the rows on the console, in log.jsonl and in TensorBoard.
+"""What a run tells: sums of metrics between two log rows, and the rows on the console, in log.jsonl and in TensorBoard.
 
-Objectives give a number as (sum, count). A row shows sum over count of the whole global batch and of all steps since the last
-row; a number whose count is 0 is an amount (tokens, pictures) and is shown per second, as `NAME_per_second`.
+Stages give a metric as (sum, count). A row shows sum over count of the whole global batch and of all steps since the last
+row; a metric whose count is 0 is an amount (tokens, images) and is shown per second, as `NAME_per_second`. The loop adds
+`data_wait`: the seconds a step has waited for its batches, mean over steps and processes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from llada_uni.files.weights import atomic_file
 Sums = dict[str, list[float]]  # name -> [sum, count]
 
 
-def add_numbers(sums: Sums, numbers: Mapping[str, Iterable[float]]) -> None:
+def add_metrics(sums: Sums, metrics: Mapping[str, Iterable[float]]) -> None:
     """Adds (sum, count) pairs to `sums`, in place; both may be scalar tensors, which are not read here."""
-    for name, pair in numbers.items():
+    for name, pair in metrics.items():
         value, count = (number.detach() if isinstance(number, torch.Tensor) else number for number in pair)
         held = sums.setdefault(name, [0.0, 0.0])
         held[0], held[1] = held[0] + value, held[1] + count
@@ -34,7 +35,7 @@ def merged(parts: Iterable[Sums]) -> Sums:
     """The sums of several processes as one, in plain numbers."""
     total: Sums = {}
     for part in parts:
-        add_numbers(total, {name: (float(value), float(count)) for name, (value, count) in part.items()})
+        add_metrics(total, {name: (float(value), float(count)) for name, (value, count) in part.items()})
     return total
 
 
@@ -94,9 +95,9 @@ class RunLog:
         """`step` steps are done."""
         self.progress.update(self.task, completed=step)
 
-    def row(self, step: int, numbers: Mapping[str, float]) -> dict[str, Any]:
-        """Writes the numbers after `step` steps everywhere; returns the row as it stands in log.jsonl."""
-        row = {"step": step, **{name: float(f"{value:.7g}") for name, value in numbers.items()}}
+    def row(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """Writes the metrics after `step` steps everywhere; returns the row as it stands in log.jsonl."""
+        row = {"step": step, **{name: float(f"{value:.7g}") for name, value in metrics.items()}}
         if not self.active:
             return row
         try:
@@ -106,13 +107,13 @@ class RunLog:
             raise UserError(f"{self.path} could not be written: {error.strerror}; the last checkpoint is intact") from error
         if self.tensorboard is not None:
             self.writer = self.writer or _summary_writer(self.tensorboard, self.start)
-            for name, value in numbers.items():
+            for name, value in metrics.items():
                 self.writer.add_scalar(name, value, step)
         pace = (time.monotonic() - self.began) / max(1, step - self.start)
         left = f"left={_clock((self.steps - step) * pace)}"
         self.say(" ".join(f"{name}={value:.5g}" for name, value in row.items() if name != "seconds") + " " + left)
-        if "loss" in numbers:
-            self.progress.update(self.task, note=f"loss {numbers['loss']:.4g}")
+        if "loss" in metrics:
+            self.progress.update(self.task, note=f"loss {metrics['loss']:.4g}")
         return row
 
 

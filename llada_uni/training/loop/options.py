@@ -1,12 +1,13 @@
-"""What the one loop (loop.py) can be told: the section `loop` of a recipe."""
+"""What the one loop (trainer.py) can be told, the section `loop` of a recipe; and the learning rate over a run."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from llada_uni.errors import UserError
-from llada_uni.training.loop.schedule import SCHEDULES
 
+SCHEDULES = ("constant", "cosine", "wsd")
 PRECISIONS = ("float32", "bfloat16")
 ON_NAN = ("stop", "skip")
 OPTIMIZERS = ("adamw", "muon")
@@ -16,7 +17,8 @@ OPTIMIZERS = ("adamw", "muon")
 class LoopOptions:
     """What the loop does, the same for every stage.
 
-    steps: optimizer steps in all. micro_batches: slots of a global batch, shared out over the processes.
+    steps: optimizer steps in all. micro_batches: parts of a global batch, shared out over the processes.
+    prefetch: how many of them are drawn ahead, in a thread, while a step computes; 0: each when it is needed (prefetch.py).
     lr: peak learning rate; schedule: constant | cosine | wsd; warmup: steps of linear rise; decay_fraction: part of the steps
     in which wsd falls; min_lr_fraction: where cosine and wsd end, relative to lr.
     optimizer: adamw | muon (for hidden matrices, adamw for the rest; muon.py). muon_scale: root mean square of Muon's updates,
@@ -31,6 +33,7 @@ class LoopOptions:
 
     steps: int = 1000
     micro_batches: int = 1
+    prefetch: int = 2
     lr: float = 1e-3
     schedule: str = "cosine"
     warmup: int = 100
@@ -63,7 +66,28 @@ class LoopOptions:
         for name in ("steps", "micro_batches", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"loop.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.prefetch < 0:
+            raise UserError(f"loop.prefetch is {self.prefetch}; it must be at least 0")
         if self.muon_scale <= 0:
             raise UserError(f"loop.muon_scale is {self.muon_scale}; it must be above 0")
         if not 0 <= self.ema < 1:
             raise UserError(f"loop.ema is {self.ema}; it must be at least 0 and less than 1")
+
+
+def rate_factor(options: LoopOptions, step: int) -> float:
+    """The learning rate of optimizer step `step` (from 0) as a factor of its peak: a linear rise, then one of three shapes.
+
+    constant: stays at the peak. cosine: falls along half a cosine. wsd (warm-up, stable, decay): stays at the peak and falls
+    linearly over the last `decay_fraction` of the steps (arXiv:2404.06395, section 4). After the warm-up cosine and wsd never
+    fall below `min_lr_fraction`.
+    """
+    least, warmup = options.min_lr_fraction, options.warmup
+    if step < warmup:
+        return (step + 1) / warmup
+    if options.schedule == "constant":
+        return 1.0
+    if options.schedule == "cosine":
+        done = (step - warmup) / max(1, options.steps - warmup)
+        return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    tail = max(1, round(options.steps * options.decay_fraction))
+    return max(least, min(1.0, (options.steps - step) / tail))

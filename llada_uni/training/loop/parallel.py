@@ -1,6 +1,6 @@
-"""How an objective is spread over processes, from outside: its own files know nothing of it.
+"""How a stage is spread over processes, from outside: its own files know nothing of it.
 
-torchrun starts W processes -> `setup_processes` -> `parallelize(objective)` -> the loop runs the same on each of them.
+torchrun starts W processes -> `setup_processes` -> `parallelize(stage)` -> the loop runs the same on each of them.
 - Without `shard` every process holds all weights, and `sum_gradients` adds up the gradients (data parallel).
 - With `shard` (FSDP2) every process holds one part of every tensor along its first axis, and one layer at a time is put
   together for use. The stacked experts [E, I, D] are thereby cut along E: each process keeps, updates and saves its own
@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from llada_uni.backbone.moe import Router
 from llada_uni.errors import UserError
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Objective
+from llada_uni.training.loop.stage import Stage
 
 BUCKET_BYTES = 32 * 2**20  # gradients are summed in pieces of this size: few calls, little extra memory
 
@@ -69,28 +69,28 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def is_sharded(objective: nn.Module) -> bool:
+def is_sharded(stage: nn.Module) -> bool:
     """Whether `parallelize` cut its weights."""
-    return isinstance(objective, FSDPModule)
+    return isinstance(stage, FSDPModule)
 
 
-def parallelize(objective: Objective, options: ParallelOptions, processes: Processes, precision: str = "float32") -> None:
-    """Spreads an objective over the processes, in place. precision: float32, or bfloat16 for computation with sharded weights.
+def parallelize(stage: Stage, options: ParallelOptions, processes: Processes, precision: str = "float32") -> None:
+    """Spreads a stage over the processes, in place. precision: float32, or bfloat16 for computation with sharded weights.
 
-    Weights on the meta device get memory here, and `objective.materialise()` fills them.
+    Weights on the meta device get memory here, and `stage.materialise()` fills them.
     """
     if options.activation_checkpointing:
-        for unit in objective.shard_units():
+        for unit in stage.shard_units():
             recompute_in_backward(unit)
     if options.shard and processes.size > 1:
-        shard(objective, options, processes, precision)
-    on_meta = [module for module in objective.modules() if _has_meta(module)]
+        shard(stage, options, processes, precision)
+    on_meta = [module for module in stage.modules() if _has_meta(module)]
     for module in on_meta:
         module.to_empty(device=processes.device, recurse=False)
-    objective.to(processes.device)
+    stage.to(processes.device)
     if on_meta:
-        objective.materialise()
-    for tensor in (*objective.parameters(), *objective.buffers()):
+        stage.materialise()
+    for tensor in (*stage.parameters(), *stage.buffers()):
         if processes.size > 1 and not isinstance(tensor, DTensor):
             dist.broadcast(tensor.data, src=0)
 
@@ -100,8 +100,8 @@ def _has_meta(module: nn.Module) -> bool:
     return any(tensor.is_meta for tensor in own)
 
 
-def shard(objective: Objective, options: ParallelOptions, processes: Processes, precision: str) -> None:
-    """FSDP2 on every unit, then on the whole objective (embeddings, head, final norm)."""
+def shard(stage: Stage, options: ParallelOptions, processes: Processes, precision: str) -> None:
+    """FSDP2 on every unit, then on the whole stage (embeddings, head, final norm)."""
     if options.replicate < 1 or processes.size % options.replicate:
         raise UserError(f"parallel.replicate is {options.replicate}; it must divide the number of processes, {processes.size}")
     shape = (options.replicate, processes.size // options.replicate)
@@ -109,23 +109,25 @@ def shard(objective: Objective, options: ParallelOptions, processes: Processes, 
     mesh = mesh if options.replicate > 1 else mesh["shard"]
     low = torch.bfloat16 if precision == "bfloat16" else None
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
-    for unit in objective.shard_units():
+    for unit in stage.shard_units():
         for module in unit.modules():
             if isinstance(module, Router):  # decides in float32, whatever the rest computes in
                 fully_shard(module, mesh=mesh)
         fully_shard(unit, mesh=mesh, mp_policy=policy)
-    fully_shard(objective, mesh=mesh, mp_policy=policy)
+    # What the root takes in is a whole batch: latents and weights of the loss must not be rounded.
+    whole = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    fully_shard(stage, mesh=mesh, mp_policy=whole)
     for name in ("loss", "evaluate"):  # what stands for `forward`: the root's own weights are whole inside
-        register_fsdp_forward_method(objective, name)
-    for module in objective.modules():
+        register_fsdp_forward_method(stage, name)
+    for module in stage.modules():
         if isinstance(module, FSDPModule):  # sums, not means: the loop divides by the weight of the global batch
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)
 
 
-def forget_whole_weights(objective: nn.Module) -> None:
+def forget_whole_weights(stage: nn.Module) -> None:
     """Gives up weights that FSDP has put together, so that their next use sees the present values of the parts."""
-    for module in objective.modules():
+    for module in stage.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
@@ -171,10 +173,10 @@ def _sum_bucket(grads: list[Tensor], processes: Processes) -> None:
     torch._foreach_copy_(grads, [part.view_as(grad) for part, grad in zip(parts, grads, strict=True)])
 
 
-def full_state(objective: nn.Module, processes: Processes) -> dict[str, Tensor]:
-    """The objective's state with whole tensors on the CPU, put together one tensor at a time; {} but on the main process."""
+def full_state(stage: nn.Module, processes: Processes) -> dict[str, Tensor]:
+    """The stage's state with whole tensors on the CPU, put together one tensor at a time; {} but on the main process."""
     state = {}
-    for name, tensor in objective.state_dict().items():
+    for name, tensor in stage.state_dict().items():
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if processes.is_main:
             state[name] = whole.detach().cpu().clone()

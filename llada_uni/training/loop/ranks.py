@@ -34,8 +34,8 @@ class Processes:
     def torch_device(self) -> torch.device:
         return torch.device(self.device)
 
-    def slots(self, count: int) -> list[int]:
-        """Those of a step's `count` slots that this process works on; UserError when they cannot be shared out evenly."""
+    def micro_batches(self, count: int) -> list[int]:
+        """Those of a step's `count` micro-batches that this process works on; UserError unless all get as many."""
         if count % self.size:
             raise UserError(f"micro_batches is {count}; with {self.size} processes it must be a multiple of {self.size}")
         return list(range(self.rank, count, self.size))

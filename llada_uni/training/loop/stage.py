@@ -1,8 +1,9 @@
-"""What a training stage has to be for the one loop (loop.py): a module with a loss, and how its result is exported.
+"""What a training stage is to the one loop (trainer.py): a module with `batch` and `loss`, and how its result is exported.
 
-A step's global batch consists of `micro_batches` slots; the loop calls `loss(step, slot, rng)` for the slots of this
-process and adds up the gradients. Sums, not means, are returned: the loop divides by the weight of the whole global batch,
-so the same batch gives the same gradient however it is cut into slots and processes.
+A step's global batch consists of `micro_batches` micro-batches. The loop calls `batch(step, micro_batch, generators)` for
+those of this process, in a thread ahead of time (prefetch.py), moves the tensors to the device, and calls `loss(batch)`. Sums,
+not means, are returned: the loop divides by the weight of the whole global batch, so the same batch gives the same gradient
+however it is cut into micro-batches and processes.
 """
 
 from __future__ import annotations
@@ -11,56 +12,72 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from llada_uni.training.loop.ranks import Processes
 
 
-class Loss(NamedTuple):
-    """total: summed weighted loss of one slot (scalar, with gradient); weight: what all totals are divided by.
+class Generators(NamedTuple):
+    """The randomness of one micro-batch, for `batch` alone: Python's and torch's (on the CPU), seeded alike."""
 
-    numbers: name -> (sum, count), logged as sum over count of the whole global batch; with count 0 an amount (tokens,
-    pictures), logged per second. Scalar tensors are allowed: they are not read before a row of the log is due.
+    python: random.Random
+    torch: torch.Generator
+
+
+class Loss(NamedTuple):
+    """total: summed weighted loss of one micro-batch (scalar, with gradient); weight: what all totals are divided by.
+
+    metrics: name -> (sum, count), logged as sum over count of the whole global batch; with count 0 an amount (tokens,
+    images), logged per second. Scalar tensors are allowed: they are not read before a row of the log is due.
     """
 
     total: Tensor
     weight: float
-    numbers: dict[str, tuple[float, float]]
+    metrics: dict[str, tuple[float, float]]
 
 
-class Objective(nn.Module):
-    """Parameters that want gradients are trained; `state_dict()` is what a checkpoint keeps.
-
-    Before each call of `loss` the loop seeds `rng` and torch's global generator from (seed, step, slot): data and noise must
-    come from these, or from a reader whose per-slot state is given by `slot_state`.
-    """
+class Stage(nn.Module):
+    """Parameters that want gradients are trained; `state_dict()` is what a checkpoint keeps."""
 
     def __init__(self, processes: Processes | None = None) -> None:
         super().__init__()
         self.processes = processes or Processes()
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        """The summed loss of slot `slot` of step `step`."""
+    def begin(self, micro_batches: int) -> None:
+        """Runs once on every process before the first batch, when the weights are those that training starts or goes on from.
+
+        micro_batches: of a step, over all processes. Here data are prepared and opened, because `batch` must not talk to other
+        processes.
+        """
+
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> Any:
+        """The data and the noise of one micro-batch, on the CPU: tensors in a dataclass, a tuple or a dict.
+
+        It runs in a thread beside `loss`: it reads no weights, and draws from `generators` (which depend on the seed, the step
+        and the micro-batch alone) or from a reader whose position is `reader_state`; never from torch's global generator.
+        """
+        raise NotImplementedError
+
+    def loss(self, batch: Any) -> Loss:
+        """The summed loss of what `batch` gave, moved to the device. Noise that it draws itself comes from torch's global
+        generator, which goes on where that of `batch` stopped."""
         raise NotImplementedError
 
     def after_step(self, step: int) -> dict[str, float]:
-        """Runs behind each optimizer step (balancing, moving averages); returns numbers for the log."""
+        """Runs behind each optimizer step (balancing, moving averages); returns metrics for the log."""
         return {}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Numbers on held-out data, asked for every `evaluate_every` steps; same on every process."""
+        """Metrics on held-out data, asked for every `evaluate_every` steps; same on every process."""
         return {}
 
-    def slot_state(self, slot: int) -> dict[str, Any]:
-        """Where the reader of a slot stands, as plain JSON values; {} for data drawn from the generators alone."""
+    def reader_state(self, micro_batch: int) -> dict[str, Any]:
+        """Where the reader of a micro-batch stands, as plain JSON values; {} for data drawn from the generators alone."""
         return {}
 
-    def load_slot_state(self, slot: int, state: dict[str, Any]) -> None:
-        """Puts the reader of a slot back to where `slot_state` was taken."""
-
-    def last_batch(self) -> dict[str, Tensor]:
-        """The tensors of the last `loss` call, kept for a report when the loss is not finite."""
-        return {}
+    def load_reader_state(self, micro_batch: int, state: dict[str, Any]) -> None:
+        """Puts the reader of a micro-batch back to where `reader_state` was taken."""
 
     def shard_units(self) -> list[nn.Module]:
         """Modules that are sharded (and, if asked, re-computed in the backward pass) one by one: the layers."""
@@ -69,7 +86,7 @@ class Objective(nn.Module):
     def materialise(self) -> None:
         """Fills weights that were built on the meta device; they have memory (each process its own part) by then.
 
-        Called once, and only for such an objective. `sharded_load.load_sharded_backbone` is the usual way.
+        Called once, and only for such a stage. `sharded_load.load_sharded_backbone` is the usual way.
         """
 
     def fingerprint(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A recipe: one YAML file that says everything about one training run.
 
-    stage: backbone          # which objective (stages.py)
+    stage: backbone          # what is trained (stages.py)
     out: runs/smoke/s1       # the run directory
     seed: 0
     loop: {steps: 200}       # LoopOptions: the one loop, the same for every stage
@@ -31,13 +31,14 @@ from llada_uni.training.recipes.typed import check_names, describe, plain, typed
 
 FILE = "recipe.yaml"
 # What may differ between a run and its continuation: how long it runs, how it is spread out, what it reports and keeps.
-_LOOP_FREE = ("steps", "log_every", "evaluate_every", "save_every", "save_seconds", "keep", "threads", "tensorboard", "on_nan")
-_FREE = ("out", "parallel", "loop.max_skips", *(f"loop.{name}" for name in _LOOP_FREE))
+_PACE = ("steps", "threads", "prefetch", "tensorboard", "on_nan", "max_skips")
+_REPORTS = ("log_every", "evaluate_every", "save_every", "save_seconds", "keep")
+_FREE = ("out", "parallel", *(f"loop.{name}" for name in (*_PACE, *_REPORTS)))
 
 
 @dataclass
 class Recipe:
-    """A checked recipe. `options`: an instance of the stage's dataclass, whose `build(processes, seed)` gives the objective."""
+    """A checked recipe. `options`: an instance of the stage's dataclass, whose `build(processes, seed)` gives the stage."""
 
     stage: str
     out: Path
@@ -60,7 +61,7 @@ class Recipe:
             raise UserError("the recipe lacks stage: the name of a training stage")
         if not isinstance(data.get("out"), (str, Path)):
             raise UserError("the recipe lacks out: the run directory")
-        recipe = cls(
+        return cls(
             stage=data["stage"],
             out=Path(data["out"]),
             seed=typed(int, data.get("seed", 0), "seed"),
@@ -68,9 +69,6 @@ class Recipe:
             parallel=typed(ParallelOptions, data.get("parallel"), "parallel"),
             options=typed(stage_options(data["stage"]), data.get("options"), "options"),
         )
-        if hasattr(recipe.options, "slots"):  # a stage whose readers keep a place for each slot of the loop
-            recipe.options.slots = recipe.loop.micro_batches
-        return recipe
 
 
 def read_recipe(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Recipe:
@@ -90,17 +88,17 @@ def read_recipe(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Re
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
-    """Runs a recipe, from its last checkpoint on where there is one; what `loop.run` returns.
+    """Runs a recipe, from its last checkpoint on where there is one; what `trainer.run` returns.
 
     The same call on one process, under torchrun, and in a worker of Ray Train. UserError for all that a person can mend.
     """
     processes = setup_processes()
     _check_run(recipe)
-    objective = recipe.options.build(processes, recipe.seed)
+    stage = recipe.options.build(processes, recipe.seed)
     if processes.is_main:
         with atomic_file(recipe.out / FILE) as temporary:
             temporary.write_text(to_yaml(recipe), encoding="utf-8")
-    return run(objective, recipe.loop, recipe.out, recipe.seed, recipe.parallel, processes, recipe.to_plain())
+    return run(stage, recipe.loop, recipe.out, recipe.seed, recipe.parallel, processes, recipe.to_plain())
 
 
 def _check_run(recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""Every training stage by name: a dataclass of options whose `build(processes, seed)` gives the objective."""
+"""Every training stage by name: a dataclass of options whose `build(processes, seed)` gives the stage."""
 
 from __future__ import annotations
 

@@ -52,6 +52,16 @@ def _check_nested(kind: type, data: Any, where: str) -> None:
             _check_nested(nested, value, f"{where}.{name}")
 
 
+MOVED = {
+    "options.rarity": "it is called options.frequency_weighting now",
+    "options.places": "it is called options.position_probes now",
+    "options.slots": "loop.micro_batches says it: leave it out",
+    "options.named_codes": "the stage world_backbone has it",
+    "options.lookups": "the stage world_backbone has it",
+}
+"""Keys of older recipes, and where they are now."""
+
+
 def check_names(data: Mapping[str, Any], allowed: list[str], where: str) -> None:
     """UserError for a key that is not allowed, with the nearest one that is."""
     for name in data:
@@ -59,6 +69,8 @@ def check_names(data: Mapping[str, Any], allowed: list[str], where: str) -> None
             key = f"{where}.{name}" if where else str(name)
             near = difflib.get_close_matches(str(name), allowed, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
+            if key in MOVED:
+                hint = f" ({MOVED[key]})"
             raise UserError(f"unknown key {key}{hint}; allowed: {', '.join(allowed)}")
 
 

@@ -1,8 +1,8 @@
 """The codebook as moving averages: every code follows the vectors that chose it, and dead codes are placed anew.
 
-One step: each slot is observed (`observe`), then the codebook moves once (`update`), the same on every process.
+One step: each micro-batch is observed (`observe`), then the codebook moves once (`update`), the same on every process.
 A code that (nearly) nobody chooses takes the place of a badly served vector; without it the codebook of the small world
-collapsed to 15 codes. M slots a step, P places (patches of all pictures of a slot), C width, K codes.
+collapsed to 15 codes. M micro-batches a step, P places (patches of all pictures of a micro-batch), C width, K codes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class CodebookOptions:
     """decay: how much of a code stays at each step; share_decay: the same for the measured shares.
 
     dead_below: a code is dead when its share falls below this part of an even share, 1 / K; reseed_every: steps between
-    placings of dead codes; kept: vectors of a slot that are candidates for them.
+    placings of dead codes; kept: vectors of a micro-batch that are candidates for them.
     """
 
     decay: float = 0.97
@@ -42,8 +42,10 @@ class Codebook(nn.Module):
         self._candidates: dict[int, Tensor] = {}
         self._totals: Tensor | None = None
 
-    def observe(self, step: int, slot: int, vectors: Tensor, codes: Tensor | None = None, fit: Tensor | None = None) -> None:
-        """Remembers one slot: unit vectors [P, C], and once codes are in use their codes int64 [P] and cosines [P].
+    def observe(
+        self, step: int, micro_batch: int, vectors: Tensor, codes: Tensor | None = None, fit: Tensor | None = None
+    ) -> None:
+        """Remembers one micro-batch: unit vectors [P, C], and once codes are in use their codes int64 [P] and cosines [P].
 
         Without codes a random part of the vectors is kept, for `place`. What an earlier step left is forgotten: it was
         skipped, because its loss was not finite.
@@ -60,7 +62,7 @@ class Codebook(nn.Module):
             totals.index_add_(0, codes, torch.cat([vectors, ones], dim=1))
             self._totals = totals if self._totals is None else self._totals + totals
         worst = fit.topk(min(self.options.kept, len(fit)), largest=False)
-        self._candidates[slot] = torch.cat([vectors[worst.indices], worst.values[:, None]], dim=1)
+        self._candidates[micro_batch] = torch.cat([vectors[worst.indices], worst.values[:, None]], dim=1)
 
     @torch.no_grad()
     def place(self, book: Tensor) -> None:
@@ -97,10 +99,10 @@ class Codebook(nn.Module):
         self.share[dead] = 1.0 / len(book)
 
     def _gathered(self) -> Tensor:
-        """The candidates of all slots of all processes, in the order of the slots: [M * kept, C + 1], cosine last."""
-        mine = torch.stack([self._candidates[slot] for slot in sorted(self._candidates)])  # [M / processes, kept, C + 1]
+        """The candidates of all micro-batches of all processes, in their order: [M * kept, C + 1], cosine last."""
+        mine = torch.stack([self._candidates[one] for one in sorted(self._candidates)])  # [M / processes, kept, C + 1]
         everyone = mine.new_zeros(len(mine), self.processes.size, *mine.shape[1:])
-        everyone[:, self.processes.rank] = mine  # slot k belongs to process k % size
+        everyone[:, self.processes.rank] = mine  # micro-batch k belongs to process k % size
         return self.processes.sum(everyone).flatten(0, 2)
 
     def after_step(self, book: Tensor, step: int, first: int, reseed: bool) -> dict[str, float]:
@@ -111,9 +113,9 @@ class Codebook(nn.Module):
             self.place(book)
         else:
             self.update(book, reseed)
-        return self.numbers()
+        return self.metrics()
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """usage: part of the codes with at least a tenth of an even share; perplexity: of the shares."""
         usage = (self.share * len(self.share) >= 0.1).float().mean()
         entropy = -(self.share * self.share.clamp(min=1e-12).log()).sum()

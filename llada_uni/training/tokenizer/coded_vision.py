@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from llada_uni.image.batched import batched_features, nearest_codes, unit_vectors
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Objective
+from llada_uni.training.loop.stage import Stage
 from llada_uni.training.tokenizer.codebook import Codebook
 from llada_uni.training.tokenizer.vision import build_quantizer, build_vision
 
 
-class CodedVisionObjective(Objective):
+class CodedVisionStage(Stage):
     """options: has vision, book, codebook, features_first (steps before there are codes) and reseed_until."""
 
     def __init__(self, options: Any, processes: Processes | None = None) -> None:
@@ -28,7 +28,6 @@ class CodedVisionObjective(Objective):
         self.vision = build_vision(options.vision)
         self.vq = build_quantizer(options.book, options.vision)
         self.codebook = Codebook(options.book.num_embeddings, options.book.embed_dim, options.codebook, self.processes)
-        self._last: dict[str, Tensor] = {}
 
     @property
     def book(self) -> Tensor:
@@ -44,7 +43,7 @@ class CodedVisionObjective(Objective):
         """Codes int64 [B, N], the same that the exported tokenizer gives."""
         return nearest_codes(self.book, self.vectors(images))
 
-    def quantize(self, z: Tensor, step: int, slot: int) -> tuple[Tensor, Tensor]:
+    def quantize(self, z: Tensor, step: int, micro_batch: int) -> tuple[Tensor, Tensor]:
         """The nearest codes' vectors [B, N, C], straight through: their gradient goes to z unchanged; and their mean cosine.
 
         The codebook is told of them.
@@ -52,15 +51,12 @@ class CodedVisionObjective(Objective):
         codes = nearest_codes(self.book, z.detach())
         q = self.book[codes]
         fit = (z.detach() * q).sum(-1)
-        self.codebook.observe(step, slot, z.flatten(0, 1), codes.flatten(), fit.flatten())
+        self.codebook.observe(step, micro_batch, z.flatten(0, 1), codes.flatten(), fit.flatten())
         return z + (q - z).detach(), fit.mean()
 
     def after_step(self, step: int) -> dict[str, float]:
         first, reseed = self.options.features_first, step < self.options.reseed_until
         return self.codebook.after_step(self.vq.quantize.embedding.weight, step, first, reseed)
-
-    def last_batch(self) -> dict[str, Tensor]:
-        return self._last
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.vision.blocks)

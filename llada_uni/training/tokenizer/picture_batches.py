@@ -7,6 +7,7 @@ B pictures, S side in pixels.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,14 +19,14 @@ from torch import Tensor
 
 from llada_uni.data.pictures import Picture, PictureSource, open_pictures
 from llada_uni.errors import UserError
-from llada_uni.training.tokenizer.images import to_images
+from llada_uni.training.loop.stage import Generators
 
 EVALUATION_SEED = 20260420  # held-out pictures are the same in every evaluation of every stage
 
 
 @dataclass
 class PictureOptions:
-    """source: "world" or a folder of records; side: pixels; count: pictures a slot; split: train | heldout | any.
+    """source: "world" or a folder of records; side: pixels; count: pictures a micro-batch; split: train | heldout | any.
 
     shrunk: the part of the pictures that is drawn at twice the side and scaled down, as a picture that the decoder has
     drawn comes back; noisy: blur, noise and small shifts, so that such a picture is read like a rendered one.
@@ -59,7 +60,7 @@ class PictureBatches:
         self.options, self.need = options, need
 
     def draw(self, rng: random.Random, count: int | None = None, split: str | None = None) -> tuple[Tensor, list[Picture]]:
-        """Pictures float32 [B, 3, S, S] in -1..1 with their captions and questions; noise from torch's generator."""
+        """Pictures float32 [B, 3, S, S] in -1..1 with their captions and questions."""
         options = self.options
         count, split = count or options.count, split or options.split
         large = sum(rng.random() < options.shrunk for _ in range(count))
@@ -93,6 +94,11 @@ def shrink(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
+def to_images(arrays: Sequence[np.ndarray]) -> Tensor:
+    """uint8 pictures [H, W, 3] of one size -> float32 [B, 3, H, W] in -1..1."""
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def varied(image: np.ndarray, rng: random.Random, mirrored: float, moved: int) -> np.ndarray:
     """An image uint8 [H, W, 3], mirrored with probability `mirrored` and moved by up to `moved` pixels each way."""
     if mirrored and rng.random() < mirrored:
@@ -104,9 +110,9 @@ def varied(image: np.ndarray, rng: random.Random, mirrored: float, moved: int) -
     return image
 
 
-def degrade(images: Tensor, rng: random.Random) -> Tensor:
+def degrade(images: Tensor, generators: Generators) -> Tensor:
     """Small shifts, blur, gain and noise on pictures [B, 3, H, W] in -1..1; one draw of each for the whole batch."""
-    out = images
+    out, rng = images, generators.python
     if rng.random() < 0.5:
         out = out.roll((rng.choice((-1, 0, 1)), rng.choice((-1, 0, 1))), dims=(2, 3))
     if rng.random() < 0.4:
@@ -114,4 +120,5 @@ def degrade(images: Tensor, rng: random.Random) -> Tensor:
         out = torch.lerp(out, soft, rng.random())
     if rng.random() < 0.5:
         out = out * (1 + 0.1 * (rng.random() - 0.5)) + 0.1 * (rng.random() - 0.5)
-    return (out + torch.randn_like(out) * 0.12 * rng.random()).clamp(-1, 1)
+    noise = torch.empty_like(out).normal_(generator=generators.torch)
+    return (out + noise * 0.12 * rng.random()).clamp(-1, 1)

@@ -2,8 +2,8 @@
 
 As in the report (arXiv:2604.20796, image tokenizer), nothing is reconstructed: codes are good when questions about the
 picture can be answered from them. A picture becomes unit vectors z; each is replaced by its nearest code q (straight
-through: the gradient of q goes to z), and the language model of reader.py answers the picture's questions from the vectors.
-For half of the pictures of a slot it gets z itself: the vision transformer then always has a clear gradient, and what codes
+through: the gradient of q goes to z), and the language model of probe_lm.py answers the picture's questions from the vectors.
+For half of the pictures it gets z itself: the vision transformer then always has a clear gradient, and what codes
 lose against continuous vectors can be read from one and the same model. The codebook is a moving average (codebook.py).
 Axes: B pictures, N patches of a picture, D width of the vision transformer, C width of the codebook, K codes.
 """
@@ -14,7 +14,7 @@ import random
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,9 @@ from llada_uni.data.pictures import Picture
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.image.batched import nearest_codes
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss
+from llada_uni.training.loop.stage import Generators, Loss
 from llada_uni.training.tokenizer.codebook import CodebookOptions
-from llada_uni.training.tokenizer.coded_vision import CodedVisionObjective
+from llada_uni.training.tokenizer.coded_vision import CodedVisionStage
 from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions, degrade
 from llada_uni.training.tokenizer.picture_text import PictureText, TextOptions
 from llada_uni.training.tokenizer.probe_lm import (
@@ -74,18 +74,27 @@ class QuantizerOptions:
 
     def build_model(self) -> nn.Module:
         """The networks alone, for counting; also on the meta device."""
-        return QuantizerObjective(self)
+        return QuantizerStage(self)
 
-    def build(self, processes: Processes, seed: int) -> QuantizerObjective:
-        """The objective with fresh weights from `seed`."""
+    def build(self, processes: Processes, seed: int) -> QuantizerStage:
+        """The stage with fresh weights from `seed`."""
         torch.manual_seed(seed)
-        objective = QuantizerObjective(self, processes)
+        stage = QuantizerStage(self, processes)
         if self.init:
-            load_vision(objective.vision, self.init)
-        return objective.to(processes.torch_device)
+            load_vision(stage.vision, self.init)
+        return stage.to(processes.torch_device)
 
 
-class QuantizerObjective(CodedVisionObjective):
+class Asked(NamedTuple):
+    """images float32 [B, 3, H, W] in -1..1 and the questions about them; the step and the micro-batch they are for."""
+
+    step: int
+    micro_batch: int
+    images: Tensor
+    pairs: Pairs
+
+
+class QuantizerStage(CodedVisionStage):
     """Vision transformer, quantizer and language model."""
 
     def __init__(self, options: QuantizerOptions, processes: Processes | None = None) -> None:
@@ -105,38 +114,38 @@ class QuantizerObjective(CodedVisionObjective):
         patch = self.options.vision.patch_size
         return self.reader(features, (images.shape[2] // patch, images.shape[3] // patch), pairs)
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        """Cross-entropy of the answer tokens, summed; the weight is their number."""
-        images, pictures = self.batches.draw(rng)
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> Asked:
+        images, pictures = self.batches.draw(generators.python)
         if self.options.pictures.noisy:
-            images = degrade(images, rng)
-        device = self.processes.torch_device
-        images, pairs = images.to(device), pack_pairs(self.questions(pictures, rng), self.text).to(device)
-        self._last = {"images": images, "ids": pairs.ids}
+            images = degrade(images, generators)
+        return Asked(step, micro_batch, images, pack_pairs(self.questions(pictures, generators.python), self.text))
 
+    def loss(self, batch: Asked) -> Loss:
+        """Cross-entropy of the answer tokens, summed; the weight is their number."""
+        step, micro_batch, images, pairs = batch
         z = self.vectors(images)
         if step < self.options.features_first:
-            self.codebook.observe(step, slot, z.flatten(0, 1))
-            return self._reading_loss(z, images, pairs, torch.zeros(len(z), dtype=torch.bool, device=device))
-        q, fit = self.quantize(z, step, slot)
-        from_codes = torch.arange(len(z), device=device) % 2 == 0
+            self.codebook.observe(step, micro_batch, z.flatten(0, 1))
+            return self._reading_loss(z, images, pairs, torch.zeros(len(z), dtype=torch.bool, device=z.device))
+        q, fit = self.quantize(z, step, micro_batch)
+        from_codes = torch.arange(len(z), device=z.device) % 2 == 0
         read = torch.where(from_codes[:, None, None], q, z)
         answers = self._reading_loss(read, images, pairs, from_codes)
         commit = (z - q.detach()).square().sum(-1).mean()
-        numbers = answers.numbers | {"commit": (commit.item(), 1.0), "cosine": (fit.item(), 1.0)}
-        return Loss(answers.total + self.options.commit * commit * answers.weight, answers.weight, numbers)
+        metrics = answers.metrics | {"commit": (commit.item(), 1.0), "cosine": (fit.item(), 1.0)}
+        return Loss(answers.total + self.options.commit * commit * answers.weight, answers.weight, metrics)
 
     def _reading_loss(self, vectors: Tensor, images: Tensor, pairs: Pairs, from_codes: Tensor) -> Loss:
-        """from_codes bool [B]: which rows of `vectors` are codes; only for the numbers of the log."""
+        """from_codes bool [B]: which rows of `vectors` are codes; only for the metrics."""
         logits, targets = self.answer(vectors, images, pairs)
         total = F.cross_entropy(logits.float(), targets, reduction="sum")
-        numbers = {}
+        metrics = {}
         rights = right_pairs(logits.detach(), pairs)
         for name, wanted in (("right_codes", True), ("right_features", False)):
             chosen = [r for right, is_code in zip(rights, from_codes.tolist(), strict=True) if is_code == wanted for r in right]
             if chosen:
-                numbers[name] = (float(sum(chosen)), float(len(chosen)))
-        return Loss(total, float(len(targets)), numbers)
+                metrics[name] = (float(sum(chosen)), float(len(chosen)))
+        return Loss(total, float(len(targets)), metrics)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
@@ -151,8 +160,8 @@ class QuantizerObjective(CodedVisionObjective):
             for name, rights in self.answered(images, self.questions(pictures, rng)).items():
                 sums[f"heldout_right_{name}"] += [float(r) for right in rights for r in right]
             counts += torch.bincount(self.codes(images).flatten().cpu(), minlength=len(counts))
-        numbers = {name: sum(values) / len(values) for name, values in sums.items()}
-        return numbers | {"heldout_codes_used": (counts > 0).float().mean().item()}
+        metrics = {name: sum(values) / len(values) for name, values in sums.items()}
+        return metrics | {"heldout_codes_used": (counts > 0).float().mean().item()}
 
     @torch.no_grad()
     def answered(self, images: Tensor, questions: list[list[tuple[str, str]]]) -> dict[str, list[list[bool]]]:

@@ -1,10 +1,10 @@
 """Stage `siglip`: pre-training of the vision transformer on pictures and their captions with the pairwise sigmoid loss.
 
-Every picture of a slot is compared with every caption of the slot: pairs that belong together are to be told from all
-others, each pair for itself (arXiv:2303.15343), so the loss needs no normalisation over a batch. Comparing within a slot,
-not across slots, keeps the loss of a slot the same however slots are spread over processes; a larger `pictures.count` gives
+Every picture of a micro-batch is compared with every caption of it: pairs that belong together are to be told from all
+others, each pair for itself (arXiv:2303.15343), so the loss needs no normalization over a batch. Comparing within a
+micro-batch, not across them, keeps its loss the same however they are spread over processes; a larger `pictures.count` gives
 more strangers to each picture. The vision transformer alone is exported; the quantizer's stage starts from it.
-Axes: B pictures and captions of a slot, N patches, D width of the vision transformer, P width of the common space, T tokens.
+Axes: B pictures and captions, N patches, D width of the vision transformer, P width of the common space, T tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionP
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.image.batched import batched_features
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions, degrade
 from llada_uni.training.tokenizer.picture_text import PictureText, TextOptions
 from llada_uni.training.tokenizer.vision import VisionSizes, build_vision, load_vision, preprocessing, save_image_tokenizer
@@ -45,7 +45,7 @@ class TextEncoderSizes:
 class SiglipOptions:
     """Options of the stage. init: image_tokenizer folder whose vision transformer is trained on, "" for a fresh one.
 
-    evaluate_pictures: held-out pictures of an evaluation (whole slots).
+    evaluate_pictures: held-out pictures of an evaluation (whole micro-batches).
     """
 
     init: str = ""
@@ -57,15 +57,15 @@ class SiglipOptions:
 
     def build_model(self) -> nn.Module:
         """The networks alone, for counting; also on the meta device."""
-        return SiglipObjective(self)
+        return SiglipStage(self)
 
-    def build(self, processes: Processes, seed: int) -> SiglipObjective:
-        """The objective with fresh weights from `seed`."""
+    def build(self, processes: Processes, seed: int) -> SiglipStage:
+        """The stage with fresh weights from `seed`."""
         torch.manual_seed(seed)
-        objective = SiglipObjective(self, processes)
+        stage = SiglipStage(self, processes)
         if self.init:
-            load_vision(objective.vision, self.init)
-        return objective.to(processes.torch_device)
+            load_vision(stage.vision, self.init)
+        return stage.to(processes.torch_device)
 
 
 def sigmoid_loss(logits: Tensor, same: Tensor | None = None) -> Tensor:
@@ -83,7 +83,14 @@ def same_captions(ids: Tensor) -> Tensor:
     return (ids[:, None] == ids[None]).all(-1)
 
 
-class SiglipObjective(Objective):
+class Captioned(NamedTuple):
+    """images float32 [B, 3, H, W] in -1..1; ids int64 [B, T] of their captions."""
+
+    images: Tensor
+    ids: Tensor
+
+
+class SiglipStage(Stage):
     """Vision transformer with attention pooling, text encoder, temperature and bias."""
 
     def __init__(self, options: SiglipOptions, processes: Processes | None = None) -> None:
@@ -112,7 +119,6 @@ class SiglipObjective(Objective):
         self.bias = nn.Parameter(torch.tensor([-10.0]))
         self.batches = PictureBatches(options.pictures, need="caption")
         self.text = PictureText(options.text, self.batches)
-        self._last: dict[str, Tensor] = {}
 
     def image_vectors(self, images: Tensor) -> Tensor:
         """Unit vectors [B, P] of pictures [B, 3, H, W] in -1..1."""
@@ -132,23 +138,23 @@ class SiglipObjective(Objective):
         """[B, B]: row picture, column caption."""
         return self.image_vectors(images) @ self.text_vectors(ids).T * self.log_scale.exp() + self.bias
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        """Sigmoid loss of all pairs of the slot, summed; the weight is the number of pictures, as in the paper."""
-        images, pictures = self.batches.draw(rng)
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> Captioned:
+        images, pictures = self.batches.draw(generators.python)
         if self.options.pictures.noisy:
-            images = degrade(images, rng)
-        ids = self.caption_ids([picture.caption for picture in pictures])
-        device = self.processes.torch_device
-        self._last = {"images": images.to(device), "ids": ids.to(device)}
-        logits = self.logits(**self._last).float()
+            images = degrade(images, generators)
+        return Captioned(images, self.caption_ids([picture.caption for picture in pictures]))
+
+    def loss(self, batch: Captioned) -> Loss:
+        """Sigmoid loss of all pairs of the micro-batch, summed; the weight is the number of pictures, as in the paper."""
+        logits = self.logits(batch.images, batch.ids).float()
         count = float(len(logits))
-        numbers = {name: (share * count, count) for name, share in retrieval(logits.detach()).items()}
-        numbers |= {"scale": (self.log_scale.exp().item(), 1.0), "bias": (self.bias.item(), 1.0)}
-        return Loss(sigmoid_loss(logits, same_captions(ids).to(logits.device)), count, numbers)
+        metrics = {name: (share * count, count) for name, share in retrieval(logits.detach()).items()}
+        metrics |= {"scale": (self.log_scale.exp().item(), 1.0), "bias": (self.bias.item(), 1.0)}
+        return Loss(sigmoid_loss(logits, same_captions(batch.ids)), count, metrics)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Retrieval among the pictures of a slot, on held-out pictures."""
+        """Retrieval among the pictures of a micro-batch, on held-out pictures."""
         rng = random.Random(EVALUATION_SEED)
         rounds = max(1, self.options.evaluate_pictures // self.options.pictures.count)
         sums: dict[str, float] = {}
@@ -159,9 +165,6 @@ class SiglipObjective(Objective):
             for name, share in retrieval(self.logits(images.to(device), ids.to(device))).items():
                 sums[f"heldout_{name}"] = sums.get(f"heldout_{name}", 0.0) + share / rounds
         return sums
-
-    def last_batch(self) -> dict[str, Tensor]:
-        return self._last
 
     def shard_units(self) -> list[nn.Module]:
         return [*self.vision.blocks, *self.text_encoder.encoder.layers]

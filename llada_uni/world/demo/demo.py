@@ -22,7 +22,7 @@ from llada_uni.files.weights import atomic_file, write_json
 from llada_uni.model import UniModel
 from llada_uni.results import EndEvent, ImageResult, OnProgress, TextEvent, save_image
 from llada_uni.world.demo.demo_page import render_page
-from llada_uni.world.evaluation.calls import cell_mask
+from llada_uni.world.render import cell_mask
 
 PROMPTS = (
     "a cartoon cat at the top left and a cartoon dog at the bottom right on green",

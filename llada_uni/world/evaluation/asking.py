@@ -1,53 +1,34 @@
 """How a sample is put to the model, and its answer judged: one function a task, all with the same shape.
 
-sample and seed -> a public call of the model -> words or pictures -> the checker -> a `Record` with scores.
+sample and seed -> a public call of the model -> text or images -> the checker -> a `Judged` answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from llada_uni.evaluation import answers
+from llada_uni.evaluation.suite import Calls, Judged
 from llada_uni.world.captions import caption
 from llada_uni.world.checker import Checker, Reading
-from llada_uni.world.evaluation import calls, scoring
-from llada_uni.world.render import render
+from llada_uni.world.evaluation import scoring
+from llada_uni.world.render import cell_mask, render
 from llada_uni.world.samples import Part, Sample, Turn
 from llada_uni.world.scene import Scene
 
 
-@dataclass
-class Record:
-    """One judged answer. suite, part (of the suite, or ""), key (its class) are put by the suite; score: the headline number,
-    0 to 1; scores: all of them; prompt, wanted, got: for people; pictures: (caption, picture) pairs for the page."""
-
-    prompt: str
-    scores: dict[str, float]
-    wanted: str = ""
-    got: str = ""
-    pictures: list[tuple[str, Image.Image]] = field(default_factory=list)
-    suite: str = ""
-    part: str = ""
-    key: str = ""
-    seconds: float = 0.0
-    error: bool = False
-
-    @property
-    def score(self) -> float:
-        return self.scores["right"]
-
-
 @dataclass(frozen=True)
 class Context:
-    """What every question needs: the model, the checker, and keyword arguments of the calls."""
+    """What every question needs: the model, the checker, and keyword arguments of the answers."""
 
     model: Any
     checker: Checker
-    settings: dict[str, dict[str, Any]]
+    settings: Calls
 
     @property
     def pixels(self) -> int:
@@ -72,84 +53,84 @@ def say(reading: Reading) -> str:
     return caption(reading.scene) + (f" ({lost} cells unreadable)" if lost else "")
 
 
-def ask_drawing(context: Context, sample: Sample, seed: int, thinking: bool = False) -> Record:
+def ask_drawing(context: Context, sample: Sample, seed: int, thinking: bool = False) -> Judged:
     """Text to image; with thinking, `thought` tells how often the thought is the expected one."""
     prompt, size = words_of(sample), context.pixels
     how = context.settings["think" if thinking else "generate"]
     result = context.model.generate_image(prompt, height=size, width=size, seed=seed, thinking=thinking, **how)
-    picture = calls.picture_of(result)
+    picture = answers.picture_of(result)
     reading = context.checker.read(picture)
     scores, got = scoring.score_drawing(sample.expect, reading), say(reading)
     if thinking:
-        thought = calls.thinking_of(result)
+        thought = answers.thinking_of(result)
         scores["thought"] = float(scoring.normal(thought) == scoring.normal(sample.expect["thought"]))
         got = f"{thought} -> {got}"
-    return Record(prompt, scores, caption(sample.answer[-1]), got, [("drawn", picture)])
+    return Judged(prompt, scores, caption(sample.answer[-1]), got, [("drawn", picture)])
 
 
-def ask_thinking(context: Context, sample: Sample, seed: int) -> Record:
+def ask_thinking(context: Context, sample: Sample, seed: int) -> Judged:
     """Text to image with a thought before."""
     return ask_drawing(context, sample, seed, thinking=True)
 
 
-def ask_question(context: Context, sample: Sample, seed: int) -> Record:
+def ask_question(context: Context, sample: Sample, seed: int) -> Judged:
     """A question about one picture or two."""
     *pictures, question = context.content(sample.turns[-1].parts)
-    answer = calls.text_of(context.model.understand(pictures, question, seed=seed, **context.settings["understand"]))
+    answer = answers.text_of(context.model.understand(pictures, question, seed=seed, **context.settings["understand"]))
     scores = scoring.score_answer(sample.expect, answer)
     if sample.kind == "caption":
         scores["object_f1"] = scoring.object_f1(answer, sample.expect["answer"])
     shown = [(f"picture {i}", picture) for i, picture in enumerate(pictures, 1)]
-    return Record(question, scores, sample.expect["answer"], answer, shown)
+    return Judged(question, scores, sample.expect["answer"], answer, shown)
 
 
-def ask_edit(context: Context, sample: Sample, seed: int) -> Record:
+def ask_edit(context: Context, sample: Sample, seed: int) -> Judged:
     """An edit of one picture, or with two references."""
     *before, instruction = context.content(sample.turns[-1].parts)
     result = context.model.edit_image(before, instruction, seed=seed, **context.settings["edit"])
-    after = calls.picture_of(result)
+    after = answers.picture_of(result)
     reading = context.checker.read(after)
     pictures = [*(("before", picture) for picture in before), ("after", after)]
-    return Record(
+    return Judged(
         instruction, scoring.score_edit(sample.expect, reading), caption(sample.expect["scene"]), say(reading), pictures
     )
 
 
-def ask_inpaint(context: Context, sample: Sample, seed: int) -> Record:
+def ask_inpaint(context: Context, sample: Sample, seed: int) -> Judged:
     """Refilling of cells: the open ones as the prompt says, the others as they were."""
     prompt, expect = words_of(sample), sample.expect
-    before, mask = context.picture(expect["source"]), calls.cell_mask(expect["cells"], context.pixels)
-    after = calls.picture_of(context.model.inpaint(before, mask, prompt, seed=seed, **context.settings["inpaint"]))
+    before, mask = context.picture(expect["source"]), cell_mask(expect["cells"], context.pixels)
+    after = answers.picture_of(context.model.inpaint(before, mask, prompt, seed=seed, **context.settings["inpaint"]))
     reading = context.checker.read(after)
     pictures = [("before", before), ("mask", mask), ("after", after)]
-    return Record(prompt, scoring.score_edit(expect, reading), caption(expect["scene"]), say(reading), pictures)
+    return Judged(prompt, scoring.score_edit(expect, reading), caption(expect["scene"]), say(reading), pictures)
 
 
 def _interleaved(
     context: Context, sample: Sample, seed: int, score: Callable[[dict, list[tuple[str, Reading | None]]], dict[str, float]]
-) -> Record:
+) -> Judged:
     messages = [{"role": "user", "content": context.content(sample.turns[-1].parts)}]
     parts = context.model.interleave(messages, seed=seed, **context.settings["interleave"])
-    frames = calls.frames_of(parts)
+    frames = answers.frames_of(parts)
     read = [(text, None if picture is None else context.checker.read(picture)) for text, picture in frames]
     got = " / ".join(f"{text} [{'no picture' if r is None else say(r)}]" for text, r in read)
     wanted = " / ".join(part if isinstance(part, str) else f"[{caption(part)}]" for part in sample.answer)
     shown = [("given", part) for part in messages[0]["content"] if not isinstance(part, str)]
     shown += [(text, picture) for text, picture in frames if picture is not None]
-    return Record(words_of(sample), score(sample.expect, read), wanted, got, shown)
+    return Judged(words_of(sample), score(sample.expect, read), wanted, got, shown)
 
 
-def ask_story(context: Context, sample: Sample, seed: int) -> Record:
+def ask_story(context: Context, sample: Sample, seed: int) -> Judged:
     """A story in words and pictures."""
     return _interleaved(context, sample, seed, scoring.score_story)
 
 
-def ask_reasoning(context: Context, sample: Sample, seed: int) -> Record:
+def ask_reasoning(context: Context, sample: Sample, seed: int) -> Judged:
     """A task solved step by step, with a picture a step."""
     return _interleaved(context, sample, seed, scoring.score_reasoning)
 
 
-def ask_dialogue(context: Context, sample: Sample, seed: int) -> Record:
+def ask_dialogue(context: Context, sample: Sample, seed: int) -> Judged:
     """A whole dialogue: every turn of the user is put to the model, which sees its own earlier answers, right or wrong.
 
     right: share of its answers that are right. whole: all are.
@@ -170,7 +151,7 @@ def ask_dialogue(context: Context, sample: Sample, seed: int) -> Record:
     asked = " / ".join(turn.parts[-1] for turn in turns[::2])
     wanted = " / ".join(part if isinstance(part, str) else f"[{caption(part)}]" for t in turns[1::2] for part in t.parts)
     share = sum(rights) / len(rights)
-    return Record(asked, {"right": share, "whole": float(share == 1.0)}, wanted, " / ".join(got), pictures)
+    return Judged(asked, {"right": share, "whole": float(share == 1.0)}, wanted, " / ".join(got), pictures)
 
 
 def _judge_turn(
@@ -178,29 +159,29 @@ def _judge_turn(
 ) -> tuple[float, list[str | Image.Image], str, list[tuple[str, Image.Image]]]:
     """(right, the answer as the next message holds it, the same for people, pictures) of one turn."""
     if "answer" in expect:
-        text = calls.text_of(result)
+        text = answers.text_of(result)
         return scoring.score_answer(expect, text)["right"], [text or " "], text, []
-    found = calls.drawn_in(result)
+    found = answers.drawn_in(result)
     if found is None:
-        text = calls.text_of(result)
+        text = answers.text_of(result)
         return 0.0, [text or " "], f"{text} [no picture]", []
     reading = context.checker.read(found)
     score = scoring.score_edit if "scene" in expect else scoring.score_drawing
     return score(expect, reading)["right"], [found], f"[{say(reading)}]", [("answered", found)]
 
 
-def ask_decoder(context: Context, scene: Scene, seed: int, decoder: str, steps: int) -> Record:
+def ask_decoder(context: Context, scene: Scene, seed: int, decoder: str, steps: int) -> Judged:
     """Codes of a rendered picture, decoded and read; no backbone takes part. distance: root mean square, 0 to 1."""
     before = context.picture(scene)
     codes = context.model.encode_image(before)
-    after = calls.picture_of(context.model.decode_codes(codes, decoder=decoder, decoder_steps=steps, seed=seed))
+    after = answers.picture_of(context.model.decode_codes(codes, decoder=decoder, decoder_steps=steps, seed=seed))
     reading = context.checker.read(after)
     apart = np.asarray(before, np.float32) - np.asarray(after.resize(before.size), np.float32)
     scores = scoring.score_decoded(scene, reading) | {"distance": float(np.sqrt((apart**2).mean()) / 255)}
-    return Record("", scores, caption(scene), say(reading), [("before", before), ("after", after)])
+    return Judged("", scores, caption(scene), say(reading), [("before", before), ("after", after)])
 
 
-ASK: dict[str, Callable[[Context, Sample, int], Record]] = {
+ASK: dict[str, Callable[[Context, Sample, int], Judged]] = {
     "t2i": ask_drawing,
     "think": ask_thinking,
     "understand": ask_question,

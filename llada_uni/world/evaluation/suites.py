@@ -1,29 +1,26 @@
-"""The suites: which samples each asks, and one run over them.
+"""The suites of the small world: seeded samples, asked through the model's public calls, judged by the world's checker.
 
-seeded samples of the world -> questions through the model's public calls (asking.py) -> scores by the checker (scoring.py) ->
-a report with 95 % intervals (report.py). The counterparts in the report of LLaDA2.0-Uni: geneval (GenEval), understand, wise
-(WISE, without and with thinking), text (numbers in the picture), edit (ImgEdit, several references, refilling), intergen
-(stories, reasoning with pictures), dialogue, robust (the same requests in other words), decoder (codes to pixels).
+What flows through: samples -> questions (asking.py) -> scores by the checker (scoring.py); evaluation/run.py runs them. The
+counterparts in the report of LLaDA2.0-Uni: geneval (GenEval), understand, wise (WISE, without and with thinking), text (numbers
+in the image), edit (ImgEdit, several references, refilling), intergen (stories, reasoning with images), dialogue, robust (the
+same requests in other words), decoder (codes to pixels).
 """
 
 from __future__ import annotations
 
-import json
 import random
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import cycle
 from math import lcm
-from pathlib import Path
 from typing import Any
 
-from llada_uni.errors import UserError
+from llada_uni.evaluation.suite import LIMIT, Calls, Judged, Plan, Question, with_changes
 from llada_uni.world.checker import Checker
 from llada_uni.world.drawing import GENEVAL
 from llada_uni.world.edits import EDIT_KINDS
-from llada_uni.world.evaluation.asking import ASK, Context, Record, ask_decoder, ask_drawing, words_of
-from llada_uni.world.evaluation.report import build_report, write_html
+from llada_uni.world.evaluation.asking import ASK, Context, ask_decoder, ask_drawing, words_of
 from llada_uni.world.questions import UNDERSTAND_KINDS
 from llada_uni.world.render import PIXELS
 from llada_uni.world.rewording import mistyped
@@ -32,7 +29,7 @@ from llada_uni.world.sampling import sample_scene
 from llada_uni.world.scene import Scene
 from llada_uni.world.tasks import KINDS, sample_task
 
-DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {
+DEFAULT_SETTINGS: Calls = {
     "generate": {"decoder": "turbo"},
     "think": {"decoder": "turbo"},
     "understand": {},
@@ -71,10 +68,23 @@ SUITES: dict[str, tuple[Kind, ...]] = {
     "decoder": (),
 }
 """Every suite with its (task, kind) pairs, asked by turns. The decoder's pictures are no samples of a task."""
+MEANINGS = {
+    "geneval": "drawn as asked and nothing else; mean of the six classes",
+    "understand": "answers right; mean of the kinds",
+    "wise": "drawn as reasoned out, with thinking",
+    "text": "numbers drawn as asked",
+    "edit": "edits right, everything else kept; mean of the kinds",
+    "intergen": "mean of stories (frames right) and reasoning (final answers right)",
+    "dialogue": "answers right, of whole dialogues",
+    "robust": "right in other words",
+    "decoder": "objects read back, turbo at 8 steps",
+}
+"""What the overall score of a suite means."""
+HEADS = {"wise": "with", "robust": "reworded", "decoder": "turbo8"}
+"""The part of a suite that its overall score is taken from; elsewhere it is the mean of the parts."""
 DECODERS = {"base50": ("base", 50), "turbo8": ("turbo", 8), "turbo4": ("turbo", 4)}
 _PART_OF = {"story": "stories", "reasoning": "reasoning"}
 _MISTYPED = 1 / 3  # of the reworded requests hold a typing mistake too
-_HOPELESS = 10  # so many unusable answers from the start on, and the suite is given up
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Case:
     key: str
     sample: Sample
     seed: int
-    ask: Callable[[Context, Sample, int], Record]
+    ask: Callable[[Context, Sample, int], Judged]
 
 
 def draw_samples(suite: str, limit: int, seed: int, split: str, wordings: str = "train") -> list[Sample]:
@@ -129,97 +139,52 @@ def _reworded(suite: str, limit: int, seed: int, split: str) -> Iterator[Sample]
         yield sample
 
 
-def _answers(context: Context, suite: str, limit: int, seed: int, split: str) -> Iterator[Record]:
-    """The judged answers of a suite."""
-    if suite == "decoder":
-        for i in range(limit):
-            scene = decoder_scene(split, seed, i)
-            for part, (decoder, steps) in DECODERS.items():
-                record = ask_decoder(context, scene, seed + i, decoder, steps)
-                record.part = record.key = part
-                yield record
-        return
-    errors = 0
-    for i, case in enumerate(cases(suite, limit, seed, split)):
-        try:
-            record = case.ask(context, case.sample, case.seed)
-        except UserError as error:  # an answer that cannot be used is a wrong answer, not the end of everything
-            errors += 1
-            if errors == i + 1 and errors in (_HOPELESS, limit):
-                raise  # but a model that cannot do the task at all is no model with a score of 0
-            record = Record(words_of(case.sample), {"right": 0.0}, got=f"error: {error}", error=True)
-        record.part, record.key = case.part, case.key
-        yield record
+@lru_cache(maxsize=2)
+def _checker(pixels: int) -> Checker:
+    return Checker(size=pixels)
 
 
-def _total(suite: str, limit: int) -> int:
-    return limit * {"wise": 2, "robust": 2, "decoder": len(DECODERS)}.get(suite, 1)
+@dataclass(frozen=True)
+class WorldSuite:
+    """One of SUITES, as evaluation/run.py asks it."""
+
+    name: str
+    splits: tuple[str, ...] = ("heldout", "seen")
+
+    @property
+    def meaning(self) -> str:
+        return MEANINGS[self.name]
+
+    @property
+    def head(self) -> str | None:
+        return HEADS.get(self.name)
+
+    def total(self, plan: Plan) -> int:
+        return (plan.limit or LIMIT) * {"wise": 2, "robust": 2, "decoder": len(DECODERS)}.get(self.name, 1)
+
+    def calls(self, plan: Plan) -> Calls:
+        return with_changes(DEFAULT_SETTINGS, plan.calls)
+
+    def facts(self, judged: Sequence[Judged]) -> dict[str, Any]:
+        return {}
+
+    def questions(self, plan: Plan) -> Iterator[Question]:
+        limit, settings = plan.limit or LIMIT, self.calls(plan)
+        checker = _checker(settings["size"]["pixels"])
+        if self.name == "decoder":
+            for i in range(limit):
+                scene = decoder_scene(plan.split, plan.seed, i)
+                for part, (decoder, steps) in DECODERS.items():
+                    ask = partial(_ask_decoder, checker, settings, scene, plan.seed + i, decoder, steps)
+                    yield Question(part, part, "", ask)
+            return
+        for case in cases(self.name, limit, plan.seed, plan.split):
+            yield Question(case.part, case.key, words_of(case.sample), partial(_ask, checker, settings, case))
 
 
-def _defaults_of(model: Any) -> dict | None:
-    """The settings that the model's directory brings, where it has any: None for other models."""
-    defaults = getattr(getattr(model, "parts", None), "defaults", None)
-    return defaults.to_json() if hasattr(defaults, "to_json") else None
+def _ask(checker: Checker, settings: Calls, case: Case, model: Any) -> Judged:
+    return case.ask(Context(model, checker, settings), case.sample, case.seed)
 
 
-def run_suites(
-    model: Any,
-    suites: Iterable[str] = tuple(SUITES),
-    limit: int = 200,
-    seed: int = 0,
-    split: str = "heldout",
-    json_path: str | Path | None = None,
-    html_dir: str | Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-    settings: dict[str, dict[str, Any]] | None = None,
-    checker: Checker | None = None,
-) -> dict:
-    """Evaluates `model` (llada_uni.model.UniModel, or anything with its calls).
-
-    suites: names of SUITES; limit: samples a suite (at least 1; wise, robust and decoder ask each of them several times);
-    split: "heldout" or "seen"; settings: changes to DEFAULT_SETTINGS; progress(suite, done, total) after every answer;
-    json_path, html_dir: where to write the report and a page of pictures right and wrong. Sample i of a suite is answered
-    with seed + i.
-
-    Returns {"suites": {NAME: {"overall", "interval" (95 % Wilson), "n", "classes": {KEY: {"score", "n",
-    "interval"}}, "metrics": {NAME: mean}, "errors", "seconds", "meaning"}}, "settings": {...}}. Suites of several parts hold
-    each part in the same form under its name: wise "without" and "with", robust "plain" and "reworded", intergen "stories"
-    and "reasoning", decoder "base50", "turbo8" and "turbo4". "overall" is the mean of the classes.
-    "errors" counts answers that were no picture or no text; they score 0. A suite whose first samples all fail has
-    only "failed": the reason. UserError for unknown names, or when every suite fails.
-    """
-    suites = list(suites)
-    unknown = [s for s in suites if s not in SUITES]
-    if unknown or not suites:
-        raise UserError(f"unknown suites {unknown}; known: {', '.join(SUITES)}")
-    if split not in ("heldout", "seen"):
-        raise UserError(f"unknown split {split!r}; known: heldout, seen")
-    if limit < 1:
-        raise UserError(f"at least 1 sample a suite is needed, asked for {limit}")
-    used = {call: {**how, **(settings or {}).get(call, {})} for call, how in DEFAULT_SETTINGS.items()}
-    context = Context(model, checker or Checker(size=used["size"]["pixels"]), used)
-    pinned = {"limit": limit, "seed": seed, "split": split, "calls": used, "model_defaults": _defaults_of(model)}
-    records: list[Record] = []
-    failed: dict[str, str] = {}
-    report: dict = {}
-    for number, suite in enumerate(suites, 1):
-        started = time.perf_counter()
-        try:
-            for done, record in enumerate(_answers(context, suite, limit, seed, split), 1):
-                now = time.perf_counter()
-                record.suite, record.seconds, started = suite, now - started, now
-                records.append(record)
-                if progress is not None:
-                    progress(suite, done, _total(suite, limit))
-        except UserError as error:  # the other suites may still work; the report says which did not
-            failed[suite] = str(error)
-            records = [r for r in records if r.suite != suite]
-            if len(failed) == len(suites):
-                raise
-        report = build_report(records, suites[:number], failed, pinned)
-        if json_path is not None:  # after every suite: a long evaluation that is stopped keeps what it has
-            Path(json_path).parent.mkdir(parents=True, exist_ok=True)
-            Path(json_path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if html_dir is not None:
-        write_html(report, records, Path(html_dir))
-    return report
+def _ask_decoder(checker: Checker, settings: Calls, scene: Scene, seed: int, decoder: str, steps: int, model: Any) -> Judged:
+    return ask_decoder(Context(model, checker, settings), scene, seed, decoder, steps)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss
+from llada_uni.training.loop.stage import Generators, Loss
 from llada_uni.training.tokenizer.codebook import CodebookOptions
-from llada_uni.training.tokenizer.coded_vision import CodedVisionObjective
-from llada_uni.training.tokenizer.images import to_images
-from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, degrade, shrink
+from llada_uni.training.tokenizer.coded_vision import CodedVisionStage
+from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, degrade, shrink, to_images
 from llada_uni.training.tokenizer.probe_lm import even_length
 from llada_uni.training.tokenizer.vision import (
     BookSizes,
@@ -60,7 +59,7 @@ _TEMPERATURE = 0.1  # of the cosines to the codes
 
 @dataclass
 class PatchTokenizerOptions:
-    """Options of the stage. count: pictures a slot. features_first: steps on continuous vectors before codes come into use."""
+    """Options of the stage. count: pictures a micro-batch. features_first: steps on continuous vectors, before codes."""
 
     count: int = 24
     vision: VisionSizes = field(default_factory=lambda: VisionSizes(image_size=SIDE))
@@ -68,14 +67,14 @@ class PatchTokenizerOptions:
     codebook: CodebookOptions = field(default_factory=CodebookOptions)
     features_first: int = 2000
 
-    def build(self, processes: Processes, seed: int) -> PatchTokenizerObjective:
-        """The objective with fresh weights from `seed`. UserError for fewer codes than answers."""
+    def build(self, processes: Processes, seed: int) -> PatchTokenizerStage:
+        """The stage with fresh weights from `seed`. UserError for fewer codes than answers."""
         if self.book.num_embeddings < MEANINGS:
             raise UserError(
                 f"book.num_embeddings is {self.book.num_embeddings}; there are {MEANINGS} answers, each needs a code"
             )
         torch.manual_seed(seed)
-        return PatchTokenizerObjective(self, processes).to(processes.torch_device)
+        return PatchTokenizerStage(self, processes).to(processes.torch_device)
 
 
 def question_of_patch() -> Tensor:
@@ -104,7 +103,16 @@ def batch_of(rng: random.Random, scenes: list[Scene]) -> tuple[Tensor, Tensor]:
     return to_images(arrays), torch.from_numpy(np.stack([answers_of(scene) for scene in scenes]))
 
 
-class PatchTokenizerObjective(CodedVisionObjective):
+class Answered(NamedTuple):
+    """images float32 [B, 3, H, W] in -1..1; answers int64 [B, N]; the step and the micro-batch they are for."""
+
+    step: int
+    micro_batch: int
+    images: Tensor
+    answers: Tensor
+
+
+class PatchTokenizerStage(CodedVisionStage):
     """Vision transformer, quantizer and four linear readers."""
 
     def __init__(self, options: PatchTokenizerOptions, processes: Processes | None = None) -> None:
@@ -125,13 +133,15 @@ class PatchTokenizerObjective(CodedVisionObjective):
             right += (logits.argmax(-1) == target).float().mean().item() / len(self.readers)
         return total, right
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> Answered:
+        rng = generators.python
+        images, answers = batch_of(rng, [crowded_scene(rng) for _ in range(self.options.count)])
+        return Answered(step, micro_batch, degrade(images, generators), answers)
+
+    def loss(self, batch: Answered) -> Loss:
         """Reading loss from vectors, then also that of choosing the code; the weight is the number of pictures."""
-        device = self.processes.torch_device
-        scenes = [crowded_scene(rng) for _ in range(self.options.count)]
-        images, answers = (tensor.to(device) for tensor in batch_of(rng, scenes))
-        self._last = {"images": images, "answers": answers}
-        z = self.vectors(degrade(images, rng))
+        step, micro_batch, images, answers = batch
+        z = self.vectors(images)
         count = float(len(z))
         smooth, right = self.read_loss(z, answers)
         vectors, wanted = z.flatten(0, 1), self.code_of(answers).flatten()
@@ -139,7 +149,7 @@ class PatchTokenizerObjective(CodedVisionObjective):
             self._see(vectors.detach(), wanted)
             return Loss(smooth * count, count, {"right_features": (right * count, count)})
         cosines = vectors @ self.book.T
-        self.codebook.observe(step, slot, vectors, wanted, cosines.detach().gather(1, wanted[:, None])[:, 0])
+        self.codebook.observe(step, micro_batch, vectors, wanted, cosines.detach().gather(1, wanted[:, None])[:, 0])
         chosen = (cosines.argmax(-1) == wanted).float().mean().item()
         total = F.cross_entropy(cosines / _TEMPERATURE, wanted) + 0.5 * smooth
         return Loss(total * count, count, {"right_features": (right * count, count), "right_codes": (chosen * count, count)})
@@ -149,7 +159,7 @@ class PatchTokenizerObjective(CodedVisionObjective):
         return answers + FIRST.to(answers.device)[self.question]
 
     def _see(self, vectors: Tensor, codes: Tensor) -> None:
-        """Adds the vectors [P, C] of one slot to the step's sums by their codes [P]."""
+        """Adds the vectors [P, C] of one micro-batch to the step's sums by their codes [P]."""
         if self._seen is None:
             self._seen = vectors.new_zeros(MEANINGS, vectors.shape[-1] + 1)
         self._seen.index_add_(0, codes, F.pad(vectors, (0, 1), value=1.0))
@@ -160,7 +170,7 @@ class PatchTokenizerObjective(CodedVisionObjective):
         book = self.vq.quantize.embedding.weight
         if step >= self.options.features_first:
             self.codebook.update(book, reseed=False)
-            return self.codebook.numbers()
+            return self.codebook.metrics()
         seen, self._seen = self.processes.sum(self._seen), None
         there = seen[:, -1] > 0
         self.means[there] = torch.lerp(seen[there, :-1] / seen[there, -1:], self.means[there], _MEAN_DECAY)

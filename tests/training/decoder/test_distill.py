@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 from torch import nn
@@ -18,6 +16,7 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.training.decoder.distill import DistillOptions, consistency_losses, path_derivative
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
+from tests.training.helpers.runs import loss_of
 from tests.training.tiny_decoder import SIZES, latent_options, make_tiny_decoder
 
 MEAN, SPREAD = torch.tensor([1.0, -0.5]), torch.tensor([0.3, 0.8])
@@ -86,15 +85,15 @@ def test_the_difference_is_of_second_order():
 
 
 def test_the_difference_equals_the_derivative_of_the_network(build):
-    objective = build()
+    stage = build()
     torch.manual_seed(1)
     x, v, t = torch.randn(2, 4, 1, 8, 8), torch.randn(2, 4, 1, 8, 8), torch.tensor([0.3, 0.7])
     with torch.no_grad():
-        context = context_of(objective.student.transformer, torch.randn(2, 16, 32), (4, 1, 8, 8))
+        context = context_of(stage.student.transformer, torch.randn(2, 16, 32), (4, 1, 8, 8))
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no forward derivative
-            _, exact = torch.func.jvp(lambda x, t: objective.student(x, t, context)[0], (x, t), (v, torch.ones_like(t)))
+            _, exact = torch.func.jvp(lambda x, t: stage.student(x, t, context)[0], (x, t), (v, torch.ones_like(t)))
     both = context.repeat(2)
-    found = path_derivative(lambda x, t: objective.student(x, t, both)[0], x, t, v, torch.full_like(t, 2e-4))
+    found = path_derivative(lambda x, t: stage.student(x, t, both)[0], x, t, v, torch.full_like(t, 2e-4))
     assert (found - exact).norm() / exact.norm() < 0.01
     assert not found.requires_grad
 
@@ -115,9 +114,9 @@ def test_near_the_ends_no_time_leaves_0_to_1():
 
 
 def test_at_the_data_end_the_target_stays_finite(build):
-    objective = build()
-    objective.options.times.draw = lambda count, device: torch.tensor([0.0, 1 - 2**-24, 1.0])[:count]
-    loss = objective.loss(0, 0, random.Random(0))
+    stage = build()
+    stage.options.times.draw = lambda count, generator: torch.tensor([0.0, 1 - 2**-24, 1.0])[:count]
+    loss = loss_of(stage)
     assert torch.isfinite(loss.total) and loss.total < 100
 
 
@@ -157,21 +156,21 @@ def test_training_finds_the_exact_average_velocity(source):
 
 
 def test_u_starts_as_the_velocity_and_the_teacher_stays(build, tmp_path):
-    objective = build()
+    stage = build()
     state, t = torch.randn(2, 4, 1, 8, 8), torch.tensor([0.2, 0.6])
-    condition = objective.teacher.condition(torch.tensor([[[1, 2], [3, 4]]] * 2))
+    condition = stage.teacher.condition(torch.tensor([[[1, 2], [3, 4]]] * 2))
     with torch.no_grad():
-        u, v = objective.student(state, t, context_of(objective.student.transformer, condition, (4, 1, 8, 8)))
+        u, v = stage.student(state, t, context_of(stage.student.transformer, condition, (4, 1, 8, 8)))
     assert torch.equal(u, v)
-    before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
-    run(objective, LoopOptions(steps=2, lr=1e-2, warmup=1, log_every=1, tensorboard=False), tmp_path)
-    changed = {name.split(".")[0] for name, tensor in objective.state_dict().items() if not torch.equal(tensor, before[name])}
+    before = {name: tensor.clone() for name, tensor in stage.state_dict().items()}
+    run(stage, LoopOptions(steps=2, lr=1e-2, warmup=1, log_every=1, tensorboard=False), tmp_path)
+    changed = {name.split(".")[0] for name, tensor in stage.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"student"}
 
 
 def test_only_the_head_of_u_is_exported_and_it_paints(build, model, tmp_path):
-    objective = build()
-    run(objective, LoopOptions(steps=2, lr=1e-2, warmup=1, log_every=1, tensorboard=False), tmp_path)
+    stage = build()
+    run(stage, LoopOptions(steps=2, lr=1e-2, warmup=1, log_every=1, tensorboard=False), tmp_path)
     folder = tmp_path / "model"
     assert [path.name for path in folder.iterdir()] == ["decoder-turbo"]
     exported = load_transformer(folder / "decoder-turbo")
@@ -180,7 +179,7 @@ def test_only_the_head_of_u_is_exported_and_it_paints(build, model, tmp_path):
     codes, state = ImageCodes((1, 2, 3, 4), 2, 2), torch.randn(1, 4, 1, 8, 8)
     condition = decoder.condition(codes)
     with torch.no_grad():
-        u, v = objective.student(state, torch.tensor([0.4]), context_of(objective.student.transformer, condition, (4, 1, 8, 8)))
+        u, v = stage.student(state, torch.tensor([0.4]), context_of(stage.student.transformer, condition, (4, 1, 8, 8)))
     found = decoder.velocity("turbo", state, 0.4, condition)
     torch.testing.assert_close(found, u, atol=1e-5, rtol=0)
     assert (found - v).abs().max() > 1e-3
@@ -195,20 +194,20 @@ def test_the_target_velocity_is_the_samplers(build, model):
     positive = decoder.velocity("base", x, 0.3, condition)
     negative = decoder.velocity("base", x, 0.3, torch.zeros_like(condition))
     for kind, expected in (("plain", positive), ("guided", limited_guidance(positive, negative, 1.0))):
-        objective = build(velocity=kind)
-        context = objective.teacher_context(objective.teacher.condition(codes), (4, 1, 8, 8))
-        torch.testing.assert_close(objective.teacher_velocity(x, t, context), expected, atol=1e-5, rtol=0)
+        stage = build(velocity=kind)
+        context = stage.teacher_context(stage.teacher.condition(codes), (4, 1, 8, 8))
+        torch.testing.assert_close(stage.teacher_velocity(x, t, context), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("velocity", ["guided", "plain", "data"])
 def test_every_target_gives_a_finite_loss(build, velocity):
-    objective = build(velocity=velocity)
-    loss = objective.loss(0, 0, random.Random(0))
+    stage = build(velocity=velocity)
+    loss = loss_of(stage)
     loss.total.backward()
     assert torch.isfinite(loss.total) and loss.weight == 3
-    assert head_of(objective.student.transformer).linear.weight.grad.abs().sum() > 0
-    numbers = objective.evaluate(0)
-    assert numbers == objective.evaluate(1) and set(numbers) == {"end_from_start", "end_from_middle"}
+    assert head_of(stage.student.transformer).linear.weight.grad.abs().sum() > 0
+    metrics = stage.evaluate(0)
+    assert metrics == stage.evaluate(1) and set(metrics) == {"end_from_start", "end_from_middle"}
 
 
 def test_mistakes_are_named(build):

@@ -107,4 +107,4 @@ def test_a_folder_made_otherwise_is_left_alone(ready, model):
     with pytest.raises(UserError, match="made with seed=77, asked for is 5"):
         prepare(latent_options(model, ready.folder, low_quality=0.5, seed=5))
     with pytest.raises(UserError, match="must be a multiple of 16 pixels"):
-        latent_options(model, ready.folder, side=40).places()
+        latent_options(model, ready.folder, side=40).positions()

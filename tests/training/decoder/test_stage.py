@@ -1,8 +1,7 @@
-"""The flow objective: its loss, what is frozen, what is exported."""
+"""The flow stage: its loss, what is frozen, what is exported."""
 
 from __future__ import annotations
 
-import random
 import shutil
 
 import pytest
@@ -13,6 +12,7 @@ from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 from llada_uni.training.decoder.decoder_model import DecoderSizes
 from llada_uni.training.decoder.stage import DecoderOptions, FlowTimes, mixed, squared_error
+from llada_uni.training.loop.prefetch import seeded
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from tests.training.tiny_decoder import SIZES, latent_options, make_tiny_decoder
@@ -36,20 +36,19 @@ def build(model, tmp_path_factory):
 
 
 def test_a_perfect_velocity_has_no_loss(build):
-    objective = build()
+    stage = build()
+    batch = stage.batch(0, 0, seeded(0, 0, 0))
     seen = {}
 
     def perfect(state, t, codes, drop=None):
-        batch = objective.last_batch()
         seen["state"], seen["t"], seen["drop"] = state, t, drop
-        return batch["latents"] - batch["noise"]
+        return batch.latents - batch.noise
 
-    objective.model.forward = perfect
-    loss = objective.loss(0, 0, random.Random(0))
-    assert loss.total.item() == 0 and loss.weight == 3
-    batch = objective.last_batch()
+    stage.model.forward = perfect
+    loss = stage.loss(batch)
+    assert loss.total.item() == 0 and loss.weight == 3 and seen["drop"] is batch.drop
     at = seen["t"].view(-1, 1, 1, 1, 1)
-    torch.testing.assert_close(seen["state"], at * batch["latents"] + (1 - at) * batch["noise"])
+    torch.testing.assert_close(seen["state"], at * batch.latents + (1 - at) * batch.noise)
 
 
 def test_errors_are_means_of_each_sample():
@@ -60,9 +59,9 @@ def test_errors_are_means_of_each_sample():
 
 
 def test_times_are_uniform_or_shifted_towards_noise():
-    torch.manual_seed(0)
-    assert FlowTimes(shifted=0.0).draw(4000, torch.device("cpu")).mean() == pytest.approx(0.5, abs=0.02)
-    shifted = FlowTimes(shifted=1.0).draw(4000, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    assert FlowTimes(shifted=0.0).draw(4000, generator).mean() == pytest.approx(0.5, abs=0.02)
+    shifted = FlowTimes(shifted=1.0).draw(4000, generator)
     assert 0 <= shifted.min() and shifted.max() <= 1
     assert shifted.median() == pytest.approx(0.5 / (0.5 + 6 - 3), abs=0.02)
 
@@ -77,24 +76,24 @@ def test_dropped_conditions_are_zeros(build):
 
 @pytest.mark.parametrize("train", ["transformer", "all"])
 def test_the_condition_embedder_stays_frozen_when_asked(build, tmp_path, train):
-    objective = build(train=train, places=0.1)
-    before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
-    run(objective, LOOP, tmp_path)
-    changed = {name for name, tensor in objective.state_dict().items() if not torch.equal(tensor, before[name])}
+    stage = build(train=train, position_probes=0.1)
+    before = {name: tensor.clone() for name, tensor in stage.state_dict().items()}
+    run(stage, LOOP, tmp_path)
+    changed = {name for name, tensor in stage.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any(name.startswith("model.transformer.layers.") for name in changed)
     assert any(name.startswith("probes.") for name in changed)
     assert any(name.startswith("model.sigvq.") for name in changed) == (train == "all")
 
 
 def test_the_export_paints_and_is_where_the_next_stage_starts(build, model, tmp_path):
-    objective = build()
-    run(objective, LOOP, tmp_path / "first")
+    stage = build()
+    run(stage, LOOP, tmp_path / "first")
     exported = tmp_path / "first" / "model"
     assert sorted(p.relative_to(exported).as_posix() for p in exported.rglob("*") if p.is_file()) == [
         "decoder/config.json", "decoder/model.safetensors", "image_tokenizer/sigvq_embedding.pt",
     ]  # fmt: skip
     following = build(init=str(tmp_path / "first"))
-    for name, tensor in objective.model.state_dict().items():
+    for name, tensor in stage.model.state_dict().items():
         assert torch.equal(tensor, following.model.state_dict()[name])
     decoder = ImageDecoder.from_pretrained(exported)
     decoder._vae = ImageDecoder.from_pretrained(model).vae
@@ -102,14 +101,14 @@ def test_the_export_paints_and_is_where_the_next_stage_starts(build, model, tmp_
     # The sampler's velocity is the trained network's.
     state, codes = torch.randn(1, 4, 1, 8, 8), torch.tensor([[[1, 2], [3, 4]]])
     with torch.no_grad():
-        expected = objective.model(state, torch.tensor([0.3]), codes)
+        expected = stage.model(state, torch.tensor([0.3]), codes)
     found = decoder.velocity("base", state, 0.3, decoder.condition(ImageCodes((1, 2, 3, 4), 2, 2)))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_evaluation_is_the_same_every_time(build):
-    objective = build()
-    assert objective.evaluate(0) == objective.evaluate(7)
+    stage = build()
+    assert stage.evaluate(0) == stage.evaluate(7)
 
 
 def test_mistakes_are_named(build, model, tmp_path):
@@ -125,6 +124,6 @@ def test_mistakes_are_named(build, model, tmp_path):
         shutil.copytree(model / "image_tokenizer", tmp_path / "image_tokenizer")
         build(init=str(tmp_path))
     with pytest.raises(UserError, match="are 4 x 8 x 8, but the decoder's patches need 4 x 16 x 16"):
-        build(sizes=DecoderSizes("world", {**SIZES.transformer, "all_patch_size": [4]})).loss(0, 0, random.Random(0))
+        build(sizes=DecoderSizes("world", {**SIZES.transformer, "all_patch_size": [4]})).begin(1)
     with pytest.raises(UserError, match="have 64 codes, the decoder 32"):
-        build(sizes=DecoderSizes("world", SIZES.transformer, 32)).loss(0, 0, random.Random(0))
+        build(sizes=DecoderSizes("world", SIZES.transformer, 32)).begin(1)

@@ -10,9 +10,11 @@ from diffusers import AutoencoderKL
 
 from llada_uni.errors import UserError
 from llada_uni.training.decoder.vae import VaeOptions, VaeSizes, psnr
+from llada_uni.training.loop.prefetch import seeded
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.training.tokenizer.picture_batches import PictureOptions
+from tests.training.helpers.runs import loss_of
 
 
 def tiny_options(**changes) -> VaeOptions:
@@ -35,25 +37,23 @@ def test_signal_to_noise_by_hand():
 
 
 def test_training_lowers_the_loss_and_measures_the_latents(tmp_path):
-    objective = tiny_options().build(Processes(), 0)
+    stage = tiny_options().build(Processes(), 0)
     loop = LoopOptions(steps=30, lr=3e-3, warmup=5, log_every=5, evaluate_every=30, tensorboard=False)
-    first = objective.loss(0, 0, random.Random(0))
-    run(objective, loop, tmp_path, 0)
-    last = objective.loss(0, 0, random.Random(0))
+    first = loss_of(stage)
+    run(stage, loop, tmp_path, 0)
+    last = loss_of(stage)
     assert last.total.item() < 0.8 * first.total.item()
     vae = AutoencoderKL.from_pretrained(tmp_path / "model" / "vae")
-    images, _ = objective.batches.draw(random.Random(9), 32)
+    images, _ = stage.batches.draw(random.Random(9), 32)
     with torch.no_grad():
         latents = (vae.encode(images).latent_dist.mean - vae.config.shift_factor) * vae.config.scaling_factor
     assert abs(latents.mean().item()) < 0.15 and abs(latents.std().item() - 1) < 0.15
 
 
 def test_crops_then_whole_pictures():
-    objective = tiny_options().build(Processes(), 0)
-    objective.loss(0, 0, random.Random(0))
-    assert objective.last_batch()["images"].shape == (4, 3, 16, 16)
-    objective.loss(25, 0, random.Random(0))
-    assert objective.last_batch()["images"].shape == (1, 3, 32, 32)
+    stage = tiny_options().build(Processes(), 0)
+    assert stage.batch(0, 0, seeded(0, 0, 0)).shape == (4, 3, 16, 16)
+    assert stage.batch(25, 0, seeded(0, 25, 0)).shape == (1, 3, 32, 32)
 
 
 def test_going_on_from_a_given_one_keeps_its_scale(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 
 from llada_uni.training.language.balance import Balance, max_over_mean, update_bias
 from llada_uni.training.loop.ranks import Processes
+from tests.training.helpers.runs import loss_of
 from tests.training.language.test_stage import build
 from tests.training.token_folder import make_token_folder
 
@@ -58,7 +58,7 @@ def _skew(stage) -> None:
     seen = []
     router = stage.backbone.routers()[0]
     handle = router.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    stage.loss(0, 0, random.Random(0))
+    loss_of(stage)
     handle.remove()
     mean = seen[0].mean(0)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def _train(stage, steps: int) -> tuple[torch.Tensor, list[dict[str, float]]]:
     optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-3)
     loads, rows = [], []
     for step in range(steps):
-        loss = stage.loss(step, 0, random.Random(step))
+        loss = loss_of(stage, step)
         optimizer.zero_grad()
         (loss.total / loss.weight).backward()
         optimizer.step()
@@ -103,14 +103,14 @@ class _Twice(Processes):
         return tensor.mul_(2)
 
 
-def test_numbers_of_a_step(tokens):
+def test_metrics_of_a_step(tokens):
     model = build(tokens).backbone
     balance = Balance(model, 0.1, _Twice())
     router = model.routers()[0]
     router.load.copy_(torch.tensor([6.0, 2, 0, 0, 0, 0, 0, 0]))
-    numbers = {name: float(value) for name, value in balance.after_step().items()}
+    metrics = {name: float(value) for name, value in balance.after_step().items()}
     expected = {"load_max": 6.0, "load_mean": 6.0, "dead": 0.75, "router_drift": 0.0}
-    assert {name: numbers[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert router.load.sum() == 0 and router.expert_bias[0] < 0 and abs(float(router.expert_bias.sum())) < 1e-6
     with torch.no_grad():
         router.weight.neg_()

@@ -1,4 +1,4 @@
-"""The losses: two streams equal the sum over blocks of the plain loss; weights equal hand-computed ones."""
+"""The losses: two streams are the sum over blocks of the plain loss; weights equal those by hand; rare tokens weigh more."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ import torch.nn.functional as F
 
 from llada_uni.backbone import Backbone
 from llada_uni.backbone.masks import block_causal_square
-from llada_uni.data.kinds import CODE, TEXT
+from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.masking import Masker, MaskingOptions, Row
 from llada_uni.data.packing import pack
+from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
 from llada_uni.errors import UserError
-from llada_uni.training.language.losses import SCHEMES, chunked_cross_entropy, cross_entropy, learnt_places, weigh
+from llada_uni.training.language.losses import (
+    LARGEST_WEIGHT,
+    SCHEMES,
+    chunked_cross_entropy,
+    cross_entropy,
+    frequencies,
+    frequency_weights,
+    masked_positions,
+    weigh,
+)
 from tests.backbone.helpers import small_config
 from tests.data.test_masking import BLOCK, EOS, MASK, story
 
@@ -40,7 +50,7 @@ def test_two_streams_equal_the_sum_over_blocks_of_the_plain_loss(seed):
         ids, kinds = story(rng, pictures=rng.randrange(3))
         pairs += [(ids, row) for row in masker.rows(ids, kinds, "story", rng)]
     batch = pack([row for _, row in pairs], 300, pad_id=0)
-    places = learnt_places(batch)
+    places = masked_positions(batch)
     logits = model(batch.ids, batch.positions, batch.mask(), logits_at=places)
     losses, _ = cross_entropy(logits, batch.targets.flatten()[places])
     total = (losses * weigh(batch, places, "none")[0]).sum()
@@ -57,7 +67,7 @@ def _row(targets: list[int], weights: list[float], rates: list[float], learnable
 
 def _weights(rows: list[Row], scheme: str) -> tuple[list[float], float]:
     batch = pack(rows, 16, 0)
-    weights, divisor = weigh(batch, learnt_places(batch), scheme)
+    weights, divisor = weigh(batch, masked_positions(batch), scheme)
     return weights.tolist(), divisor.item()
 
 
@@ -100,7 +110,7 @@ def test_the_linear_weight_makes_every_place_count_once_on_average():
     weights, divisors = 0.0, 0.0
     for _ in range(800):
         batch = pack(masker.rows(ids, kinds, "story", rng), 400, 0)
-        some, divisor = weigh(batch, learnt_places(batch), "linear")
+        some, divisor = weigh(batch, masked_positions(batch), "linear")
         weights, divisors = weights + some.sum().item(), divisors + divisor.item()
     assert weights / divisors == pytest.approx(1.0, abs=0.05)
 
@@ -129,3 +139,41 @@ def test_kinds_of_the_record_say_what_is_learnt():
         masker = Masker(MaskingOptions(block=BLOCK, text_share=share, everything=1.0), MASK, EOS, 400)
         (row,) = masker.rows(ids, kinds, "story", random.Random(0))
         assert ((row.targets >= 0) & (row.weights == 1)).sum() == (kinds == kind).sum()
+
+
+# --- token weighting by frequency ---
+
+FACTS = {"image_token_offset": 7, "codebook_size": 3, "text_tokenizer": "", "image_tokenizer": ""}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Learned: 5 six times, 7 twice, 9 once; 1 and 9 are also given, which counts for nothing."""
+    ids = np.array([1, 9, 9, 5, 5, 5, 5, 5, 5, 7, 7, 9], dtype=np.int32)
+    kinds = np.array([CONTEXT] * 3 + [TEXT] * 6 + [CODE] * 3, dtype=np.int8)
+    path = tmp_path / shard_name(0)
+    write_shard(path, [Record(ids, kinds, "t2i")])
+    write_manifest(tmp_path, [TokenShard(path)], FACTS)
+    return tmp_path
+
+
+def test_frequencies_are_of_what_is_learned(folder):
+    expected = torch.zeros(10, dtype=torch.float64)
+    expected[5], expected[7], expected[9] = 6 / 9, 2 / 9, 1 / 9
+    torch.testing.assert_close(frequencies({str(folder): 2.0}, 10), expected)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_weights_are_powers_with_mean_one(folder, power):
+    weights = frequency_weights({str(folder): 1.0}, 10, power)
+    torch.testing.assert_close(weights[9] / weights[5], torch.tensor(6.0**power))
+    torch.testing.assert_close((weights.double() * frequencies({str(folder): 1.0}, 10)).sum().item(), 1.0)
+    assert weights[0] == 1, "a token that is never learned"
+
+
+def test_no_weight_is_beyond_the_largest(tmp_path):
+    ids = np.array([5] * 3000 + [6], dtype=np.int32)
+    path = tmp_path / shard_name(0)
+    write_shard(path, [Record(ids, np.full(len(ids), TEXT, dtype=np.int8), "text")])
+    write_manifest(tmp_path, [TokenShard(path)], FACTS)
+    assert frequency_weights({str(tmp_path): 1.0}, 10, 1.0)[6] == LARGEST_WEIGHT

@@ -14,11 +14,13 @@ from llada_uni.checkpoint.load import load_backbone
 from llada_uni.data.masking import MaskingOptions
 from llada_uni.errors import UserError
 from llada_uni.training.language.lora import LoraOptions
-from llada_uni.training.language.losses import learnt_places, weigh
-from llada_uni.training.language.stage import BackboneObjective, BackboneOptions
+from llada_uni.training.language.losses import masked_positions, weigh
+from llada_uni.training.language.stage import BackboneOptions, BackboneStage
+from llada_uni.training.loop.prefetch import named_tensors, seeded
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.training.recipes.recipe import read_recipe
+from tests.training.helpers.runs import loss_of
 from tests.training.token_folder import make_token_folder
 
 SIZES = {
@@ -50,13 +52,13 @@ def options(tokens: Path, **changes) -> BackboneOptions:
     return BackboneOptions(**{**values, **changes})
 
 
-def build(tokens: Path, **changes) -> BackboneObjective:
+def build(tokens: Path, **changes) -> BackboneStage:
     return options(tokens, **changes).build(Processes(), seed=0).train()
 
 
-def train(objective: BackboneObjective, out: Path, steps: int, lr: float = 3e-3) -> dict:
+def train(stage: BackboneStage, out: Path, steps: int, lr: float = 3e-3) -> dict:
     loop = LoopOptions(steps=steps, lr=lr, warmup=10, schedule="constant", log_every=20, tensorboard=False)
-    return run(objective, loop, out)
+    return run(stage, loop, out)
 
 
 @pytest.mark.parametrize("objective", ["two_stream", "one_block"])
@@ -83,46 +85,49 @@ def test_it_learns_and_its_export_is_a_backbone_to_go_on_from(tokens, tmp_path, 
 
 def test_every_number_is_a_sum_and_a_count(tokens):
     stage = build(tokens, weighting="inverse_root")
-    loss = stage.loss(0, 0, random.Random(0))
+    batch = stage.batch(0, 0, seeded(0, 0, 0))
+    loss = stage.loss(batch)
     assert loss.total.requires_grad and loss.weight > 0
     for name in ("code_acc", "text_acc"):
-        value, count = loss.numbers[name]
+        value, count = loss.metrics[name]
         assert 0 <= float(value) <= count
-    masked, learnable = loss.numbers["masked"]
+    masked, learnable = loss.metrics["masked"]
     assert 0 < masked <= learnable  # opposite masks: half of the two copies
     assert masked / learnable == pytest.approx(0.5, abs=0.02)
-    assert loss.numbers["tokens"][1] == 0
-    assert {"ids", "targets"} <= set(stage.last_batch())
+    assert loss.metrics["tokens"][1] == 0
+    assert {"packed.ids", "targets", "counted.code_acc"} <= set(named_tensors(batch))
 
 
-def test_the_reader_of_a_slot_goes_on_where_it_was(tokens):
-    first, second = (build(tokens, slots=2, samples=None, sequences=2) for _ in range(2))
+def test_the_reader_of_a_micro_batch_goes_on_where_it_was(tokens):
+    first, second = (build(tokens, samples=None, sequences=2) for _ in range(2))
+    for stage in (first, second):
+        stage.begin(2)
     state = None
     for step in range(5):
         if step == 3:
-            state = first.slot_state(1)
-        whole = [first.loss(step, 1, random.Random(step)).total.item()]
-    second.load_slot_state(1, state)
+            state = first.reader_state(1)
+        whole = [loss_of(first, step, 1).total.item()]
+    second.load_reader_state(1, state)
     for step in (3, 4):
-        parts = [second.loss(step, 1, random.Random(step)).total.item()]
+        parts = [loss_of(second, step, 1).total.item()]
     assert whole == parts
     with pytest.raises(UserError, match="other/folder"):
-        second.load_slot_state(0, {"other/folder": {}})
+        second.load_reader_state(0, {"other/folder": {}})
 
 
 def test_a_fixed_number_of_sequences_loses_no_record(tokens):
     stage = build(tokens, samples=None, sequences=1, tasks={"t2i": 1.0}, masking=MaskingOptions(block=8, text_share=0.0))
     drawn = []
-    draw, load = stage.data.draw, stage.data.load_slot_state
+    draw, load = stage.data.draw, stage.data.load_state
 
-    def put_back(slot, state):
+    def put_back(micro_batch, state):
         drawn.pop()
-        load(slot, state)
+        load(micro_batch, state)
 
-    stage.data.draw = lambda slot, rng: drawn.append(draw(slot, rng)) or drawn[-1]
-    stage.data.load_slot_state = put_back
+    stage.data.draw = lambda micro_batch, rng: drawn.append(draw(micro_batch, rng)) or drawn[-1]
+    stage.data.load_state = put_back
     for step in range(4):
-        assert stage.loss(step, 0, random.Random(step)).numbers["packed"][1] == 128
+        assert loss_of(stage, step).metrics["packed"][1] == 128
     plain = build(tokens, tasks={"t2i": 1.0})
     expected = [plain.data.draw(0, random.Random(0)).ids.tolist() for _ in drawn]
     assert [record.ids.tolist() for record in drawn] == expected
@@ -160,7 +165,7 @@ def test_two_folders_are_mixed(tokens, tmp_path):
     rng, tasks = random.Random(0), set()
     for _ in range(40):
         tasks.add(stage.data.draw(0, rng).task)
-    taken = {folder: state["draws"] for folder, state in stage.slot_state(0).items()}
+    taken = {folder: state["draws"] for folder, state in stage.reader_state(0).items()}
     assert tasks == {"t2i", "story"} and 2 < taken[str(other)] < 18
 
 
@@ -170,7 +175,7 @@ def test_two_folders_are_mixed(tokens, tmp_path):
         ({"sizes": None}, "sizes or init"),
         ({"sequences": 3}, "one of the two"),
         ({"weighting": "root"}, "none, linear, inverse_root"),
-        ({"rarity": 2.0}, "0 to 1"),
+        ({"frequency_weighting": 2.0}, "0 to 1"),
         ({"sizes": "huge"}, "smoke, world, released_16b"),
         ({"tasks": {"poems": 1.0}}, "poems"),
         ({"data": {}}, "at least one folder"),
@@ -195,17 +200,17 @@ def test_released_recipes_describe_the_released_network(name):
 @pytest.mark.parametrize("name", [*(f"smoke/s{i}" for i in range(3)), *(f"world/s{i}" for i in range(5))])
 def test_small_recipes_parse(name):
     recipe = read_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml")
-    assert recipe.stage == "backbone" and recipe.options.data
+    assert recipe.stage in ("backbone", "world_backbone") and recipe.options.data
 
 
-def test_rarity_weighs_the_loss(tokens):
-    plain, rare = build(tokens), build(tokens, rarity=0.5)
+def test_frequency_weighting_weighs_the_loss(tokens):
+    plain, rare = build(tokens), build(tokens, frequency_weighting=0.5)
     batch = plain._samples(plain.data, 0, 4, random.Random(0))
-    places = learnt_places(batch)
+    places = masked_positions(batch)
     wanted = batch.targets.flatten()[places]
-    assert len(set(rare.rarity[wanted].tolist())) > 1
+    assert len(set(rare.token_weights[wanted].tolist())) > 1
     with torch.no_grad():
         logits = plain.model(batch.ids, batch.positions, batch.mask()).flatten(0, 1)[places]
         losses = F.cross_entropy(logits, wanted, reduction="none")
-        expected = (losses * weigh(batch, places, plain.options.weighting)[0] * rare.rarity[wanted]).sum()
-        torch.testing.assert_close(rare._loss(batch).total, expected)
+        expected = (losses * weigh(batch, places, plain.options.weighting)[0] * rare.token_weights[wanted]).sum()
+        torch.testing.assert_close(rare.loss(rare._asked(batch)).total, expected)

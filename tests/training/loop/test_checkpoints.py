@@ -59,7 +59,7 @@ def test_it_holds_everything_and_keeps_the_newest(tmp_path):
     assert [path.name for path in found] == ["step-00000004", "step-00000005", "step-00000006"]
     meta = checkpoints.read_json(found[-1] / "meta.json")
     assert meta["recipe"] == {"stage": "line"} and meta["fingerprint"]["width"] == 6
-    assert meta["slots"] == {str(slot): {"place": 6 * (1 + slot)} for slot in range(4)}
+    assert meta["readers"] == {str(number): {"position": 6 * (1 + number)} for number in range(4)}
     assert set(meta["files"]) == {".metadata", "__0_0.distcp"}
 
 

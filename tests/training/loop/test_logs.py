@@ -7,14 +7,14 @@ import json
 import pytest
 import torch
 
-from llada_uni.training.loop.logs import RunLog, add_numbers, means, merged
+from llada_uni.training.loop.logs import RunLog, add_metrics, means, merged
 
 
-def test_numbers_are_sums_over_counts_and_amounts_are_per_second():
+def test_metrics_are_sums_over_counts_and_amounts_are_per_second():
     first, second = {}, {}
-    add_numbers(first, {"loss": (torch.tensor(6.0, requires_grad=True) * 1, 2), "tokens": (100, 0)})
-    add_numbers(first, {"loss": (2.0, 2)})
-    add_numbers(second, {"loss": (1.0, 5), "other": (3, 1), "tokens": (torch.tensor(50), 0)})
+    add_metrics(first, {"loss": (torch.tensor(6.0, requires_grad=True) * 1, 2), "tokens": (100, 0)})
+    add_metrics(first, {"loss": (2.0, 2)})
+    add_metrics(second, {"loss": (1.0, 5), "other": (3, 1), "tokens": (torch.tensor(50), 0)})
     assert means(merged([first, second]), seconds=2.0) == {"loss": 1.0, "other": 3.0, "tokens_per_second": 75.0}
     assert first["loss"][0].requires_grad is False  # no graph is kept until the next row
 
@@ -48,7 +48,7 @@ def test_other_processes_are_silent(tmp_path, capsys):
     assert not (tmp_path / "run").exists() and capsys.readouterr().out == ""
 
 
-def test_tensorboard_gets_the_numbers(tmp_path):
+def test_tensorboard_gets_the_metrics(tmp_path):
     event_files = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with RunLog(tmp_path, 0, 10) as log:
         log.row(1, {"loss": 2.0})

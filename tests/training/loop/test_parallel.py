@@ -17,9 +17,8 @@ from llada_uni.training.loop.checkpoints import load_full
 from llada_uni.training.loop.parallel import ParallelOptions, full_state, is_sharded, parallelize, setup_processes, shard
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.sharded_load import load_sharded_backbone
-from llada_uni.training.loop.trainer import seeded
-from tests.training.helpers.objectives import OBJECTIVES, TINY, Experts, Line
-from tests.training.helpers.runs import fit, rows
+from tests.training.helpers.runs import fit, loss_of, rows
+from tests.training.helpers.stages import STAGES, TINY, Experts, Line
 from tests.training.helpers.together import together
 
 ALONE = Processes()
@@ -31,8 +30,8 @@ WAYS = {
 
 
 def _runs(processes, root):
-    """Every case with several processes in one start: each objective, each way, and runs that go on elsewhere."""
-    for name in OBJECTIVES:
+    """Every case with several processes in one start: each stage, each way, and runs that go on elsewhere."""
+    for name in STAGES:
         for way, parallel in WAYS.items():
             fit(processes, name, root / name / way, {"evaluate_every": 3}, parallel)
     fit(processes, "experts", root / "from two", {}, WAYS["sharded"], stop_after=3)
@@ -44,7 +43,7 @@ def _runs(processes, root):
 def root(tmp_path_factory):
     """The runs of one process and of two, with runs that change in between; they are only compared below."""
     root = tmp_path_factory.mktemp("runs")
-    for name in OBJECTIVES:
+    for name in STAGES:
         fit(ALONE, name, root / name / "alone", {"evaluate_every": 3})
     fit(ALONE, "experts", root / "from one", {}, stop_after=3)
     together(2, _runs, root)
@@ -55,7 +54,7 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", STAGES)
 def test_two_processes_give_the_losses_of_one(root, name, way):
     one, two = rows(root / name / "alone"), rows(root / name / way)
     assert len(one) == len(two) == 8  # six steps and two evaluations
@@ -64,7 +63,7 @@ def test_two_processes_give_the_losses_of_one(root, name, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", STAGES)
 def test_two_processes_export_the_weights_of_one(root, name, way):
     one, two = (load_file(root / name / path / "model" / "model.safetensors") for path in ("alone", way))
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
@@ -89,10 +88,10 @@ def test_each_process_saves_its_own_part(root):
     assert bias.abs().max() > 0  # a buffer, balanced with the load of all processes
 
 
-def _gradients(objective):
-    loss = objective.loss(0, 0, seeded(0, 0, 0))
+def _gradients(stage):
+    loss = loss_of(stage)
     loss.total.backward()
-    return {name: weight.grad for name, weight in objective.named_parameters()}, objective.model.routers()[0].load.clone()
+    return {name: weight.grad for name, weight in stage.named_parameters()}, stage.model.routers()[0].load.clone()
 
 
 def test_recomputing_gives_the_same_gradients_and_counts_once():
@@ -122,11 +121,11 @@ class _FromFiles(Experts):
 
 
 def _load(processes, folder, replicate):
-    objective = _FromFiles(processes, folder)
-    parallelize(objective, ParallelOptions(shard=True, replicate=replicate), processes)
-    assert is_sharded(objective) and all(isinstance(weight, DTensor) for weight in objective.parameters())
-    loads = [router.load.sum().item() for router in objective.model.routers()]
-    return objective.read, loads, full_state(objective, processes)
+    stage = _FromFiles(processes, folder)
+    parallelize(stage, ParallelOptions(shard=True, replicate=replicate), processes)
+    assert is_sharded(stage) and all(isinstance(weight, DTensor) for weight in stage.parameters())
+    loads = [router.load.sum().item() for router in stage.model.routers()]
+    return stage.read, loads, full_state(stage, processes)
 
 
 @pytest.mark.parametrize("layout", ["released", "stacked"])
@@ -154,22 +153,22 @@ def test_hybrid_sharding_keeps_whole_copies_in_groups(tmp_path):
 
 
 def _low(processes):
-    objective = Experts(processes)
-    parallelize(objective, ParallelOptions(shard=True), processes, "bfloat16")
+    stage = Experts(processes)
+    parallelize(stage, ParallelOptions(shard=True), processes, "bfloat16")
     kinds = {}
-    layer = objective.model.model.layers[1]
+    layer = stage.model.model.layers[1]
     layer.attention.register_forward_hook(lambda module, *_: kinds.update(attention=module.dense.weight.dtype))
     layer.mlp.gate.register_forward_hook(lambda module, *_: kinds.update(router=module.weight.dtype))
-    loss = objective.loss(0, 0, seeded(0, 0, 0))
+    loss = loss_of(stage)
     loss.total.backward()
-    kinds["kept"] = {tensor.dtype for weight in objective.parameters() for tensor in (weight, weight.grad)}
+    kinds["kept"] = {tensor.dtype for weight in stage.parameters() for tensor in (weight, weight.grad)}
     return kinds, loss.total.item()
 
 
 def test_bfloat16_sharded_keeps_weights_gradients_and_routers_in_float32():
     found = together(2, _low)
     plain = Experts()
-    expected = plain.loss(0, 0, seeded(0, 0, 0)).total.item()
+    expected = loss_of(plain).total.item()
     for kinds, loss in found:
         assert kinds == {"attention": torch.bfloat16, "router": torch.float32, "kept": {torch.float32}}
         assert loss == pytest.approx(expected, rel=0.02)
@@ -178,9 +177,9 @@ def test_bfloat16_sharded_keeps_weights_gradients_and_routers_in_float32():
 def test_one_process_needs_no_launcher_and_ignores_sharding(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert setup_processes("cpu") == ALONE
-    objective = Line()
-    parallelize(objective, ParallelOptions(shard=True), ALONE)
-    assert not is_sharded(objective)
+    stage = Line()
+    parallelize(stage, ParallelOptions(shard=True), ALONE)
+    assert not is_sharded(stage)
 
 
 def test_copies_must_divide_the_processes():

@@ -1,4 +1,4 @@
-"""One process, and two that talk: slots, sums, flags."""
+"""One process, and two that talk: micro-batches, sums, flags."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from llada_uni.training.loop.ranks import Processes
 from tests.training.helpers.together import together
 
 
-def test_slots_are_shared_out_evenly_and_completely():
-    shares = [Processes(rank, 3).slots(6) for rank in range(3)]
+def test_micro_batches_are_shared_out_evenly_and_completely():
+    shares = [Processes(rank, 3).micro_batches(6) for rank in range(3)]
     assert shares == [[0, 3], [1, 4], [2, 5]]
     with pytest.raises(UserError, match="multiple of 3"):
-        Processes(0, 3).slots(4)
+        Processes(0, 3).micro_batches(4)
 
 
 def test_one_process_needs_no_group():

@@ -14,9 +14,9 @@ from torch import nn
 from llada_uni.errors import UserError
 from llada_uni.training.loop.checkpoints import load_full
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.trainer import LoopOptions, run, seeded
-from tests.training.helpers.objectives import Line
-from tests.training.helpers.runs import fit, rows
+from llada_uni.training.loop.trainer import LoopOptions, run
+from tests.training.helpers.runs import fit, loss_of, rows
+from tests.training.helpers.stages import Line
 from tests.training.helpers.together import start
 
 ALONE = Processes()
@@ -31,7 +31,7 @@ def test_a_step_is_adamw_on_the_gradient_of_the_global_mean(tmp_path):
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, 0.02, (0.9, 0.98))
     for step in range(3):
-        losses = [by_hand.loss(step, slot, seeded(5, step, slot)) for slot in range(4)]
+        losses = [loss_of(by_hand, step, micro_batch, seed=5) for micro_batch in range(4)]
         adamw.zero_grad()
         loss = sum(loss.total for loss in losses) / sum(loss.weight for loss in losses)
         loss.backward()
@@ -40,16 +40,6 @@ def test_a_step_is_adamw_on_the_gradient_of_the_global_mean(tmp_path):
         assert rows(tmp_path)[step]["loss"] == pytest.approx(loss.item(), rel=1e-6)
         assert rows(tmp_path)[step]["norm"] == pytest.approx(norm.item(), rel=1e-6)
     torch.testing.assert_close(load_file(tmp_path / "model" / "model.safetensors"), dict(by_hand.state_dict()))
-
-
-def test_the_seeds_of_a_slot_depend_on_seed_step_and_slot_alone():
-    draws = set()
-    for seed, step, slot in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 10, 1), (0, 1, 1)):
-        rng = seeded(seed, step, slot)
-        draws.add((rng.random(), torch.rand(()).item()))
-        again = seeded(seed, step, slot)
-        assert (again.random(), torch.rand(()).item()) in draws
-    assert len(draws) == 6
 
 
 def test_log_every_gives_means_over_all_steps_since_the_last_row(tmp_path):
@@ -65,11 +55,11 @@ def test_averaged_weights_are_evaluated_and_exported(tmp_path):
     averaged, last = load_full(tmp_path, ema=True), load_full(tmp_path, ema=False)
     assert all(torch.equal(exported[name], averaged[name]) for name in exported)
     assert not torch.equal(averaged["model.0.weight"], last["model.0.weight"])
-    objective = Line()
-    objective.load_state_dict(averaged)
+    stage = Line()
+    stage.load_state_dict(averaged)
     evaluated = [row for row in rows(tmp_path) if "eval/output" in row]
     assert [row["step"] for row in evaluated] == [3, 6]
-    assert evaluated[-1]["eval/output"] == pytest.approx(objective.evaluate(6)["output"], rel=1e-5)
+    assert evaluated[-1]["eval/output"] == pytest.approx(stage.evaluate(6)["output"], rel=1e-5)
 
 
 def test_stop_after_leaves_with_a_checkpoint_and_the_next_call_goes_on(tmp_path):
@@ -80,7 +70,7 @@ def test_stop_after_leaves_with_a_checkpoint_and_the_next_call_goes_on(tmp_path)
     second = fit(ALONE, "line", tmp_path / "cut", {"log_every": 4})
     assert (second["step"], second["finished"], second["stopped"]) == (6, True, None)
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
-    assert second["numbers"]["loss"] == whole["numbers"]["loss"]
+    assert second["metrics"]["loss"] == whole["metrics"]["loss"]
     again = fit(ALONE, "line", tmp_path / "cut", {"log_every": 4})  # nothing is left to do
     assert again["finished"] and rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
@@ -89,7 +79,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch_saved(tmp_path):
     with pytest.raises(UserError, match=r"loss of step 3 is not finite.*step-00000003\.pt.*on_nan=skip"):
         fit(ALONE, "line", tmp_path, {"save_every": 1}, bad=(3,))
     batch = torch.load(tmp_path / "bad-batches" / "step-00000003.pt", weights_only=True)
-    assert list(batch) == ["slot 0", "slot 1", "slot 2", "slot 3"] and batch["slot 0"]["x"].shape[1] == 4
+    assert list(batch) == [f"micro_batch {i}" for i in range(4)] and batch["micro_batch 0"]["x"].shape[1] == 4
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
 
 
@@ -128,9 +118,9 @@ def test_bfloat16_computes_low_and_keeps_float32(tmp_path):
     seen = []
 
     class Low(Line):
-        def loss(self, step, slot, rng):
+        def loss(self, batch):
             seen.append(self.model(torch.randn(2, 4)).dtype)
-            return super().loss(step, slot, rng)
+            return super().loss(batch)
 
     run(Low(), LoopOptions(steps=2, precision="bfloat16", tensorboard=False), tmp_path)
     assert set(seen) == {torch.bfloat16}
@@ -144,6 +134,7 @@ def test_bfloat16_computes_low_and_keeps_float32(tmp_path):
         ({"precision": "fp8"}, "float32, bfloat16"),
         ({"on_nan": "ignore"}, "stop, skip"),
         ({"steps": 0}, "at least 1"),
+        ({"prefetch": -1}, "at least 0"),
         ({"ema": 1.0}, "less than 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The moving-average codebook: hand-computed moves, dead codes placed anew, slots spread over processes."""
+"""The moving-average codebook: hand-computed moves, dead codes placed anew, micro-batches spread over processes."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def test_a_code_moves_to_the_mean_of_what_chose_it():
     assert torch.allclose(codebook.share, torch.tensor([1 / 6 + 1 / 3, 1 / 6 + 1 / 6, 1 / 6]), atol=1e-6)
 
 
-def test_slots_of_a_step_count_together():
+def test_micro_batches_of_a_step_count_together():
     vectors = torch.nn.functional.normalize(torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
     codes, fit = torch.arange(12) % 3, torch.linspace(0, 1, 12)
     books = []
     for parts in ([slice(0, 12)], [slice(0, 6), slice(6, 12)]):
         book = torch.eye(4)[:3].clone()
         codebook = Codebook(3, 4, CodebookOptions(), Processes())
-        for slot, part in enumerate(parts):
-            codebook.observe(7, slot, vectors[part], codes[part], fit[part])
+        for number, part in enumerate(parts):
+            codebook.observe(7, number, vectors[part], codes[part], fit[part])
         codebook.update(book)
         books.append(book)
     assert torch.allclose(*books, atol=1e-6)
@@ -77,8 +77,8 @@ def test_what_a_skipped_step_left_is_forgotten():
     assert torch.allclose(book, torch.tensor([unit(0), unit(180)]), atol=1e-6)
 
 
-def test_numbers_of_an_even_and_of_a_collapsed_codebook():
+def test_metrics_of_an_even_and_of_a_collapsed_codebook():
     codebook = Codebook(4, 2, CodebookOptions(), Processes())
-    assert codebook.numbers() == {"usage": 1.0, "perplexity": 4.0} or abs(codebook.numbers()["perplexity"] - 4) < 1e-4
+    assert codebook.metrics() == {"usage": 1.0, "perplexity": 4.0} or abs(codebook.metrics()["perplexity"] - 4) < 1e-4
     codebook.share.copy_(torch.tensor([1.0, 0, 0, 0]))
-    assert codebook.numbers()["usage"] == 0.25 and abs(codebook.numbers()["perplexity"] - 1) < 1e-5
+    assert codebook.metrics()["usage"] == 0.25 and abs(codebook.metrics()["perplexity"] - 1) < 1e-5

@@ -15,6 +15,7 @@ from llada_uni.training.tokenizer.picture_text import TextOptions
 from llada_uni.training.tokenizer.quantizer import QuantizerOptions
 from llada_uni.training.tokenizer.siglip import SiglipOptions, TextEncoderSizes, retrieval, same_captions, sigmoid_loss
 from llada_uni.training.tokenizer.vision import VisionSizes
+from tests.training.helpers.runs import loss_of
 
 TINY = VisionSizes(hidden_size=32, intermediate_size=64, num_heads=2, depth=2)
 
@@ -49,12 +50,12 @@ def test_equal_captions_belong_together():
 
 
 def test_logits_are_scaled_cosines_and_retrieval_counts_them():
-    objective = tiny_options().build(Processes(), 0).eval()
-    images, pictures = objective.batches.draw(random.Random(0))
-    ids = objective.caption_ids([picture.caption for picture in pictures])
+    stage = tiny_options().build(Processes(), 0).eval()
+    images, pictures = stage.batches.draw(random.Random(0))
+    ids = stage.caption_ids([picture.caption for picture in pictures])
     with torch.no_grad():
-        x, y = objective.image_vectors(images), objective.text_vectors(ids)
-        logits = objective.logits(images, ids)
+        x, y = stage.image_vectors(images), stage.text_vectors(ids)
+        logits = stage.logits(images, ids)
     assert torch.allclose(x.norm(dim=-1), torch.ones(16)) and torch.allclose(y.norm(dim=-1), torch.ones(16))
     assert torch.allclose(logits, 10 * (x @ y.T) - 10, atol=1e-4)
     assert retrieval(torch.eye(4)) == {"picture_to_text": 1.0, "text_to_picture": 1.0}
@@ -62,25 +63,20 @@ def test_logits_are_scaled_cosines_and_retrieval_counts_them():
 
 
 def test_captions_are_cut_and_filled_up():
-    objective = tiny_options().build(Processes(), 0)
-    ids = objective.caption_ids(["a cat", "a cat and a dog on blue " * 10])
-    end = objective.text.tokenizer.eos_id
+    stage = tiny_options().build(Processes(), 0)
+    ids = stage.caption_ids(["a cat", "a cat and a dog on blue " * 10])
+    end = stage.text.tokenizer.eos_id
     assert ids.shape == (2, 32) and ids[:, -1].tolist() == [end, end]
-    assert objective.text.tokenizer.decode(ids[0].tolist()) == "a cat"
+    assert stage.text.tokenizer.decode(ids[0].tolist()) == "a cat"
 
 
-def test_a_slot_is_the_same_every_time_and_training_lowers_its_loss():
-    objective = tiny_options().build(Processes(), 0)
-
-    def loss(step):
-        torch.manual_seed(step)
-        return objective.loss(step, 0, random.Random(step))
-
-    assert loss(3).total.item() == loss(3).total.item()
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-3)
+def test_a_micro_batch_is_the_same_every_time_and_training_lowers_its_loss():
+    stage = tiny_options().build(Processes(), 0)
+    assert loss_of(stage, 3).total.item() == loss_of(stage, 3).total.item()
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=2e-3)
     values = []
     for step in range(40):
-        out = loss(step)
+        out = loss_of(stage, step)
         optimizer.zero_grad()
         (out.total / out.weight).backward()
         optimizer.step()
@@ -89,12 +85,12 @@ def test_a_slot_is_the_same_every_time_and_training_lowers_its_loss():
 
 
 def test_the_quantizer_starts_from_the_exported_transformer(tmp_path):
-    objective = tiny_options().build(Processes(), 0)
-    objective.save(tmp_path, objective.state_dict())
+    stage = tiny_options().build(Processes(), 0)
+    stage.save(tmp_path, stage.state_dict())
     folder = str(tmp_path / "image_tokenizer")
     text = TextOptions(vocab_size=480, pictures=200)
     started = QuantizerOptions(init=folder, vision=TINY, text=text).build(Processes(), 1)
-    for name, tensor in objective.vision.state_dict().items():
+    for name, tensor in stage.vision.state_dict().items():
         assert torch.equal(started.vision.state_dict()[name], tensor)
     with pytest.raises(UserError, match=r"hidden_size 32.*128"):
         QuantizerOptions(init=folder, text=text).build(Processes(), 1)

@@ -7,9 +7,10 @@ import random
 import pytest
 
 from llada_uni.errors import UserError
-from llada_uni.world.evaluation import SUITES, format_table, run_suites
+from llada_uni.evaluation.report import format_table
+from llada_uni.evaluation.run import run_suites
 from llada_uni.world.evaluation.references import Oracle, Result, Wrong
-from llada_uni.world.evaluation.suites import cases, draw_samples
+from llada_uni.world.evaluation.suites import SUITES, cases, draw_samples
 from llada_uni.world.tasks import KINDS
 
 LIMIT = 10

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 import torch
 
 from llada_uni.backbone import Backbone, attention
 from llada_uni.backbone.masks import block_causal_square
 from llada_uni.errors import UserError
-from llada_uni.training.language.stage import BackboneOptions
-from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.world.training.lookups import Held, LookUpOptions, fit_lookups
 from llada_uni.world.training.named_codes import begin_as_words, named_codes
 from llada_uni.world.training.patch_tokenizer import MEANINGS
-from tests.training.world_rows import OFFSET, backbone_config, question_rows, world_folder, world_text
+from tests.training.world_rows import OFFSET, backbone_config, question_rows, world_text
 
 NEW = LookUpOptions(fit="new", hold=True)
 ROWS = 500
@@ -142,29 +137,3 @@ def test_what_cannot_be_fitted_is_said(model, named):
         LookUpOptions(fit="old")
     with pytest.raises(UserError, match="twice: 1, 1, 2"):
         LookUpOptions(neighbours=1)
-
-
-def test_a_stage_begins_with_names_and_look_ups_and_holds_them(tmp_path):
-    sizes = {name: value for name, value in backbone_config(world_text()).to_json().items() if not name.startswith("pad")}
-    options = BackboneOptions(
-        data={str(world_folder(tmp_path / "tokens", 200)): 1.0},
-        sizes=sizes,
-        samples=4,
-        length=128,
-        named_codes=True,
-        lookups=NEW,
-    )
-    stage = options.build(Processes(), seed=0)
-    heads = Held(stage.backbone, NEW)
-    assert not torch.equal(stage.backbone.get_parameter("lm_head.weight"), Backbone(stage.backbone.config).lm_head.weight)
-    before = {name: value.clone() for name, value in stage.backbone.named_parameters()}
-    run(stage.train(), LoopOptions(steps=3, lr=1e-2, warmup=1, weight_decay=0.1, tensorboard=False), tmp_path / "run")
-    assert all(torch.equal(part, kept) for part, kept in zip(heads.parts, heads.kept, strict=True))
-    moved = [name for name, value in stage.backbone.named_parameters() if not torch.equal(value, before[name])]
-    assert {name for name in before if "attention" in name and name.endswith("weight")} - set(moved) <= {
-        name for name in before if "layernorm" in name
-    }
-    with pytest.raises(UserError, match="leave init out"):
-        BackboneOptions(**{**asdict(options), "lookups": NEW, "masking": options.masking, "init": "somewhere"})
-    with pytest.raises(UserError, match="low_memory"):
-        BackboneOptions(**{**asdict(options), "lookups": NEW, "masking": options.masking, "low_memory": True})

@@ -19,6 +19,7 @@ from llada_uni.world.render import render
 from llada_uni.world.sampling import crowded_scene, sample_scene
 from llada_uni.world.scene import Thing, placed
 from llada_uni.world.training.patch_tokenizer import MEANINGS, PatchTokenizerOptions, answers_of, batch_of
+from tests.training.helpers.runs import loss_of
 
 
 def tiny_options(**changes) -> PatchTokenizerOptions:
@@ -42,34 +43,34 @@ def test_pictures_and_noise_stay_in_range():
 
 
 def test_training_lowers_the_loss_and_exports_its_codes(tmp_path):
-    objective = tiny_options(features_first=15).build(Processes(), 0)
+    stage = tiny_options(features_first=15).build(Processes(), 0)
     loop = LoopOptions(steps=30, micro_batches=2, lr=3e-3, warmup=5, log_every=5, tensorboard=False)
-    first = objective.loss(0, 0, random.Random(0))
-    result = run(objective, loop, tmp_path, 0)
-    last = objective.loss(0, 0, random.Random(0))  # step 0: features alone
+    first = loss_of(stage)
+    result = run(stage, loop, tmp_path, 0)
+    last = loss_of(stage)  # step 0: features alone
     assert last.total.item() / last.weight < 0.85 * first.total.item() / first.weight
-    assert 0 < result["numbers"]["usage"] <= 1
+    assert 0 < result["metrics"]["usage"] <= 1
     exported = ImageTokenizer.from_pretrained(tmp_path / "model" / "image_tokenizer")
     picture = render(sample_scene(random.Random(3)), 96)
     images = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(1, 96, 96, 3)
-    codes = objective.codes(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    codes = stage.codes(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
     assert tuple(codes[0].tolist()) == exported.encode(picture).codes
     assert exported.encode(picture.resize((300, 300), Image.Resampling.BICUBIC)).height == 6
 
 
 def test_codes_start_at_the_mean_vector_of_every_answer():
-    objective = tiny_options(features_first=3).build(Processes(), 0)
+    stage = tiny_options(features_first=3).build(Processes(), 0)
     for step in range(3):
-        for slot in range(2):
-            objective.loss(step, slot, random.Random(step * 2 + slot))
-        objective.after_step(step)
-    seen = objective.means.norm(dim=1) > 0
+        for micro_batch in range(2):
+            loss_of(stage, step, micro_batch)
+        stage.after_step(step)
+    seen = stage.means.norm(dim=1) > 0
     assert seen.float().mean() > 0.5  # rare things may not have come up in so few pictures
-    cosines = torch.nn.functional.cosine_similarity(objective.book[:MEANINGS][seen], objective.means[seen])
+    cosines = torch.nn.functional.cosine_similarity(stage.book[:MEANINGS][seen], stage.means[seen])
     assert cosines.min() > 0.999
-    before = objective.book.clone()
-    objective.loss(3, 0, random.Random(9))
-    assert set(objective.after_step(3)) == {"usage", "perplexity"} and not torch.equal(before, objective.book)
+    before = stage.book.clone()
+    loss_of(stage, 3)
+    assert set(stage.after_step(3)) == {"usage", "perplexity"} and not torch.equal(before, stage.book)
 
 
 def test_every_answer_needs_a_code():

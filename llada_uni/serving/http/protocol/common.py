@@ -37,8 +37,8 @@ def unsupported(reason: str, *neutral: Any) -> Any:
     return Annotated[Any, PlainValidator(check), WithJsonSchema(schema)]
 
 
-Rule = Literal["threshold", "left", "adaptive", "entropy", "factor"]
-Confidence = Literal["probability", "margin", "entropy"]
+Rule = Literal["threshold", "left", "adaptive", "entropy", "factor", "sprint"]
+Confidence = Literal["probability", "margin", "entropy", "neg_entropy", "random"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
@@ -54,12 +54,19 @@ class Body(BaseModel):
 
 
 class SprintBody(Body):
-    """How SPRINT prunes the prefix (generation/sprint.py): shares that are kept, and the weight of the key norm."""
+    """How SPRINT prunes the prefix (generation/sprint.py): shares that are kept, and the weight of the key norm.
+
+    With `keep_ratio`: as published; else as the report has it.
+    """
 
     r: Share | None = None
     r_text: Share | None = None
     r_img: Share | None = None
     alpha: Share | None = None
+    keep_ratio: Share | None = None
+    warmup: Annotated[int, Field(ge=1, le=4096)] | None = None
+    image_keep_ratio: Share | None = None
+    text_keep_ratio: Share | None = None
 
 
 class Settings(Body):

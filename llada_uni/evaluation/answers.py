@@ -1,7 +1,7 @@
-"""The evaluation's side of the model's public calls: everything is asked through them, as a user would.
+"""Reads what a model's public calls give back: text, image, thoughts, frames.
 
-A result may be a plain string or picture, or an object with `.text`, `.image` or `.images`, `.thinking`:
-both are read here.
+A result may be a plain string or image, or an object with `.text`, `.image` or `.images`, `.thinking`; so any model with the
+same calls can be evaluated.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.world.concepts import SIDE
 
 
 def text_of(result: Any) -> str:
@@ -63,13 +62,3 @@ def frames_of(parts: Iterable[Any]) -> list[tuple[str, Image.Image | None]]:
     if words:
         frames.append((" ".join(words), None))
     return frames
-
-
-def cell_mask(cells: Iterable[int], size: int) -> Image.Image:
-    """Mask for refilling, mode "L": 255 where the picture is to be drawn anew, 0 where it stays."""
-    mask = Image.new("L", (size, size), 0)
-    side = size // SIDE
-    for cell in cells:
-        y, x = (cell // SIDE) * side, (cell % SIDE) * side
-        ImageDraw.Draw(mask).rectangle((x, y, x + side - 1, y + side - 1), fill=255)
-    return mask

@@ -1,11 +1,11 @@
-"""Two very small objectives for tests of the loop: a dense one that reads a stream, and a backbone with experts."""
+"""Two very small stages for tests of the loop: a dense one that reads a stream, and a backbone with experts."""
 
 from __future__ import annotations
 
 import random
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from llada_uni.backbone import Backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.training.language.balance import update_bias
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.stage import Loss, Objective
+from llada_uni.training.loop.stage import Generators, Loss, Stage
 
 TINY = BackboneConfig(
     vocab_size=50,
@@ -36,7 +36,7 @@ TINY = BackboneConfig(
 )
 
 
-class Exporting(Objective):
+class Exporting(Stage):
     """Exports the full state as one file."""
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
@@ -44,10 +44,16 @@ class Exporting(Objective):
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
 
 
-class Line(Exporting):
-    """Fits sums of numbers; each slot reads its own shuffled stream, whose place is the slot's state.
+class LineBatch(NamedTuple):
+    step: int
+    micro_batch: int
+    x: Tensor
 
-    bad: steps whose loss of slot 0 is not finite. slow: seconds a step takes at least.
+
+class Line(Exporting):
+    """Fits sums of numbers; each micro-batch reads its own shuffled stream, whose position is the reader's state.
+
+    bad: steps whose loss of micro-batch 0 is not finite. slow: seconds that drawing a batch takes at least.
     """
 
     def __init__(
@@ -59,30 +65,29 @@ class Line(Exporting):
         for weight in self.parameters():
             weight.data = torch.randn(weight.shape, generator=generator) * 0.5
         self.width, self.bad, self.slow = width, bad, slow
-        self.places: dict[int, int] = {}
-        self.seen: list[tuple[int, int, int]] = []  # (step, slot, record)
+        self.positions: dict[int, int] = {}
+        self.drawn: list[tuple[int, int, int]] = []  # (step, micro-batch, record)
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        place = self.places.get(slot, 0)
-        self.places[slot] = place + 1 + slot  # slots move on at different speeds
-        record = random.Random(place).randrange(1000)
-        self.seen.append((step, slot, record))
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> LineBatch:
+        position = self.positions.get(micro_batch, 0)
+        self.positions[micro_batch] = position + 1 + micro_batch  # micro-batches move on at different speeds
+        record = random.Random(position).randrange(1000)
+        self.drawn.append((step, micro_batch, record))
         time.sleep(self.slow)
-        count = 3 + rng.randrange(4)  # the weight differs from slot to slot
-        x = torch.randn(count, 4) + record / 1000
-        off = self.model(x) - x.sum(1, keepdim=True)
-        total = off.square().sum() * (float("nan") if step in self.bad and slot == 0 else 1.0)
-        self.batch = {"x": x}
-        return Loss(total, float(count), {"off": (off.detach().abs().sum(), count), "samples": (count, 0)})
+        count = 3 + generators.python.randrange(4)  # the weight differs from one to the next
+        return LineBatch(step, micro_batch, torch.randn(count, 4, generator=generators.torch) + record / 1000)
 
-    def last_batch(self) -> dict[str, Tensor]:
-        return self.batch
+    def loss(self, batch: LineBatch) -> Loss:
+        step, micro_batch, x = batch
+        off = self.model(x + 0.01 * torch.randn_like(x)) - x.sum(1, keepdim=True)  # noise of the loss itself
+        total = off.square().sum() * (float("nan") if step in self.bad and micro_batch == 0 else 1.0)
+        return Loss(total, float(len(x)), {"off": (off.detach().abs().sum(), len(x)), "samples": (len(x), 0)})
 
-    def slot_state(self, slot: int) -> dict[str, Any]:
-        return {"place": self.places.get(slot, 0)}
+    def reader_state(self, micro_batch: int) -> dict[str, Any]:
+        return {"position": self.positions.get(micro_batch, 0)}
 
-    def load_slot_state(self, slot: int, state: dict[str, Any]) -> None:
-        self.places[slot] = state["place"]
+    def load_reader_state(self, micro_batch: int, state: dict[str, Any]) -> None:
+        self.positions[micro_batch] = state["position"]
 
     def after_step(self, step: int) -> dict[str, float]:
         return {"after": float(step)}
@@ -104,9 +109,12 @@ class Experts(Exporting):
         super().__init__(processes)
         self.model = Backbone(TINY, generator=torch.Generator().manual_seed(2))
 
-    def loss(self, step: int, slot: int, rng: random.Random) -> Loss:
-        ids = torch.randint(0, 40, (2, 12))
-        masked = torch.rand(2, 12) < 0.3 + 0.4 * rng.random()
+    def batch(self, step: int, micro_batch: int, generators: Generators) -> tuple[Tensor, Tensor]:
+        ids = torch.randint(0, 40, (2, 12), generator=generators.torch)
+        return ids, torch.rand(2, 12, generator=generators.torch) < 0.3 + 0.4 * generators.python.random()
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Loss:
+        ids, masked = batch
         hidden = self.model.hidden(ids.masked_fill(masked, 49))[masked]
         scores = self.model.logits(hidden, slice(0, 40))
         total = F.cross_entropy(scores, ids[masked] % 7, reduction="sum")
@@ -127,4 +135,4 @@ class Experts(Exporting):
         return list(self.model.model.layers)
 
 
-OBJECTIVES = {"line": Line, "experts": Experts}
+STAGES = {"line": Line, "experts": Experts}

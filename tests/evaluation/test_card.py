@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llada_uni.world.evaluation.card import tables
+from llada_uni.evaluation.card import tables
 
 
 def _report(split: str, suites: dict) -> dict:

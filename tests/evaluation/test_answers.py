@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.world.evaluation.calls import cell_mask, drawn_in, frames_of, picture_of, text_of, thinking_of
+from llada_uni.evaluation.answers import drawn_in, frames_of, picture_of, text_of, thinking_of
 from llada_uni.world.evaluation.references import Result
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -38,10 +37,3 @@ def test_frames_pair_words_with_the_picture_after_them() -> None:
         ("", True),
         ("end", False),
     ]
-
-
-def test_the_mask_covers_just_its_cells() -> None:
-    mask = np.asarray(cell_mask([0, 5], 12))
-    wanted = np.zeros((12, 12))
-    wanted[:4, :4] = wanted[4:8, 8:] = 255
-    assert (mask == wanted).all()

@@ -2,7 +2,7 @@
 
 llada-uni eval --split heldout --json out/heldout.json
 llada-uni eval --split seen --json out/seen.json
-python -m llada_uni.world.evaluation.card out/heldout.json out/seen.json > docs/results.md
+python -m llada_uni.evaluation.card out/heldout.json out/seen.json > docs/results.md
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llada_uni.world.evaluation.report import parts_of
+from llada_uni.evaluation.report import parts_of
 
 
 def _score(part: dict[str, Any] | None, key: str = "overall") -> str:
