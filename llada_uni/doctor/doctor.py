@@ -7,9 +7,7 @@ configs, tokenizer and the headers of its weight files are fetched.
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,11 @@ from llada_uni.decoder.decode import TILE
 from llada_uni.doctor.checks import Check, OnCheck, run_checks
 from llada_uni.doctor.memory import FORMS, Device, Fit, Need, best_fit, needs, this_machine
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import BACKBONE, CODE_FEATURES, PARTS, SETTINGS, backbone_folder
-from llada_uni.hub.batch import fetch_all
-from llada_uni.hub.listing import Access, Listing, list_files
-from llada_uni.hub.names import is_cache_root, is_id, snapshot_of
+from llada_uni.files.model_dir import BACKBONE, CODE_FEATURES, SETTINGS, backbone_folder
+from llada_uni.hub.listing import Access, Listing
+from llada_uni.hub.names import is_id
 from llada_uni.hub.record import check_complete
-from llada_uni.hub.skeleton import is_weights, write_skeleton
+from llada_uni.hub.skeleton import looked_at
 from llada_uni.tasks.defaults import Defaults
 
 _PROMPT = "a lighthouse at sunset"
@@ -98,20 +95,10 @@ def diagnose(
 
     deep: every value and every hash is read, too. UserError when there is no model, and for `deep` on the hub.
     """
-    access, path = access or Access(), Path(name).expanduser()
-    with ExitStack() as stack:
-        listing: Listing | None = None
-        if path.is_dir():
-            model = snapshot_of(path, access.revision) if is_cache_root(path) else path
-        elif is_id(name):
-            if deep:
-                raise UserError(f"--deep reads every value: fetch the model (llada-uni pull {name}), then name its directory")
-            listing = list_files(name, access)
-            model = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llada-uni-")))
-            on_check(f"headers of {name}")
-            fetch_skeleton(listing, model, access)
-        else:
-            raise UserError(f"there is no model directory {path}; give a directory, or a name org/name on the hub")
+    if deep and is_id(name) and not Path(name).exists():
+        raise UserError(f"--deep reads every value: fetch the model (llada-uni pull {name}), then name its directory")
+    on_check(f"headers of {name}")
+    with looked_at(name, access) as (model, listing):
         try:
             info = model_info(model)
         except UserError:
@@ -127,15 +114,6 @@ def diagnose(
     profile = f"its own ({SETTINGS.marker})" if own else "that of the published model"
     commit = None if listing is None else listing.commit
     return Diagnosis(name, commit, checks, info, settings.to_json(), profile, tuple(table), found, fits)
-
-
-def fetch_skeleton(listing: Listing, folder: Path, access: Access) -> None:
-    """Configs and tokenizer of a model of the hub, and weight files that are headers with a hole behind them."""
-    files = listing.of(PARTS)
-    small = [(file, folder / file.name) for file in files if file.name.endswith(".json")]
-    partials = folder / ".partials"
-    fetch_all(listing, small, partials, partials, f"configs of {listing.id}", access.token, lambda *given: None)
-    write_skeleton(listing, [file for file in files if is_weights(file.name)], folder, access.token)
 
 
 def _features(listing: Listing | None) -> list[PartInfo]:

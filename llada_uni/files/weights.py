@@ -172,6 +172,9 @@ class WeightFiles:
                 size = file.stat().st_size if file.exists() else 0
                 reason = " ".join(str(error).split())[:100]
                 raise UserError(f"{file} ({size} bytes) is truncated or damaged ({reason}); fetch it again") from error
+            except RuntimeError as error:  # torch's word where the system refuses to map a file larger than its memory
+                reason = " ".join(str(error).split())[:100]
+                raise UserError(f"{file} cannot be mapped ({reason}); free memory, or write it in smaller shards") from error
         return self._open[file]
 
     @property

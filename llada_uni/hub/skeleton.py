@@ -8,18 +8,43 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from llada_uni.errors import UserError
-from llada_uni.hub.batch import THREADS
+from llada_uni.files.model_dir import PARTS
+from llada_uni.hub.batch import THREADS, fetch_all
 from llada_uni.hub.failures import failures_of
-from llada_uni.hub.listing import Listing, RemoteFile
+from llada_uni.hub.listing import Access, Listing, RemoteFile, list_files
+from llada_uni.hub.names import is_cache_root, is_id, snapshot_of
 
 _FIRST = 2**17  # bytes of the first request: most headers are smaller
 _LONGEST = 100 * 2**20  # bytes: the longest header that safetensors reads
 _LENGTH = struct.Struct("<Q")
+
+
+@contextmanager
+def looked_at(name: str, access: Access | None = None) -> Iterator[tuple[Path, Listing | None]]:
+    """A directory, a cache root, or a model on the hub, as a directory to read configs and headers from.
+
+    Gives its path, and the listing of one on the hub, whose skeleton goes when the block ends. UserError when there is none.
+    """
+    access, path = access or Access(), Path(name).expanduser()
+    if path.is_dir():
+        yield (snapshot_of(path, access.revision) if is_cache_root(path) else path), None
+        return
+    if path.exists() or not is_id(name):
+        raise UserError(f"there is no model directory {path}; give a directory, or a name org/name on the hub")
+    listing = list_files(name, access)
+    with tempfile.TemporaryDirectory(prefix="llada-uni-") as folder:
+        files, partials = listing.of(PARTS), Path(folder) / ".partials"
+        small = [(file, Path(folder) / file.name) for file in files if file.name.endswith(".json")]
+        fetch_all(listing, small, partials, partials, f"configs of {name}", access.token, lambda *given: None)
+        write_skeleton(listing, [file for file in files if is_weights(file.name)], Path(folder), access.token)
+        yield Path(folder), listing
 
 
 def is_weights(name: str) -> bool:

@@ -27,6 +27,7 @@ from llada_uni.hub.skeleton import write_sparse
 from llada_uni.image import tokenizer
 from llada_uni.text.tokenizer import train_tokenizer
 
+pytestmark = pytest.mark.slow
 GB, GIB = 10**9, 2**30
 LAPTOP = Device("a laptop", "cpu", 24 * GIB)
 SMALL_GPU = Device("cuda (24 GB)", "cuda", 24 * GIB)
