@@ -1,4 +1,4 @@
-"""Every setting of a generation, once: name, type, default, bounds, and a line of help.
+"""Every setting of a generation, once: name, type, default, bounds, a line of help, and where the name says little, a title.
 
 All else is derived: the engine's `Settings`, the directory's defaults (`generation_config.json`), the requests of
 `llada_uni.requests`, and from these the command line, HTTP, the studio and the adapters. A field added to a class here
@@ -24,11 +24,16 @@ from pydantic_core import core_schema
 from llada_uni.checked import Checked
 from llada_uni.errors import UserError
 from llada_uni.generation.unmasking import OWN_MEASURE_ONLY, RULES
+from llada_uni.image.geometry import FITS
 
 CONFIDENCES = ("probability", "margin", "entropy", "neg_entropy", "random")  # measures of certainty, see generation/sampling.py
 DECODERS = ("turbo", "base")  # of codes to pixels, see decoder/decode.py
 CODES_ONLY = "none"  # in place of a decoder: the image stays codes
 MODALITIES = ("text", "image")
+# What a model was made for: the published code, or this one (models trained here). "published" prompts and draws as that code
+# does: reasoning goes into the second prompt token for token and its unconditional prompt keeps the reasoning system text,
+# the branch of editing without images has a bare image token, and the last block of an image is denoised whole.
+PROFILES = ("published", "plain")
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
 
@@ -62,11 +67,14 @@ Scale = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Steps = Annotated[int, Field(ge=1, le=4096)]
+Multiplier = Annotated[int, Field(ge=1, le=4)]
 DecoderSteps = Annotated[int, Field(ge=1, le=1000)]
 Rule = Annotated[str, OneOf(tuple(RULES))]
 Confidence = Annotated[str, OneOf(tuple(CONFIDENCES))]
 Decoder = Annotated[str, OneOf(tuple(DECODERS))]
 DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
+Profile = Annotated[str, OneOf(PROFILES)]
+Fit = Annotated[str, OneOf(FITS)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
 Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
 
@@ -91,10 +99,16 @@ class Sprint(Params):
     guidance is on. Its rule is "sprint", which "threshold" then stands for.
     """
 
-    r: Share | None = Field(None, description="Report: share of the prefix that is kept; without it 0.5.")
-    r_text: Share | None = Field(None, description="Report: share of the prefix's text that is kept.")
-    r_img: Share | None = Field(None, description="Report: share of the prefix's image codes that is kept.")
-    alpha: Share = Field(0.5, description="Weight of the key norm against the confidence.")
+    r: Share | None = Field(
+        None, title="Share kept", description="Report: share of the prefix that is kept; without it 0.5."
+    )
+    r_text: Share | None = Field(
+        None, title="Share of text kept", description="Report: share of the prefix's text that is kept."
+    )
+    r_img: Share | None = Field(
+        None, title="Share of images kept", description="Report: share of the prefix's image codes that is kept."
+    )
+    alpha: Share = Field(0.5, title="Weight of the key norm", description="Weight of the key norm against the confidence.")
     keep_ratio: Share | None = Field(None, description="As published (0.7): share of the prefix that is kept.")
     warmup: Steps | None = Field(None, description="As published: steps of a block that see everything; without it 2.")
     image_keep_ratio: Share | None = Field(None, description="As published: 1 keeps all image codes, nothing else does.")
@@ -152,6 +166,10 @@ class Sprint(Params):
         return self.keep_ratio == 1 or (self.keeps_text and self.keeps_images)
 
 
+def _sprint(value: Any) -> Any:
+    return Sprint.from_text(value) if isinstance(value, str) else value
+
+
 class Sampling(Params):
     """How masks are filled (block diffusion, arXiv:2604.20796). Rules: generation/unmasking.py; measures: sampling.py."""
 
@@ -164,11 +182,13 @@ class Sampling(Params):
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Sample among the best tokens that together have this probability; 1 is off."
     )
-    rule: Rule = Field("threshold", description="Which proposals a step accepts.")
+    rule: Rule = Field("threshold", title="Acceptance rule", description="Which proposals a step accepts.")
     confidence: Confidence | None = Field(
-        None, description="How the certainty of a proposal is measured; default: the rule's own."
+        None, title="Certainty measure", description="How the certainty of a proposal is measured; default: the rule's own."
     )
-    sprint: Sprint | None = Field(None, description="Prune the prefix for the later steps of a block.")
+    sprint: Annotated[Sprint | None, BeforeValidator(_sprint)] = Field(
+        None, title="Pruning", description="Prune the prefix for the later steps of a block."
+    )
 
     @model_validator(mode="after")
     def _measure_fits(self) -> Sampling:
@@ -196,7 +216,9 @@ class Sampling(Params):
 class TextSampling(Sampling):
     """How text is sampled, and how long it may become."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=2**20)] = Field(2048, description="At most so many tokens of text.")
+    max_tokens: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        2048, title="Longest text", description="At most so many tokens of text."
+    )
 
 
 class Blocks(Params):
@@ -218,22 +240,32 @@ class Rescaled(Params):
 
 
 class Guided(Rescaled):
-    cfg_scale: Scale = Field(2.0, description="Classifier-free guidance towards the prompt; 1 is none.")
+    cfg_scale: Scale = Field(2.0, title="Guidance", description="Classifier-free guidance towards the prompt; 1 is none.")
 
 
 class EditGuided(Rescaled):
-    text_scale: Scale = Field(4.0, description="Guidance towards the text; 1 is none.")
-    image_scale: Scale = Field(0.0, description="Guidance towards the images given; 0 is none.")
+    text_scale: Scale = Field(4.0, title="Text guidance", description="Guidance towards the text; 1 is none.")
+    image_scale: Scale = Field(0.0, title="Image guidance", description="Guidance towards the images given; 0 is none.")
+
+
+class Fitted(Params):
+    fit: Fit = Field(
+        "auto",
+        description="How an image is brought to the grid: crop (its middle, as published), resize (scaled first), or auto "
+        "(resize where it is more than twice the grid, else crop).",
+    )
 
 
 class FramesGuided(EditGuided):
     """Guidance of frames. The report gives none for the first one, which has no history: ours is that of text to image."""
 
-    first_scale: Scale = Field(2.0, description="Guidance of the first image of an answer; 1 is none.")
+    first_scale: Scale = Field(
+        2.0, title="Guidance of the first image", description="Guidance of the first image of an answer; 1 is none."
+    )
 
 
 class Frames(Params):
-    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(10, description="At most so many images.")
+    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(10, title="Most images", description="At most so many images.")
 
 
 # --- what every request may have ---
@@ -258,6 +290,9 @@ class Decoding(Params):
 
     decoder: DecoderOrNone | None = Field(None, description="turbo (distilled), base (guided), or none (codes only).")
     decoder_steps: DecoderSteps | None = Field(None, description="Steps from codes to pixels.")
+    resolution_multiplier: Multiplier | None = Field(
+        None, description="Size of the image: 2 is as asked for, 1 half of it, 4 twice as much each way."
+    )
 
 
 # --- the settings of each task: what a generation_config.json holds ---
@@ -265,7 +300,8 @@ class Decoding(Params):
 
 def _default(kind: type[Params], name: str, value: Any) -> Any:
     """A field as in `kind` with another default."""
-    return Field(value, description=kind.model_fields[name].description)
+    field = kind.model_fields[name]
+    return Field(value, title=field.title, description=field.description)
 
 
 class InpaintSettings(Guided):
@@ -278,7 +314,7 @@ class GenerateSettings(Size, InpaintSettings):
     text: TextSampling = TextSampling(max_tokens=4096)
 
 
-class EditSettings(EditGuided):
+class EditSettings(EditGuided, Fitted):
     codes: Sampling = Sampling(steps=8)
 
 
@@ -300,6 +336,7 @@ class DecodeSettings(Params):
     decoder: Decoder = "turbo"
     turbo_steps: DecoderSteps = 8
     base_steps: Annotated[int, Field(ge=2, le=1000)] = 50
+    resolution_multiplier: Multiplier = 2
 
     def steps_of(self, decoder: str) -> int:
         return getattr(self, f"{decoder}_steps")
