@@ -14,7 +14,6 @@ import typer
 from llada_uni.checked import allowed, schema_of
 from llada_uni.requests import Request
 
-PANELS = ("Drawing", "Sampling", "Reasoning", "Decoder")  # headings, in the order of the help
 WIDE = 2**20  # a bound from here on only keeps a slip from taking all memory: no news for the help
 TYPES: dict[str, type] = {"integer": int, "number": float, "boolean": bool, "string": str, "object": str}
 
@@ -29,8 +28,7 @@ class Settings:
     @property
     def names(self) -> list[str]:
         """All but those left out, heading by heading."""
-        named = [name for name in self.kind.settings() if name not in self.left_out]
-        return sorted(named, key=lambda name: PANELS.index(self.kind.panels[name]))
+        return [name for name in self.kind.settings() if name not in self.left_out]
 
     def options(self) -> list[tuple[str, Any, Any]]:
         """(name, type as typer wants it, default) of each option."""
