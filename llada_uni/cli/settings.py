@@ -73,14 +73,15 @@ def _help(kind: type[Request], name: str) -> str:
 
 
 def read_group(name: str, text: str) -> dict[str, float]:
-    """"r=0.5,alpha=0.3" as a mapping. UserError for anything else."""
+    """"r=0.5,alpha=0.3" as a mapping, whole numbers where the setting is one. UserError for anything else."""
     found: dict[str, float] = {}
     for part in text.split(","):
         inner, _, value = part.partition("=")
         if inner.strip() not in Sprint.model_fields:
             raise UserError(f"{name}: {unknown(inner.strip(), Sprint.model_fields, {})}")
+        whole = schema_of(Sprint, inner.strip()).get("type") == "integer"
         try:
-            found[inner.strip()] = float(value)
+            found[inner.strip()] = int(value) if whole else float(value)
         except ValueError:
             raise UserError(f"{name}: {inner.strip()} must be {allowed(Sprint, inner.strip())}, not {value!r}") from None
     return found
