@@ -32,7 +32,7 @@ OURS = "llada-uni"
 _NOT_REACHED = re.compile(r"Connection|Timeout|timed out|Max retries|ServiceError|resolution|No module named", re.IGNORECASE)
 # Licences under which a direct dependency may come: permissive, or (MPL) binding for its own files only.
 ALLOWED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "BSL-1.0", "CC0-1.0", "MIT", "MIT-CMU", "MPL-2.0", "Zlib"}
-ALLOWED |= {"Apache-2.0 WITH LLVM-exception"}
+ALLOWED |= {"Apache-2.0 WITH LLVM-exception", "ISC"}
 _SPELLINGS = {  # of licences that are given in words -> their identifier
     "apache": "Apache-2.0", "apache 2.0": "Apache-2.0", "apache 2.0 license": "Apache-2.0",
     "apache software license": "Apache-2.0", "bsd license": "BSD-3-Clause", "mit license": "MIT",

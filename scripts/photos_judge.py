@@ -17,7 +17,7 @@ import json
 import os
 import tarfile
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from llada_uni.data.importers.splits import split_of
+
 SIDE = 32
-HELD_BACK = 25  # of the training images of a class, by name, every 25th chooses settings and is never trained on
+SPLITS = {"train": 0.96, "held": 0.04}  # as recipes/photos import them: the held-back images choose settings
 WIDTHS = (64, 128, 128)
 EPOCHS = 10
 BATCH = 256
@@ -112,13 +114,12 @@ def read_tars(folder: Path, prefix: str, classes: list[str]) -> tuple[np.ndarray
 
 
 def images_of(data: Path, out: Path) -> dict[str, np.ndarray]:
-    """train, held (one in HELD_BACK of each class) and test images with their classes; made once."""
+    """train, held-back and test images with their classes; made once."""
     path = out / "images.npz"
     if not path.is_file():
         classes: list[str] = []
         images, labels, names = read_tars(data, "train", classes)
-        rank = np.concatenate([np.arange(count) for count in np.bincount(labels)])  # they stand by class and name
-        held = rank % HELD_BACK == HELD_BACK - 1
+        held = np.array([split_of(str(PurePosixPath(name).with_suffix("")), SPLITS) == "held" for name in names])
         tests = read_tars(data, "test", classes)
         temporary = out / ".images.npz"
         np.savez(

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = """
 errors
-checked
+checked options
 files
 config plugins
 image backbone

@@ -25,7 +25,6 @@ Records = Annotated[
 ]
 OnBad = Annotated[str, typer.Option(help="What a record that cannot be used does: stop, or skip (listed at the end).")]
 Tokenizer = Annotated[Path | None, typer.Option(help="A tokenizer.json.")]
-group = typer.Typer(help="Training data: check, make and extract conversation records.", no_args_is_help=True)
 _LISTED = 50
 
 
@@ -90,10 +89,10 @@ def _show(report: Report, with_tokens: bool) -> None:
     if report.sizes:
         sizes = ", ".join(f"{width} x {height} ({count:,})" for (width, height), count in report.sizes.most_common(4))
         print(f"picture sizes: {sizes}{' ...' if len(report.sizes) > 4 else ''}")
-    _list_bad(report.bad, "cannot be used")
+    list_bad(report.bad, "cannot be used")
 
 
-def _list_bad(bad: list[str], what: str) -> None:
+def list_bad(bad: list[str], what: str) -> None:
     for line in bad[:_LISTED]:
         print(line)
     if bad:
@@ -123,7 +122,7 @@ def tokenizer(
     with stderr().status("training the tokenizer"):
         text = tokenizer_of_records(open_source(records), vocab_size, keep, bad)
     text.save(out)
-    _list_bad(bad.found, "skipped")
+    list_bad(bad.found, "skipped")
     say(f"{out}  {len(text)} ids")
 
 
@@ -173,13 +172,6 @@ def extract(
     if as_json:
         emit({"folder": str(out), "made": made, "seconds": round(seconds, 2), **manifest})
         return
-    _list_bad(list(skipped_records(out)), "skipped")
+    list_bad(list(skipped_records(out)), "skipped")
     made_now = f"{made:,} made now, {made / seconds:.0f} a second"
     say(f"{out}  {manifest['records']:,} records in {len(manifest['shards'])} shards; {made_now}")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
-    for command in (check, tokenizer, extract):
-        group.command()(command)
-    app.add_typer(group, name="data")

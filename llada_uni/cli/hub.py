@@ -65,8 +65,3 @@ def fetch_bar() -> Iterator[OnFetch | None]:
             bar.update(bars[what], completed=done, total=total)
 
         yield move
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
-    app.command()(pull)

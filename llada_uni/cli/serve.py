@@ -111,7 +111,3 @@ def _introduce(host: str, port: int, options: ServerOptions, limits: Limits) -> 
     if not options.api_keys and host not in ("127.0.0.1", "::1", "localhost"):
         say("warning  no API key is set: whoever reaches this address may use the model")
     say(f"try     curl {base}/v1/images/generations{auth} -H 'Content-Type: application/json' -d '{body}'")
-
-
-def register(app: typer.Typer) -> None:
-    app.command("serve")(serve)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @with_groups
 def understand(
     images: Annotated[list[Path], typer.Argument(help="One or several images.")],
-    question: Annotated[str, typer.Option("--question", "-q", help="What to ask about them.")],
+    question: Annotated[
+        str, typer.Option("--question", "-q", help="What to ask about them; published models take none as well.")
+    ] = "",
     *,
     settings: Annotated[dict[str, Any], Settings(Understand)],
     loading: ModelOptions,
@@ -140,8 +142,3 @@ class _Talk:
             self.pictures += 1
             files.append(str(save_image(picture, make_folder(self.out) / f"picture-{self.pictures}.png")))
         return files
-
-
-def register(app: typer.Typer) -> None:
-    for command in (understand, chat):
-        app.command()(command)

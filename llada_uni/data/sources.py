@@ -5,6 +5,7 @@ any process and any order: `chunks(size)` finds the borders without parsing, `re
 one. Bad records go to `BadRecords` with file and line (tar: with the sample's key); none is lost without a word.
 
 A tar sample is `KEY.json` and its pictures `KEY.NAME`, one after another; a part of type "image" gives NAME (`0.png`).
+The JSON may be a list of records about these pictures.
 Shards are plain .tar, so that a picture can be read from its place without reading what stands before it.
 Files that macOS leaves beside the real ones are passed over.
 A name such as `world:20000:5` opens the source "world" of a plug-in (plugins.py).
@@ -96,11 +97,19 @@ class FileSource:
         file = Path(chunk.file)
         for where, read, picture in _FORMATS[file.suffix].samples(file, chunk):
             try:
-                found = parse_record(_decoded(read()), where, picture)
+                data = _decoded(read())
             except UserError as error:
                 bad.add(where, error)
-            else:
-                yield found
+                continue
+            several = isinstance(data, list) and bool(data)
+            for number, one in enumerate(data if several else [data], 1):
+                here = f"{where}#{number}" if several else where
+                try:
+                    found = parse_record(one, here, picture)
+                except UserError as error:
+                    bad.add(here, error)
+                else:
+                    yield found
 
 
 def _cut(file: Path, size: int) -> Iterator[Chunk]:
@@ -156,7 +165,7 @@ def _beside(folder: Path, name: str) -> Picture:
 # Tar shards in the layout of WebDataset
 
 
-def _key_of(member: tarfile.TarInfo) -> tuple[str, str]:
+def key_of(member: tarfile.TarInfo) -> tuple[str, str]:
     """("a/b", "0.png") of a/b.0.png: the key ends at the first dot of the file's name."""
     folder, _, base = member.name.rpartition("/")
     key, _, suffix = base.partition(".")
@@ -172,7 +181,7 @@ def _groups(file: BinaryIO, path: Path) -> Iterator[list[tarfile.TarInfo]]:
                 tar.members = []  # tarfile remembers all it has seen; a shard may hold millions
                 if not member.isreg() or is_clutter(member.name):
                     continue
-                if group and _key_of(member)[0] != _key_of(group[0])[0]:
+                if group and key_of(member)[0] != key_of(group[0])[0]:
                     yield group
                     group = []
                 group.append(member)
@@ -180,6 +189,12 @@ def _groups(file: BinaryIO, path: Path) -> Iterator[list[tarfile.TarInfo]]:
         raise UserError(f"{path} is no tar file or is damaged ({error})") from None
     if group:
         yield group
+
+
+def tar_samples(path: Path) -> Iterator[list[tarfile.TarInfo]]:
+    """The members of one sample of a tar file after another: those that stand together and share a key (`key_of`)."""
+    with open(path, "rb") as file:
+        yield from _groups(file, path)
 
 
 def _group_starts(path: Path) -> Iterator[int]:
@@ -192,14 +207,14 @@ def _groups_of(path: Path, chunk: Chunk) -> Iterator[Sample]:
     with open(path, "rb") as file:
         file.seek(chunk.offset)
         for group, _ in zip(_groups(file, path), range(chunk.count), strict=False):
-            members = {_key_of(member)[1]: PictureSlice(path, member.name, member.offset_data, member.size) for member in group}
-            yield f"{path}[{_key_of(group[0])[0]}]", partial(_json_of, group, members), partial(_within, members)
+            members = {key_of(member)[1]: PictureSlice(path, member.name, member.offset_data, member.size) for member in group}
+            yield f"{path}[{key_of(group[0])[0]}]", partial(_json_of, group, members), partial(_within, members)
 
 
 def _json_of(group: list[tarfile.TarInfo], members: dict[str, PictureSlice]) -> bytes:
     """The sample's .json; UserError when it has none, or when samples that share a key stand one after another."""
-    key = _key_of(group[0])[0]
-    for name, count in Counter(_key_of(member)[1] for member in group).items():
+    key = key_of(group[0])[0]
+    for name, count in Counter(key_of(member)[1] for member in group).items():
         if count > 1:
             raise UserError(f"the member {key}.{name} stands here {count} times; every sample needs a key of its own")
     if "json" not in members:
