@@ -23,6 +23,7 @@ from llada_uni.decoder.model import build_transformer, released_decoder_config, 
 from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.decoder.transformer import context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
+from llada_uni.files import shipped
 from llada_uni.files.model_dir import CODE_FEATURES, DECODER
 from llada_uni.files.weights import WeightFiles, check_names, check_shape, read_json
 from llada_uni.training.export import model_folder
@@ -31,7 +32,7 @@ from llada_uni.training.loop.sharded_load import own_rows
 
 PRESETS: dict[str, dict[str, Any]] = {
     "released": released_decoder_config(),
-    "world": {
+    shipped.MODEL: {
         "all_patch_size": [4], "all_f_patch_size": [1], "in_channels": 8, "dim": 256, "n_layers": 4,
         "n_refiner_layers": 1, "n_heads": 4, "n_kv_heads": 4, "norm_eps": 1e-5, "qk_norm": True,
         "cap_feat_dim": 128, "rope_theta": 256.0, "t_scale": 1000.0, "axes_dims": [24, 20, 20],
@@ -44,9 +45,9 @@ _SIZES = ("all_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers"
 
 @dataclass
 class DecoderSizes:
-    """preset: world | released; transformer: fields of its config that differ; codebook: number of codes."""
+    """preset: a name of PRESETS; transformer: fields of its config that differ; codebook: number of codes."""
 
-    preset: str = "world"
+    preset: str = shipped.MODEL
     transformer: dict[str, Any] = field(default_factory=dict)
     codebook: int = 64
 
