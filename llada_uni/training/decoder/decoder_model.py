@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +23,16 @@ from llada_uni.decoder.model import build_transformer, released_decoder_config, 
 from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.decoder.transformer import context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
-from llada_uni.files import shipped
 from llada_uni.files.model_dir import CODE_FEATURES, DECODER
 from llada_uni.files.weights import WeightFiles, check_names, check_shape, read_json
+from llada_uni.options import options
 from llada_uni.training.export import model_folder
 from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.sharded_load import own_rows
 
 PRESETS: dict[str, dict[str, Any]] = {
     "released": released_decoder_config(),
-    shipped.MODEL: {
+    "world": {
         "all_patch_size": [4], "all_f_patch_size": [1], "in_channels": 8, "dim": 256, "n_layers": 4,
         "n_refiner_layers": 1, "n_heads": 4, "n_kv_heads": 4, "norm_eps": 1e-5, "qk_norm": True,
         "cap_feat_dim": 128, "rope_theta": 256.0, "t_scale": 1000.0, "axes_dims": [24, 20, 20],
@@ -43,18 +43,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 _SIZES = ("all_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads", "cap_feat_dim", "axes_dims")
 
 
-@dataclass
+@options
 class DecoderSizes:
-    """preset: a name of PRESETS; transformer: fields of its config that differ; codebook: number of codes."""
+    """preset: world | released; transformer: fields of its config that differ; codebook: number of codes."""
 
-    preset: str = shipped.MODEL
+    preset: Literal["released", "world"] = "world"
     transformer: dict[str, Any] = field(default_factory=dict)
     codebook: int = 64
 
     def config(self) -> dict[str, Any]:
         """The transformer's config; UserError for unknown names."""
-        if self.preset not in PRESETS:
-            raise UserError(f"sizes.preset is {self.preset!r}; allowed: {', '.join(PRESETS)}")
         base = PRESETS[self.preset]
         for name in self.transformer:
             if name not in base:

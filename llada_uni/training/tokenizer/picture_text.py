@@ -1,4 +1,4 @@
-"""The words beside pictures as ids: one text tokenizer for the text encoder (siglip.py) and the language model (reader.py).
+"""The words beside pictures as ids: one text tokenizer for the text encoder (siglip.py) and the language model (probe_lm.py).
 
 It is read from a file, or trained on the captions, questions and answers of the pictures themselves.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
 from functools import cached_property
 
 from llada_uni.errors import UserError
+from llada_uni.options import options
 from llada_uni.text.tokenizer import TextTokenizer, train_tokenizer
 from llada_uni.training.tokenizer.picture_batches import PictureBatches
 
 
-@dataclass
+@options
 class TextOptions:
     """tokenizer: path of a tokenizer.json, or "" to train one of `vocab_size` ids on the texts of `pictures` pictures.
 
