@@ -64,21 +64,3 @@ def _help(kind: type[Request], name: str) -> str:
     else:
         return f"{text}."
     return f"{text.removesuffix(')')}; {more})" if text.endswith(")") else f"{text} ({more})"
-<<<<<<< HEAD
-
-
-def read_group(name: str, text: str) -> dict[str, float]:
-    """"r=0.5,alpha=0.3" as a mapping, whole numbers where the setting is one. UserError for anything else."""
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        inner, _, value = part.partition("=")
-        if inner.strip() not in Sprint.model_fields:
-            raise UserError(f"{name}: {unknown(inner.strip(), Sprint.model_fields, {})}")
-        whole = schema_of(Sprint, inner.strip()).get("type") == "integer"
-        try:
-            found[inner.strip()] = int(value) if whole else float(value)
-        except ValueError:
-            raise UserError(f"{name}: {inner.strip()} must be {allowed(Sprint, inner.strip())}, not {value!r}") from None
-    return found
-=======
->>>>>>> main

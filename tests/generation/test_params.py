@@ -1,10 +1,9 @@
-"""Groups of settings on the command line: `--sprint keep_ratio=0.5,warmup=1`."""
+"""A group of settings as text, as the command line has it: `--sprint keep_ratio=0.5,warmup=1`."""
 
 from __future__ import annotations
 
 import pytest
 
-from llada_uni.cli.settings import read_group
 from llada_uni.errors import UserError
 from llada_uni.generation.params import Sampling, Sprint
 
@@ -14,7 +13,7 @@ def test_both_forms_of_sprint_can_be_written():
         ("r=0.5, alpha=0.3", Sprint(r=0.5, alpha=0.3)),
         ("keep_ratio=0.5,warmup=1,text_keep_ratio=1", Sprint(keep_ratio=0.5, warmup=1, text_keep_ratio=1.0)),
     ):
-        assert Sampling().overlaid({"sprint": read_group("sprint", text)}).sprint == sprint
+        assert Sampling().overlaid({"sprint": text}).sprint == sprint
 
 
 @pytest.mark.parametrize(
@@ -29,4 +28,4 @@ def test_both_forms_of_sprint_can_be_written():
 )
 def test_what_does_not_fit_is_said(text, message):
     with pytest.raises(UserError, match=message):
-        Sampling().overlaid({"sprint": read_group("sprint", text)})
+        Sampling().overlaid({"sprint": text})
