@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from llada_uni.backbone.model import Backbone
 from llada_uni.backbone.quantized import scheme_of
 from llada_uni.checkpoint.load import load_backbone, save_backbone
 from llada_uni.checkpoint.quantize import quantize
-from llada_uni.files.weights import WeightFiles
+from llada_uni.files.weights import WeightFiles, write_json
 from tests.backbone.helpers import small_config
+from tests.checkpoint.test_fp8 import make
 from tests.hub.conftest import ID, copy, same_files, shard
 from tests.hub.server import Fault
 
@@ -164,3 +166,20 @@ def test_mistakes(client, hub, wide, tmp_path):
     assert "org/done is quantized already (int8); pull it without --quantization" in answer.line
     answer = client.command("pull", ID, "--quantization", "int4", "--to", tmp_path / "x")
     assert answer.code == 2 and "Traceback" not in answer.err, "experts that are too narrow"
+
+
+def test_float8_whose_scales_lie_in_another_shard(client, hub, golden, tmp_path):
+    """As others store it: the weights of the experts in one file, what they are multiplied by in the next."""
+    fp8, _ = make(golden, tmp_path, "released blocks")
+    stored = load_file(fp8 / "model.safetensors")
+    (fp8 / "model.safetensors").unlink()
+    names = {False: "model-00001-of-00002.safetensors", True: "model-00002-of-00002.safetensors"}
+    where = {name: names[name.endswith("_scale_inv")] for name in stored}
+    for file in names.values():
+        save_file({name: stored[name] for name in stored if where[name] == file}, fp8 / file)
+    write_json(fp8 / "model.safetensors.index.json", {"metadata": {}, "weight_map": where})
+    hub.put("org/fp8", fp8)
+    answer = client.command("pull", "org/fp8", "--quantization", "int8", "--to", tmp_path / "small")
+    assert answer.code == 0, answer.err
+    quantize(fp8, tmp_path / "whole", "int8")
+    assert equal(tmp_path / "small", tmp_path / "whole")
