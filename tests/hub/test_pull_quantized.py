@@ -19,7 +19,7 @@ from llada_uni.checkpoint.quantize import quantize
 from llada_uni.files.weights import WeightFiles, write_json
 from tests.backbone.helpers import small_config
 from tests.checkpoint.test_fp8 import make
-from tests.hub.conftest import ID, copy, same_files, shard
+from tests.hub.conftest import copy, same_files, shard
 from tests.hub.server import Fault
 
 
@@ -165,8 +165,7 @@ def test_mistakes(client, hub, wide, tmp_path):
     hub.put("org/done", tmp_path / "done")
     answer = client.command("pull", "org/done", "--quantization", "int4", "--to", tmp_path / "x")
     assert "org/done is quantized already (int8); pull it without --quantization" in answer.line
-    answer = client.command("pull", ID, "--quantization", "int4", "--to", tmp_path / "x")
-    assert answer.code == 2 and "Traceback" not in answer.err, "experts that are too narrow"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["done"], "nothing is left behind"
 
 
 def test_float8_whose_scales_lie_in_another_shard(client, hub, golden, tmp_path):
