@@ -20,12 +20,13 @@ import torch
 from llada_uni.decoder.decode import TILE
 from llada_uni.errors import UserError
 from llada_uni.hub.listing import Access
+from llada_uni.image.code_files import write_codes
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.preprocess import open_image
 from llada_uni.requests import Chat, Decode, Draw, Edit, Inpaint, Request, Story, Understand
 from llada_uni.results import ChatResult, Event, ImageResult, OnProgress, TextResult
 from llada_uni.tasks import answer, save
-from llada_uni.tasks.checks import Picture
+from llada_uni.tasks.checks import Picture, open_picture
+from llada_uni.tasks.common import own_codes
 from llada_uni.tasks.decode import decode_codes
 from llada_uni.tasks.edit import edit_image
 from llada_uni.tasks.find import open_model
@@ -204,11 +205,23 @@ class UniModel:
 
     # --- images and codes ---
 
-    def encode_image(self, image: Picture, mode: str = "understand") -> ImageCodes:
-        """Codes of a picture. mode: "understand" or "edit" (how it is scaled and cropped), or "raw" (not at
-        all).
+    def encode_image(self, image: Picture, mode: str = "understand", fit: str = "auto") -> ImageCodes:
+        """Codes of an image. mode: "understand" or "edit" (how it is scaled and cropped), or "raw" (not at all).
+
+        fit: only for "edit", how a large image is brought to the grid (`image.geometry.editing_crop`). An image that is codes
+        already, or a file of them, gives these.
         """
-        return self.parts.image_tokenizer.encode(open_image(image), mode=mode)
+        picture = open_picture(image)
+        if isinstance(picture, ImageCodes):
+            return own_codes(self.parts, picture)
+        tokenizer = self.parts.image_tokenizer
+        if mode == "edit":
+            return tokenizer.encode(tokenizer.shape(picture, mode, fit=fit), mode="raw")
+        return tokenizer.encode(picture, mode=mode)
+
+    def save_codes(self, codes: ImageCodes, path: str | os.PathLike[str]) -> Path:
+        """Writes codes as JSON, or as the published file of a pre-tokenized image (.pt); both are taken wherever images are."""
+        return write_codes(codes, path, self.parts.image_tokenizer.patch_size)
 
     def decode_codes(self, codes: ImageCodes, *, on_progress: OnProgress | None = None, **settings: Any) -> ImageResult:
         """The image of codes. settings: those of `requests.Decode`.

@@ -135,7 +135,7 @@ class Edit(Request, Decoding):
     instruction: Words = Field(description="What to change.")
 
 
-@accepts(params.InpaintSettings, params.Blocks, codes="")
+@accepts(params.InpaintSettings, params.Fitted, params.Blocks, codes="")
 class Inpaint(Request, Decoding):
     """The white part of a mask filled so that the whole becomes what the prompt says (`UniModel.inpaint`)."""
 
@@ -153,7 +153,7 @@ class Understand(Request, Stopped):
     section = "understand"
 
     images: Any = Field(description="One or several images.")
-    question: Words = Field(description="What to ask about them.")
+    question: str = Field(description="What to ask about them; models of the published code take an empty one as well.")
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")

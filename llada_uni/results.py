@@ -138,7 +138,7 @@ class ImageResult(_Drawn):
     """An image the model drew.
 
     prompt: what was asked; text: the reasoning text before it, or None; seed: gives the same result again on the same
-    machine; seconds: by stage.
+    machine; seconds: by stage; notices: what was done to the images given that the caller did not ask for.
     """
 
     prompt: str
@@ -146,6 +146,7 @@ class ImageResult(_Drawn):
     text: str | None = None
     evaluations: Evaluations = field(default_factory=Evaluations)
     seconds: dict[str, float] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     @property
     def thinking(self) -> str | None:
@@ -163,6 +164,7 @@ class ImageResult(_Drawn):
             "codes": self.codes.to_json(),
             "evaluations": self.evaluations.to_json(),
             "seconds": _rounded(self.seconds),
+            "notices": list(self.notices),
         }
 
 

@@ -131,6 +131,8 @@ def write_result(result: ImageResult, path: Path, as_json: bool, **more: Any) ->
         write_json_file(result.codes.to_json(), path)
     else:
         result.save(path)
+    for notice in result.notices:
+        say(f"note: {notice}")
     if as_json:
         emit({"file": str(path), **more, **result.to_json()})
         return

@@ -20,6 +20,7 @@ from llada_uni.cli.common import (
 )
 from llada_uni.cli.groups import with_groups
 from llada_uni.cli.settings import Settings
+from llada_uni.errors import UserError
 from llada_uni.requests import Draw, Edit, Inpaint, Story
 
 Output = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp; codes: .json).")]
@@ -27,8 +28,20 @@ Output = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, 
 
 @with_groups
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    out: Output = Path("picture.png"),
+    prompt: Annotated[str | None, typer.Argument(help="What to draw; or see --prompts-file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File to write (.png, .jpg, .webp; codes: .json), default picture.png; with --prompts-file a directory, "
+            "default pictures.",
+        ),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(help="Draw many: one prompt a line, or JSONL with settings. Images that are there are passed over."),
+    ] = None,
     *,
     settings: Annotated[dict[str, Any], Settings(Draw)],
     loading: ModelOptions,
@@ -39,13 +52,33 @@ def generate(
     Example: `llada-uni generate "a cartoon fox at the top left on green" -o fox.png --seed 7`
 
     Example: `llada-uni generate "two plus one apples" --thinking -o apples.png`
+
+    Example: `llada-uni generate --prompts-file prompts.txt -o pictures --seed 1`
     """
-    request = Draw(prompt=prompt, **settings)
+    if (prompt is None) == (prompts_file is None):
+        raise UserError("give a prompt, or a file of prompts with --prompts-file (one of the two)")
+    if prompts_file is not None:
+        _generate_many(prompts_file, out or Path("pictures"), settings, loading, as_json)
+        return
+    out, request = out or Path("picture.png"), Draw(prompt=prompt, **settings)
     check_output(out, request.decoder)
     uni = loading.load()
     with progress_bar() as report:
         result = uni.run(request, report)
     write_result(result, out, as_json)
+
+
+def _generate_many(file: Path, out: Path, settings: dict[str, Any], loading: ModelOptions, as_json: bool) -> None:
+    """`generate` with --prompts-file."""
+    from llada_uni.cli.many import draw_all, read_prompts
+
+    wanted = read_prompts(file, settings)
+    done = list(draw_all(loading.load(), wanted, out))
+    skipped = sum(one["skipped"] for one in done)
+    if as_json:
+        emit({"folder": str(out), "images": done, "skipped": skipped})
+    else:
+        say(f"{out}  {len(done) - skipped} drawn, {skipped} were there")
 
 
 @with_groups

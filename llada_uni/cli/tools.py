@@ -19,7 +19,6 @@ from llada_uni.cli.common import (
     progress_bar,
     say,
     stderr,
-    write_json_file,
     write_result,
 )
 from llada_uni.cli.groups import with_groups
@@ -33,26 +32,52 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jp
 @with_groups
 def encode(
     image: Annotated[Path, typer.Argument(help="A picture.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file; default: stdout.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File (.json or .pt); default: JSON to stdout.")] = None,
     mode: Annotated[str, typer.Option(help="How it is scaled: understand, edit, or raw (not at all).")] = "understand",
+    fit: Annotated[str, typer.Option(help="With --mode edit: crop (as published), resize, or auto.")] = "auto",
+    format: Annotated[
+        str | None, typer.Option(help="json, or pt: the published file of a pre-tokenized image; default: by the name.")
+    ] = None,
     *,
     loading: ModelOptions,
 ) -> None:
-    """Turn a picture into its grid of codes, as JSON.
+    """Turn an image into its grid of codes. Files of codes are taken wherever images are.
 
     Example: `llada-uni encode fox.png -o fox.json`
+
+    Example: `llada-uni encode photo.jpg --mode edit --format pt -o photo.pt`
     """
-    codes = loading.load().encode_image(image, mode).to_json()
+    target = _code_file(out, format)
+    uni = loading.load()
+    codes = uni.encode_image(image, mode, fit)
+    if target is None:
+        emit(codes.to_json())
+        return
+    try:
+        uni.save_codes(codes, target)
+    except OSError as error:
+        raise UserError(f"cannot write {target} ({error.strerror or error})") from error
+    say(f"{target}  {codes.height} x {codes.width} codes")
+
+
+def _code_file(out: Path | None, format: str | None) -> Path | None:
+    """The file to write, or None for stdout. UserError for a format that is unknown or does not go with the name."""
+    if format not in (None, "json", "pt"):
+        raise UserError(f"unknown format {format!r}; allowed: json, pt")
     if out is None:
-        emit(codes)
-    else:
-        write_json_file(codes, out)
-        say(f"{out}  {codes['height']} x {codes['width']} codes")
+        if format == "pt":
+            raise UserError("--format pt needs --out FILE.pt: a torch file does not go to stdout")
+        return None
+    if format is not None and out.suffix.lower() != f".{format}":
+        raise UserError(f"--format {format} goes with a name that ends with .{format}, not {out.name}")
+    if out.suffix.lower() not in (".json", ".pt"):
+        raise UserError(f"{out.name} must end with .json or .pt")
+    return out
 
 
 @with_groups
 def decode(
-    codes: Annotated[Path, typer.Argument(help="JSON with height, width and codes; - for stdin.")],
+    codes: Annotated[Path, typer.Argument(help="A file of codes (.json or .pt); - for JSON on stdin.")],
     out: Out = Path("decoded.png"),
     *,
     settings: Annotated[dict[str, Any], Settings(Decode)],
@@ -64,6 +89,17 @@ def decode(
     Example: `llada-uni encode fox.png | llada-uni decode - -o again.png --decoder base`
     """
     check_output(out, settings.get("decoder"))
+    request = Decode(codes=_given_codes(codes), **settings)
+    uni = loading.load()
+    with progress_bar() as report:
+        result = uni.run(request, report)
+    write_result(result, out, as_json, source=str(codes))
+
+
+def _given_codes(codes: Path) -> Any:
+    """Codes from JSON, checked; a .pt is left to the model. UserError for anything else."""
+    if codes.suffix.lower() == ".pt":
+        return codes
     try:
         text = sys.stdin.read() if str(codes) == "-" else codes.read_text(encoding="utf-8")
         data = json.loads(text)
@@ -73,11 +109,7 @@ def decode(
         raise UserError(f"{codes} is not JSON with height, width and codes") from None
     from llada_uni.image.codes import ImageCodes
 
-    request = Decode(codes=ImageCodes.from_json(data), **settings)
-    uni = loading.load()
-    with progress_bar() as report:
-        result = uni.run(request, report)
-    write_result(result, out, as_json, source=str(codes))
+    return ImageCodes.from_json(data)
 
 
 def verify(

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @with_groups
 def understand(
     images: Annotated[list[Path], typer.Argument(help="One or several images.")],
-    question: Annotated[str, typer.Option("--question", "-q", help="What to ask about them.")],
+    question: Annotated[
+        str, typer.Option("--question", "-q", help="What to ask about them; published models take none as well.")
+    ] = "",
     *,
     settings: Annotated[dict[str, Any], Settings(Understand)],
     loading: ModelOptions,

@@ -19,7 +19,8 @@ from llada_uni.data.records import BadRecords, Conversation, Picture
 from llada_uni.errors import UserError
 from llada_uni.image.batched import batch_attention
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.preprocess import Preprocessing, crop_for_editing, resize_for_understanding
+from llada_uni.image.geometry import Preprocessing
+from llada_uni.image.preprocess import crop_for_editing, resize_for_understanding
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.text.prompts import Turn
 

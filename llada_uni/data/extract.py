@@ -32,7 +32,7 @@ from llada_uni.data.tokens import default_offset, token_records
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.files.weights import add_file, read_json, require, write_json
-from llada_uni.image.preprocess import Preprocessing
+from llada_uni.image.geometry import Preprocessing
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.text.prompts import PromptFormat
 from llada_uni.text.tokenizer import TextTokenizer

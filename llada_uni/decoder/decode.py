@@ -159,15 +159,18 @@ class ImageDecoder:
         grid = grid.repeat_interleave(UPSCALE, 0).repeat_interleave(UPSCALE, 1)
         return self.sigvq(grid.reshape(1, -1))
 
-    def latent_shape(self, codes: ImageCodes, variant: Variant) -> tuple[int, int, int, int, int]:
-        """(1, C, 1, H, W): one patch of the transformer stands over each place of the condition."""
+    def latent_shape(
+        self, codes: ImageCodes, variant: Variant, multiplier: int = UPSCALE
+    ) -> tuple[int, int, int, int, int]:
+        """(1, C, 1, H, W). multiplier: patches of the transformer for each code, each way; with 2 one stands over each
+        position of the condition, whose length it does not change (published: resolution_multiplier)."""
         config = self._sizes(self._transformers.get(variant), *self._named(variant))
-        side = UPSCALE * config["all_patch_size"][0]
+        side = multiplier * config["all_patch_size"][0]
         return (1, config["in_channels"], 1, codes.height * side, codes.width * side)
 
-    def size(self, codes: ImageCodes, variant: Variant = "turbo") -> tuple[int, int]:
+    def size(self, codes: ImageCodes, variant: Variant = "turbo", multiplier: int = UPSCALE) -> tuple[int, int]:
         """(height, width) in pixels of the decoded picture; loads nothing."""
-        *_, rows, columns = self.latent_shape(codes, variant)
+        *_, rows, columns = self.latent_shape(codes, variant, multiplier)
         factor = factor_of(self._sizes(self._vae, VAE.folder, "the VAE"))
         return rows * factor, columns * factor
 
@@ -208,24 +211,25 @@ class ImageDecoder:
         *,
         noise: torch.Tensor | None = None,
         renoise: Sequence[torch.Tensor] | None = None,
+        multiplier: int = UPSCALE,
     ) -> torch.Tensor:
         """Sampled latents [1, C, 1, H, W] float64. Noise comes from `generator` (None: one with seed 0),
-        unless given."""
+        unless given. multiplier: see `latent_shape`."""
         steps = DEFAULT_STEPS.get(variant, 0) if steps is None else steps
-        draws = self._draws(codes, variant, steps, generator)
+        draws = self._draws(codes, variant, steps, generator, multiplier)
         noise = draws[:1] if noise is None else noise
         renoise = draws[1:].unsqueeze(1) if renoise is None else renoise
         return self._sample([codes], variant, steps, noise, renoise, on_step)
 
     def _draws(
-        self, codes: ImageCodes, variant: Variant, steps: int, generator: torch.Generator | None
+        self, codes: ImageCodes, variant: Variant, steps: int, generator: torch.Generator | None, multiplier: int
     ) -> torch.Tensor:
         """All noise of one picture: [1, C, 1, H, W], for turbo as many more as it re-noises.
 
         Drawn where the generator is (the CPU as a rule), so that a seed gives one picture on every device.
         """
         generator = generator or torch.Generator().manual_seed(0)
-        shape, count = self.latent_shape(codes, variant), max(steps, 1) if variant == "turbo" else 1
+        shape, count = self.latent_shape(codes, variant, multiplier), max(steps, 1) if variant == "turbo" else 1
         return torch.cat([torch.randn(shape, generator=generator, device=generator.device) for _ in range(count)])
 
     def _sample(
@@ -276,13 +280,15 @@ class ImageDecoder:
         steps: int | None = None,
         generator: torch.Generator | None = None,
         on_step: OnStep | None = None,
+        multiplier: int = UPSCALE,
     ) -> Image.Image:
         """The picture of the codes. `steps` None: 8 turbo, 50 base. Same generator state, same picture.
 
+        multiplier: 2 for the size the decoder was trained for; 1 half as large, 3 larger by half (`latent_shape`).
         `on_step(done, evaluations)` after every evaluation of the network.
         Raises UserError for unknown variants, missing parts, codes out of range and too few steps.
         """
-        return to_picture(self.pixels(self.latents(codes, variant, steps, generator, on_step)))
+        return to_picture(self.pixels(self.latents(codes, variant, steps, generator, on_step, multiplier=multiplier)))
 
     @torch.no_grad()
     def decode_many(
@@ -293,6 +299,7 @@ class ImageDecoder:
         generators: Sequence[torch.Generator] | None = None,
         on_step: OnStep | None = None,
         batch: int = 4,
+        multiplier: int = UPSCALE,
     ) -> list[Image.Image]:
         """The pictures of several grids of codes, in order; each as `decode` gives it with its generator.
 
@@ -304,7 +311,7 @@ class ImageDecoder:
         if len(chosen) != len(pictures):
             raise UserError(f"{len(pictures)} pictures need as many generators, not {len(chosen)}")
         steps = DEFAULT_STEPS.get(variant, 0) if steps is None else steps
-        noises = [self._draws(codes, variant, steps, one) for codes, one in zip(pictures, chosen, strict=True)]
+        noises = [self._draws(codes, variant, steps, one, multiplier) for codes, one in zip(pictures, chosen, strict=True)]
         groups = same_size_groups(pictures, batch)
         latents: dict[int, torch.Tensor] = {}
         for number, group in enumerate(groups):

@@ -259,16 +259,24 @@ def stream_into(
         set_tensor(module, name, tensor.to(device=device, dtype=target))
 
 
-def read_torch(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """A plain state dict from a torch file, read with weights only (no code runs); UserError when it is not
-    one."""
+def load_torch(path: str | os.PathLike[str]) -> Any:
+    """What a torch file holds, read with weights only: tensors, numbers, strings and tables of them; no code runs.
+
+    UserError for a missing or damaged file, and for one that holds anything else.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damaged and forbidden files with many types
         raise UserError(f"{path} is damaged or holds more than plain tensors") from error
+
+
+def read_torch(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """A plain state dict from a torch file, read with weights only (no code runs); UserError when it is not
+    one."""
+    data = load_torch(path)
     if not isinstance(data, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in data.values()):
         raise UserError(f"{path} must hold a plain table of tensors")
     return data

@@ -24,11 +24,16 @@ from pydantic_core import core_schema
 from llada_uni.checked import Checked
 from llada_uni.errors import UserError
 from llada_uni.generation.unmasking import OWN_MEASURE_ONLY, RULES
+from llada_uni.image.geometry import FITS
 
 CONFIDENCES = ("probability", "margin", "entropy", "neg_entropy", "random")  # measures of certainty, see generation/sampling.py
 DECODERS = ("turbo", "base")  # of codes to pixels, see decoder/decode.py
 CODES_ONLY = "none"  # in place of a decoder: the image stays codes
 MODALITIES = ("text", "image")
+# What a model was made for: the published code, or this one (models trained here). "published" prompts and draws as that code
+# does: reasoning goes into the second prompt token for token and its unconditional prompt keeps the reasoning system text,
+# the branch of editing without images has a bare image token, and the last block of an image is denoised whole.
+PROFILES = ("published", "plain")
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
 
@@ -62,11 +67,14 @@ Scale = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Steps = Annotated[int, Field(ge=1, le=4096)]
+Multiplier = Annotated[int, Field(ge=1, le=4)]
 DecoderSteps = Annotated[int, Field(ge=1, le=1000)]
 Rule = Annotated[str, OneOf(tuple(RULES))]
 Confidence = Annotated[str, OneOf(tuple(CONFIDENCES))]
 Decoder = Annotated[str, OneOf(tuple(DECODERS))]
 DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
+Profile = Annotated[str, OneOf(PROFILES)]
+Fit = Annotated[str, OneOf(FITS)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
 Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
 
@@ -226,6 +234,14 @@ class EditGuided(Rescaled):
     image_scale: Scale = Field(0.0, description="Guidance towards the images given; 0 is none.")
 
 
+class Fitted(Params):
+    fit: Fit = Field(
+        "auto",
+        description="How an image is brought to the grid: crop (its middle, as published), resize (scaled first), or auto "
+        "(resize where it is more than twice the grid, else crop).",
+    )
+
+
 class FramesGuided(EditGuided):
     """Guidance of frames. The report gives none for the first one, which has no history: ours is that of text to image."""
 
@@ -258,6 +274,9 @@ class Decoding(Params):
 
     decoder: DecoderOrNone | None = Field(None, description="turbo (distilled), base (guided), or none (codes only).")
     decoder_steps: DecoderSteps | None = Field(None, description="Steps from codes to pixels.")
+    resolution_multiplier: Multiplier | None = Field(
+        None, description="Size of the image: 2 is as asked for, 1 half of it, 4 twice as much each way."
+    )
 
 
 # --- the settings of each task: what a generation_config.json holds ---
@@ -278,7 +297,7 @@ class GenerateSettings(Size, InpaintSettings):
     text: TextSampling = TextSampling(max_tokens=4096)
 
 
-class EditSettings(EditGuided):
+class EditSettings(EditGuided, Fitted):
     codes: Sampling = Sampling(steps=8)
 
 
@@ -300,6 +319,7 @@ class DecodeSettings(Params):
     decoder: Decoder = "turbo"
     turbo_steps: DecoderSteps = 8
     base_steps: Annotated[int, Field(ge=2, le=1000)] = 50
+    resolution_multiplier: Multiplier = 2
 
     def steps_of(self, decoder: str) -> int:
         return getattr(self, f"{decoder}_steps")

@@ -60,12 +60,21 @@ class Phases:
 
     engine: has `.generate(prompt, settings, branches=, generator=, canvas=, on_step=)`; context: most tokens
     in all;
-    codebook_size: codes there are; block_length: tokens a block.
+    codebook_size: codes there are; block_length: tokens a block. whole_last_block: whether the last block of an image is
+    denoised whole, with codes behind its last one that are dropped in the end (published code).
     """
 
-    def __init__(self, engine: Any, form: PromptFormat, context: int, codebook_size: int, block_length: int = 32) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        form: PromptFormat,
+        context: int,
+        codebook_size: int,
+        block_length: int = 32,
+        whole_last_block: bool = False,
+    ) -> None:
         self.engine, self.form, self.context = engine, form, context
-        self.codebook_size, self.block_length = codebook_size, block_length
+        self.codebook_size, self.block_length, self.whole_last_block = codebook_size, block_length, whole_last_block
 
     def room(self, prompt: Sequence[int]) -> int:
         """Tokens that still fit behind the prompt."""
@@ -143,6 +152,7 @@ class Phases:
             stop_ids=(),
             allowed=range(offset, offset + self.codebook_size),
             guidance=guidance,
+            overhang=self.whole_last_block,
         )
         fixed = None if canvas is None else [mask if code is None else offset + code for code in canvas]
         generation = self.engine.generate(

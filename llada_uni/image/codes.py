@@ -64,6 +64,18 @@ class ImageCodes:
             )
         return self
 
+    def without_offset(self, offset: int) -> ImageCodes:
+        """Codes from 0 of those that are written as tokens, from `offset` on; codes that begin at 0 stay as they are.
+
+        UserError for a mixture of both.
+        """
+        tokens = sum(code >= offset for code in self.codes)
+        if tokens == 0:
+            return self
+        if tokens < len(self.codes):
+            raise UserError(f"the codes of an image are a mixture of codes and of tokens from {offset} on")
+        return ImageCodes(tuple(code - offset for code in self.codes), self.height, self.width)
+
     def rows(self) -> list[list[int]]:
         """The codes as `height` lists of `width`."""
         return [list(self.codes[row * self.width : (row + 1) * self.width]) for row in range(self.height)]

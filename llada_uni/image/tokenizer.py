@@ -31,13 +31,8 @@ from llada_uni.files.weights import (
     write_part_weights,
 )
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.preprocess import (
-    Preprocessing,
-    crop_for_editing,
-    flatten_alpha,
-    resize_for_understanding,
-    to_patches,
-)
+from llada_uni.image.geometry import Preprocessing
+from llada_uni.image.preprocess import crop_for_editing, flatten_alpha, resize_for_understanding, to_patches
 
 Mode = Literal["understand", "edit", "raw"]
 
@@ -150,13 +145,15 @@ class ImageTokenizer(nn.Module):
     def patch_size(self) -> int:
         return self.settings.patch_size
 
-    def shape(self, picture: Image.Image, mode: Mode = "understand", alone: bool = True) -> Image.Image:
-        """The RGB pixels that `encode` reads; `raw` leaves the size as it is. UserError for an unknown
-        mode."""
+    def shape(
+        self, picture: Image.Image, mode: Mode = "understand", alone: bool = True, fit: str | None = None
+    ) -> Image.Image:
+        """The RGB pixels that `encode` reads; `raw` leaves the size as it is; fit (only for `edit`): see
+        `crop_for_editing`. UserError for an unknown mode."""
         if mode == "understand":
             return resize_for_understanding(picture, alone, self.settings)
         if mode == "edit":
-            return crop_for_editing(picture, self.settings)
+            return crop_for_editing(picture, self.settings, fit)
         if mode == "raw":
             return flatten_alpha(picture)
         raise UserError(f"unknown mode {mode!r}; allowed: understand, edit, raw")

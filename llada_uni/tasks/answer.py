@@ -25,7 +25,7 @@ from llada_uni.results import (
     TextEvent,
     TextResult,
 )
-from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, generator_of
+from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, check_words, generator_of
 from llada_uni.tasks.common import Clock, encode_pictures, evaluations_of, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, decode
 from llada_uni.tasks.messages import read_messages
@@ -38,6 +38,8 @@ ANSWER_FRAMES = 4  # images that one answer in a conversation may hold where the
 def understand(parts: Parts, request: Understand, on_progress: OnProgress | None) -> TextResult:
     """See `UniModel.understand`."""
     seed, pictures = check_seed(request.seed), check_pictures(request.images)
+    if not parts.defaults.as_published:
+        check_words(request.question, "question")
     write, clock = _writer(parts, request, on_progress), Clock()
     codes = encode_pictures(parts, pictures, "understand")
     clock.lap("encode")

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.image.code_files import is_code_file, read_codes
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.preprocess import open_image
 
@@ -57,4 +58,11 @@ def check_pictures(pictures: Any) -> list[Image.Image | ImageCodes]:
         pictures = [pictures]
     if not isinstance(pictures, Sequence) or not pictures:
         raise UserError("at least one picture is needed: a path, bytes, a PIL image or codes, or a list of these")
-    return [picture if isinstance(picture, ImageCodes) else open_image(picture) for picture in pictures]
+    return [open_picture(picture) for picture in pictures]
+
+
+def open_picture(picture: Any) -> Image.Image | ImageCodes:
+    """An image: opened, or its codes where it is given as such, or as a file of codes (image/code_files.py)."""
+    if isinstance(picture, ImageCodes):
+        return picture
+    return read_codes(picture) if is_code_file(picture) else open_image(picture)

@@ -13,6 +13,8 @@ from PIL import Image
 from llada_uni.checked import Checked
 from llada_uni.generation.phases import Phases, Work
 from llada_uni.image.codes import ImageCodes
+from llada_uni.image.geometry import editing_crop
+from llada_uni.image.preprocess import crop_for_editing
 from llada_uni.requests import Request
 from llada_uni.results import Evaluations, OnProgress
 from llada_uni.tasks.listening import Listened
@@ -30,7 +32,8 @@ def phases_of(parts: Parts, request: Request, on_progress: OnProgress | None = N
     """Writing and drawing with the backbone of a directory, as the request wants it; its engine is `Listened` to."""
     engine = Listened(parts.engine, parts.format, on_progress, getattr(request, "stop", ()))
     length = settings_of(request, parts.defaults).block_length
-    return Phases(engine, parts.format, parts.config.max_position_embeddings, parts.codebook_size, length)
+    whole = parts.defaults.as_published
+    return Phases(engine, parts.format, parts.config.max_position_embeddings, parts.codebook_size, length, whole)
 
 
 def evaluations_of(work: Work, decoder: int = 0) -> Evaluations:
@@ -43,10 +46,32 @@ def encode_pictures(parts: Parts, pictures: list[Image.Image | ImageCodes], mode
     out = []
     for picture in pictures:
         if isinstance(picture, ImageCodes):
-            out.append(picture.check_range(parts.codebook_size))
+            out.append(own_codes(parts, picture))
         else:
             out.append(parts.image_tokenizer.encode(picture, mode=mode, alone=alone))
     return out
+
+
+def own_codes(parts: Parts, codes: ImageCodes) -> ImageCodes:
+    """Codes that were given, checked against the codebook; tokens of the backbone (published files) become codes."""
+    return codes.without_offset(parts.config.image_token_offset).check_range(parts.codebook_size)
+
+
+def encode_for_editing(
+    parts: Parts, pictures: list[Image.Image | ImageCodes], fit: str
+) -> tuple[list[ImageCodes], tuple[str, ...]]:
+    """(codes, notices) of images that are to be changed. fit: see `image.geometry.editing_crop`."""
+    shaped: list[Image.Image | ImageCodes] = []
+    notices = []
+    for picture in pictures:
+        if isinstance(picture, Image.Image):
+            settings = parts.image_tokenizer.settings
+            crop = editing_crop(picture.height, picture.width, settings, fit)
+            if fit == "auto" and crop.large and not settings.edit_scale:
+                notices.append(crop.notice)
+            picture = crop_for_editing(picture, settings, fit)
+        shaped.append(picture)
+    return encode_pictures(parts, shaped, "raw"), tuple(notices)
 
 
 class Clock:

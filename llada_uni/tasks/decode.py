@@ -5,14 +5,14 @@ from __future__ import annotations
 from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import CODE_FEATURES, VAE
+from llada_uni.files.model_dir import BACKBONE, CODE_FEATURES, VAE
 from llada_uni.generation.params import CODES_ONLY, Decoding
 from llada_uni.generation.phases import Drawn, Work
 from llada_uni.image.codes import ImageCodes
 from llada_uni.requests import Decode
 from llada_uni.results import Evaluations, ImageResult, OnProgress, Progress
-from llada_uni.tasks.checks import check_seed, generator_of
-from llada_uni.tasks.common import Clock, evaluations_of
+from llada_uni.tasks.checks import check_seed, generator_of, open_picture
+from llada_uni.tasks.common import Clock, evaluations_of, own_codes
 from llada_uni.tasks.defaults import adjusted
 from llada_uni.tasks.parts import Parts
 
@@ -20,11 +20,16 @@ from llada_uni.tasks.parts import Parts
 def decode_codes(parts: Parts, request: Decode, on_progress: OnProgress | None) -> ImageResult:
     """See `UniModel.decode_codes`."""
     seed = check_seed(request.seed)
+    codes = open_picture(request.codes)
+    if not isinstance(codes, ImageCodes):
+        raise UserError("decoding needs codes, or a file of codes (.json, .pt); this is an image already")
+    if BACKBONE.there(parts.folder):  # a directory of decoders alone does not say where image tokens begin
+        codes = own_codes(parts, codes)
     check_decoder(parts, request)
     clock = Clock()
-    image, evaluations = decode(parts, request.codes, request, seed, on_progress)
+    image, evaluations = decode(parts, codes, request, seed, on_progress)
     clock.lap("decode")
-    return ImageResult(image, request.codes, "", seed, None, Evaluations(decoder=evaluations), clock.total())
+    return ImageResult(image, codes, "", seed, None, Evaluations(decoder=evaluations), clock.total())
 
 
 def decode(
@@ -32,6 +37,7 @@ def decode(
 ) -> tuple[Image.Image, int]:
     """(image, decoder evaluations) of codes. The noise is the seed's own, whatever was drawn before."""
     variant, steps = decoder_of(parts, asked)
+    multiplier = asked.resolution_multiplier or parts.defaults.decode.resolution_multiplier
     total = steps if variant == "turbo" else steps - 1
     made = 0
 
@@ -41,7 +47,9 @@ def decode(
         if on_progress is not None:
             on_progress(Progress("decode", done, total))
 
-    image = parts.decoder.decode(codes, variant, steps=steps, generator=generator_of(seed), on_step=count)
+    image = parts.decoder.decode(
+        codes, variant, steps=steps, generator=generator_of(seed), on_step=count, multiplier=multiplier
+    )
     return image, made
 
 
@@ -76,6 +84,7 @@ def finish(
     on_progress: OnProgress | None,
     text: str | None = None,
     work: Work | None = None,
+    notices: tuple[str, ...] = (),
 ) -> ImageResult:
     """The result of a task that drew codes: decoded to pixels, unless the decoder is "none"."""
     clock.lap("codes")
@@ -84,4 +93,4 @@ def finish(
         image, evaluations = decode(parts, drawn.codes, asked, seed, on_progress)
         clock.lap("decode")
     done = evaluations_of(drawn.work + (work or Work()), evaluations)
-    return ImageResult(image, drawn.codes, prompt, seed, text, done, clock.total())
+    return ImageResult(image, drawn.codes, prompt, seed, text, done, clock.total(), notices)

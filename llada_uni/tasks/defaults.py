@@ -1,9 +1,9 @@
 """Settings of every task, where the caller gives none: from the model directory's `generation_config.json`.
 
-An optional JSON file -> `Defaults`. A key that is absent has the typical value of the released model. Other keys at the
-top level are other programs' and are ignored.
+An optional JSON file -> `Defaults`. A directory whose file has none of these keys, or that has no such file, is taken for
+the published model: `Defaults.published`. Other keys at the top level are other programs' and are ignored.
 
-    {"block_length": 32,
+    {"profile": "plain", "block_length": 32,
      "generate":   {"height": 1024, "width": 1024, "cfg_scale": 2.0, "rescale": 0.0, "codes": {...}, "text": {...}},
      "edit":       {"text_scale": 4.0, "image_scale": 0.0, "rescale": 0.0, "codes": {...}},
      "understand": {"text": {...}},
@@ -22,16 +22,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llada_uni.checked import Checked
+from llada_uni.files.configs import read_json
+from llada_uni.files.model_dir import SETTINGS
 from llada_uni.generation import params
 from llada_uni.requests import Request
 
-FILE = "generation_config.json"
+FILE = SETTINGS.marker
+# Where the defaults of the published code differ from those of `params` (docs/released.md has the table).
+PUBLISHED: Mapping[str, Any] = {
+    "profile": "published",
+    "generate": {"cfg_scale": 4.0, "rescale": 0.7, "codes": {"steps": 16}},
+    "edit": {"rescale": 0.7},
+    "decode": {"decoder": "base"},
+}
 C = TypeVar("C", bound=Checked)
 
 
 class Defaults(params.Blocks):
-    """Every setting of a model directory."""
+    """Every setting of a model directory. profile: which code's conventions its prompts follow (`params.PROFILES`)."""
 
+    profile: params.Profile = "plain"
     generate: params.GenerateSettings = params.GenerateSettings()
     edit: params.EditSettings = params.EditSettings()
     understand: params.UnderstandSettings = params.UnderstandSettings()
@@ -41,14 +51,25 @@ class Defaults(params.Blocks):
     @classmethod
     def from_folder(cls, folder: Path) -> Defaults:
         """Reads the file if it is there; UserError naming the key that is unknown or has an impossible value."""
-        from llada_uni.files.weights import read_json
-
         path = folder / FILE
-        return cls.from_json(read_json(path)) if path.is_file() else cls()
+        return cls.from_json(read_json(path) if path.is_file() else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Defaults:
-        return cls().overlaid({key: value for key, value in data.items() if key in cls.model_fields}, FILE)
+        """The settings of a file's content. Absent keys have the value of `params`, or that of the profile it names."""
+        ours = {key: value for key, value in data.items() if key in cls.model_fields}
+        if not ours or ours.get("profile") == "published":
+            return cls.published().overlaid(ours, FILE)
+        return cls().overlaid(ours, FILE)
+
+    @classmethod
+    def published(cls) -> Defaults:
+        """The defaults of the published model's own code."""
+        return cls().overlaid(PUBLISHED)
+
+    @property
+    def as_published(self) -> bool:
+        return self.profile == "published"
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -60,7 +81,9 @@ class Defaults(params.Blocks):
         for name, path in kind.paths.items():
             found[name] = _at(section if path[0] in type(section).model_fields else self, path)
         if "decoder" in kind.model_fields:
-            found |= {"decoder": self.decode.decoder, "decoder_steps": self.decode.steps_of(self.decode.decoder)}
+            chosen = self.decode
+            found |= {"decoder": chosen.decoder, "decoder_steps": chosen.steps_of(chosen.decoder)}
+            found["resolution_multiplier"] = chosen.resolution_multiplier
         return {name: value for name, value in found.items() if value is not None}
 
 

@@ -10,7 +10,7 @@ from llada_uni.generation.guidance import Guidance
 from llada_uni.requests import Edit
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, generator_of
-from llada_uni.tasks.common import Clock, encode_pictures, phases_of, settings_of
+from llada_uni.tasks.common import Clock, encode_for_editing, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
 from llada_uni.tasks.parts import Parts
 from llada_uni.text.prompts import Turn
@@ -24,7 +24,7 @@ def edit_image(parts: Parts, request: Edit, on_progress: OnProgress | None) -> I
     check_grid(asked.get("height", cell), asked.get("width", cell), cell)
     check_decoder(parts, request)
     phases, clock = phases_of(parts, request, on_progress), Clock()
-    sources = encode_pictures(parts, pictures, "edit")
+    sources, notices = encode_for_editing(parts, pictures, settings.fit)
     clock.lap("encode")
     first = sources[0]
     grid = check_grid(asked.get("height", first.height * cell), asked.get("width", first.width * cell), cell)
@@ -37,4 +37,4 @@ def edit_image(parts: Parts, request: Edit, on_progress: OnProgress | None) -> I
     }
     prompt = [*form.prompt("edit", turns), *header]
     drawn = phases.draw(prompt, grid, settings.codes, guidance, branches, generator_of(seed))
-    return finish(parts, drawn, request, request.instruction, seed, clock, on_progress)
+    return finish(parts, drawn, request, request.instruction, seed, clock, on_progress, notices=notices)

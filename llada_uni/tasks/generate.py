@@ -26,12 +26,14 @@ def generate_image(parts: Parts, request: Draw, on_progress: OnProgress | None) 
     phases = phases_of(parts, request, on_progress)
     form, generator, clock = parts.format, generator_of(seed), Clock()
     turns = [Turn("user", (request.prompt,))]
+    published = parts.defaults.as_published
     task = "generate_thinking" if request.thinking else "generate"
     ids, text, work = form.prompt(task, turns), None, Work()
     if request.thinking:
         kept = phases.room(ids) - grid[0] * grid[1] - 4  # the reasoning text must leave room for its image
         written = phases.write(ids, settings.text, max(1, min(settings.text.max_tokens, kept)), generator)
-        said = [token for token in written.ids if form.text.is_text(token)]
+        # A model of the published code goes on behind its own tokens, whatever they are; ours were trained on text alone.
+        said = list(written.ids) if published else [token for token in written.ids if form.text.is_text(token)]
         text, work = phases.engine.text, written.work
         fits = written.grid and phases.room(ids) >= len(said) + 4 + written.grid[0] * written.grid[1]
         if fits and not size_given:
@@ -40,7 +42,7 @@ def generate_image(parts: Parts, request: Draw, on_progress: OnProgress | None) 
         clock.lap("think")
     header = form.image_header(*grid)
     guidance = Guidance.of(settings)
-    # After reasoning text as well: an image of nothing in particular has none before it.
-    branches = {"uncond": [*form.unconditional("generate", turns), *header]}
+    # Models trained here draw nothing in particular without reasoning, also where the image has some.
+    branches = {"uncond": [*form.unconditional(task if published else "generate", turns), *header]}
     drawn = phases.draw([*ids, *header], grid, settings.codes, guidance, branches, generator)
     return finish(parts, drawn, request, request.prompt, seed, clock, on_progress, text, work)

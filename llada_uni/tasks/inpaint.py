@@ -13,11 +13,13 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
-from llada_uni.image.preprocess import Preprocessing, covered_size, editing_size, open_image
+from llada_uni.image.codes import ImageCodes
+from llada_uni.image.geometry import EditingCrop, centre, editing_crop
+from llada_uni.image.preprocess import open_image
 from llada_uni.requests import Inpaint
 from llada_uni.results import ImageResult, OnProgress
-from llada_uni.tasks.checks import check_seed, generator_of
-from llada_uni.tasks.common import Clock, encode_pictures, phases_of, settings_of
+from llada_uni.tasks.checks import check_seed, generator_of, open_picture
+from llada_uni.tasks.common import Clock, encode_for_editing, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
 from llada_uni.tasks.parts import Parts
 from llada_uni.text.prompts import Turn
@@ -28,13 +30,18 @@ WHITE = 128  # a mask pixel from this level on is white, that is: to be filled
 def inpaint(parts: Parts, request: Inpaint, on_progress: OnProgress | None) -> ImageResult:
     """See `UniModel.inpaint`."""
     seed, settings = check_seed(request.seed), settings_of(request, parts.defaults.generate)
-    picture = open_image(request.image)
-    white = _white(request.mask, picture.size)
+    picture = open_picture(request.image)
+    white = _white(request.mask, None if isinstance(picture, ImageCodes) else picture.size)
     check_decoder(parts, request)
     phases, clock = phases_of(parts, request, on_progress), Clock()
-    source = encode_pictures(parts, [picture], "edit")[0]
+    fit = request.fit or parts.defaults.edit.fit
+    (source,), notices = encode_for_editing(parts, [picture], fit)
     clock.lap("encode")
-    is_open = open_cells(white, source.height, source.width, parts.image_tokenizer.settings)
+    if isinstance(picture, ImageCodes):
+        crop = EditingCrop.none(*white.shape)
+    else:
+        crop = editing_crop(picture.height, picture.width, parts.image_tokenizer.settings, fit)
+    is_open = open_cells(white, source.height, source.width, crop)
     if not is_open.any():
         raise UserError("the mask is white nowhere within the picture: white marks what is to be filled")
     canvas = [None if hole else code for hole, code in zip(is_open.flat, source.codes, strict=True)]
@@ -45,31 +52,30 @@ def inpaint(parts: Parts, request: Inpaint, on_progress: OnProgress | None) -> I
     branches = {"uncond": [*form.unconditional("generate", turns), *header]}
     prompt = [*form.prompt("generate", turns), *header]
     drawn = phases.draw(prompt, grid, settings.codes, guidance, branches, generator_of(seed), canvas)
-    return finish(parts, drawn, request, request.prompt, seed, clock, on_progress)
+    return finish(parts, drawn, request, request.prompt, seed, clock, on_progress, notices=notices)
 
 
-def _white(mask: Any, size: tuple[int, int]) -> np.ndarray:
-    """bool [Y, X], True where the mask is white. UserError when its size is not the picture's."""
+def _white(mask: Any, size: tuple[int, int] | None) -> np.ndarray:
+    """bool [Y, X], True where the mask is white. UserError when its size is not the picture's.
+
+    size: (width, height) of the picture; None where it is given as codes, whose grid is laid over a mask of any size.
+    """
     if isinstance(mask, Image.Image) and mask.mode == "1":
         mask = mask.convert("L")
     if isinstance(mask, Image.Image) and "A" in mask.getbands():
         mask = mask.convert("RGBA").convert("RGB")  # transparency says nothing here: the colour counts
     opened = open_image(mask)
-    if opened.size != size:
+    if size is not None and opened.size != size:
         raise UserError(
             f"the mask has {opened.width} x {opened.height} px, the picture {size[0]} x {size[1]}: they must be equal"
         )
     return np.asarray(opened.convert("L")) >= WHITE
 
 
-def open_cells(white: np.ndarray, rows: int, columns: int, settings: Preprocessing) -> np.ndarray:
-    """bool [rows, columns]: the code cells in which any pixel of `white` [Y, X] lies, after the crop for
-    editing.
-    """
-    height, width = white.shape
-    target_h, target_w = editing_size(height, width, settings.edit_max_cells, settings.size_factor)
-    scaled_h, scaled_w = covered_size(height, width, target_h, target_w) if settings.edit_scale else (height, width)
-    top, left = max(0, (scaled_h - target_h) // 2), max(0, (scaled_w - target_w) // 2)
+def open_cells(white: np.ndarray, rows: int, columns: int, crop: EditingCrop) -> np.ndarray:
+    """bool [rows, columns]: the code cells in which any pixel of `white` [Y, X] lies, after the crop for editing."""
+    (height, width), (scaled_h, scaled_w), (target_h, target_w) = crop.size, crop.scaled, crop.target
+    top, left = centre(scaled_h, target_h), centre(scaled_w, target_w)
     out = np.zeros((rows, columns), bool)
     for row in range(rows):
         y0, y1 = _source(top + row * target_h / rows, target_h / rows, height / scaled_h)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.preprocess import open_image
 from llada_uni.results import ImageEvent, ImageResult
-from llada_uni.tasks.checks import check_words
+from llada_uni.tasks.checks import check_words, open_picture
+from llada_uni.tasks.common import own_codes
 from llada_uni.tasks.parts import Parts
 from llada_uni.text.prompts import Turn
 
@@ -34,7 +34,9 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
         raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
     read = _with_system_words([_read_message(message) for message in messages])
     for role, items in read:
-        if role == "user" and not any(isinstance(item, str) and item.strip() for item in items):
+        silent = not any(isinstance(item, str) and item.strip() for item in items)
+        shown = any(not isinstance(item, str) for item in items)
+        if role == "user" and silent and not (shown and parts.defaults.as_published):
             raise UserError("a user's message needs words: it has none")
     alone = sum(not isinstance(item, str) for _, items in read for item in items) == 1
     turns = []
@@ -44,7 +46,7 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
             if isinstance(item, Image.Image):
                 done.append(parts.image_tokenizer.encode(item, mode="understand", alone=alone))
             else:
-                done.append(item if isinstance(item, str) else item.check_range(parts.codebook_size))
+                done.append(item if isinstance(item, str) else own_codes(parts, item))
         turns.append(Turn(role, tuple(done)))
     return turns
 
@@ -87,10 +89,10 @@ def _read_item(item: Any) -> str | Image.Image | ImageCodes:
             return item["text"]
         if kind == "image" and "image" in item:
             picture = item["image"]
-            return picture if isinstance(picture, ImageCodes) else open_image(picture)
+            return open_picture(picture)
         raise UserError("an item of a message is {'type': 'text', 'text': ...} or {'type': 'image', 'image': ...}")
     if isinstance(item, str | ImageCodes):
         return item
     if isinstance(item, ImageEvent | ImageResult):
         return item.codes
-    return open_image(item)
+    return open_picture(item)

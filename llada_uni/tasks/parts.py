@@ -96,7 +96,7 @@ class Parts:
     def format(self) -> PromptFormat:
         end = self.text.eos_id if END_OF_TEXT in self.text.control_names() else None
         check_ids(end, len(self.text) - 1, self.config, self.folder / TEXT.marker)
-        return PromptFormat(self.text, self.config.image_token_offset)
+        return PromptFormat(self.text, self.config.image_token_offset, bare_image=self.defaults.as_published)
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -22,7 +22,12 @@ from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer, role
 
 __all__ = ["TASKS", "UNCONDITION", "Malformed", "Part", "PromptFormat", "Turn"]
 
-Part = str | ImageCodes
+@dataclass(frozen=True)
+class BareImage:
+    """An image mark without an image: what stands for the images in a prompt that is to have none (published editing)."""
+
+
+Part = str | ImageCodes | BareImage
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ class Turn:
     def __post_init__(self) -> None:
         if self.role not in ("user", "assistant"):
             raise UserError(f"unknown role {self.role!r}: a turn is by 'user' or 'assistant'")
-        parts = (self.parts,) if isinstance(self.parts, (str, ImageCodes)) else tuple(self.parts)
+        parts = (self.parts,) if isinstance(self.parts, Part) else tuple(self.parts)
         for part in parts:
-            if not isinstance(part, (str, ImageCodes)):
+            if not isinstance(part, Part):
                 raise UserError(f"a turn holds strings and image codes, not {type(part).__name__}")
         object.__setattr__(self, "parts", parts)
 
@@ -51,11 +56,15 @@ class Malformed:
 
 
 class PromptFormat:
-    """Prompts of one model: its tokenizer and the id of image code 0."""
+    """Prompts of one model: its tokenizer and the id of image code 0.
 
-    def __init__(self, text: TextTokenizer, image_token_offset: int) -> None:
+    bare_image: whether a user turn that lost its images (`without_images`) keeps one `<|image|>`, as in the published code.
+    """
+
+    def __init__(self, text: TextTokenizer, image_token_offset: int, bare_image: bool = False) -> None:
         self.text = text
         self.image_token_offset = image_token_offset
+        self.bare_image = bare_image
 
     # --- writing ---
 
@@ -75,12 +84,15 @@ class PromptFormat:
         """
         ids: list[int] = []
         for part in parts:
-            ids += self.text.encode(part) if isinstance(part, str) else self.image_block(part)
+            if isinstance(part, BareImage):
+                ids.append(self.text.image_start_id)
+            else:
+                ids += self.text.encode(part) if isinstance(part, str) else self.image_block(part)
         return ids
 
     def user(self, parts: Sequence[Part]) -> list[int]:
         """Content of a user turn: its images first, then its text, as the template has it."""
-        images = [part for part in parts if isinstance(part, ImageCodes)]
+        images = [part for part in parts if not isinstance(part, str)]
         return self.parts([*images, *(part for part in parts if isinstance(part, str))])
 
     def prompt(self, task: str, turns: Sequence[Turn]) -> list[int]:
@@ -117,17 +129,16 @@ class PromptFormat:
         out[-1] = Turn("user", (*images, UNCONDITION))
         return self.prompt(task, out)
 
-    @staticmethod
-    def without_images(turns: Sequence[Turn]) -> list[Turn]:
+    def without_images(self, turns: Sequence[Turn]) -> list[Turn]:
         """The same turns with the user's images left out (the branch of editing guidance that sees no
         source).
         """
-        return [
-            turn
-            if turn.role == "assistant"
-            else Turn("user", tuple(p for p in turn.parts if isinstance(p, str)))
-            for turn in turns
-        ]
+        out = []
+        for turn in turns:
+            text = tuple(part for part in turn.parts if isinstance(part, str))
+            mark = (BareImage(),) if self.bare_image and len(text) < len(turn.parts) else ()
+            out.append(turn if turn.role == "assistant" else Turn("user", (*mark, *text)))
+        return out
 
     def answer(self, parts: Sequence[Part], end: bool = True) -> list[int]:
         """What the assistant writes: text and images in order, then end of text if `end`. Targets of

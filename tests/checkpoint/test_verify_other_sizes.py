@@ -22,7 +22,7 @@ from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.generation.engine import Engine
 from llada_uni.generation.settings import Settings
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.preprocess import Preprocessing
+from llada_uni.image.geometry import Preprocessing
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.verify.verify import verify
 

@@ -72,6 +72,17 @@ def test_picture_is_the_pixels_cut_to_whole_levels(decoder, codes):
     assert np.array_equal(np.asarray(picture), expected)
 
 
+@pytest.mark.parametrize("multiplier", [1, 2, 3])
+def test_the_multiplier_sets_the_size_and_2_is_the_usual_one(decoder, codes, multiplier):
+    picture = decoder.decode(codes, "turbo", 2, torch.Generator().manual_seed(5), multiplier=multiplier)
+    size = decoder.size(codes, "turbo", multiplier)
+    assert picture.size[::-1] == size == (codes.height * 4 * multiplier, codes.width * 4 * multiplier)
+    usual = decoder.decode(codes, "turbo", 2, torch.Generator().manual_seed(5))
+    assert (picture.tobytes() == usual.tobytes()) == (multiplier == 2)
+    many = decoder.decode_many([codes], "turbo", 2, [torch.Generator().manual_seed(5)], multiplier=multiplier)
+    assert many[0].tobytes() == picture.tobytes()
+
+
 @pytest.mark.parametrize("variant", ["turbo", "base"])
 def test_same_seed_same_picture(decoder, codes, variant):
     first, again, other = (

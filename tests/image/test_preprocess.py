@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from llada_uni.errors import UserError
-from llada_uni.image.preprocess import (
-    Preprocessing,
-    crop_for_editing,
-    editing_size,
-    editing_sizes,
-    open_image,
-    resize_for_understanding,
-    to_patches,
-    understanding_crop,
-    understanding_size,
-)
+from llada_uni.image.geometry import Preprocessing, editing_size, editing_sizes, understanding_crop, understanding_size
+from llada_uni.image.preprocess import crop_for_editing, open_image, resize_for_understanding, to_patches
 
 RELEASED = Preprocessing()
 

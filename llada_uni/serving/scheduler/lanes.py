@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from llada_uni.decoder.decode import ImageDecoder
+from llada_uni.decoder.decode import UPSCALE, ImageDecoder
 from llada_uni.image.codes import ImageCodes
 
 TOGETHER = 4  # pictures in one evaluation; more gain nothing
@@ -36,6 +36,7 @@ class _Order:
     generator: torch.Generator
     check: Callable[[], None]
     on_step: OnStep
+    multiplier: int = UPSCALE
     image: Image.Image | None = None
     failure: Exception | None = None
 
@@ -47,7 +48,7 @@ class _Order:
         """Whether the two can go through the decoder together."""
         one, two = self.codes, other.codes
         alike = (one.height, one.width) == (two.height, two.width) and len(one) <= SMALL
-        return alike and (self.variant, self.steps) == (other.variant, other.steps)
+        return alike and (self.variant, self.steps, self.multiplier) == (other.variant, other.steps, other.multiplier)
 
     def step(self, done: int | None = None, evaluations: int = 0) -> None:
         """Look whether it is to end; tell the listener of a step, if there was one."""
@@ -97,9 +98,10 @@ class Lanes:
         generator: torch.Generator,
         check: Callable[[], None],
         on_step: OnStep,
+        multiplier: int = UPSCALE,
     ) -> Image.Image:
         """`ImageDecoder.decode`, when its turn comes. Raises as it does; check: raises what ends the picture early."""
-        order = _Order(codes, variant, steps, generator, check, on_step)
+        order = _Order(codes, variant, steps, generator, check, on_step, multiplier)
         with self._changed:
             self._waiting.append(order)
         while group := self._next_group(order):
@@ -149,7 +151,7 @@ def _decode(decoder: ImageDecoder, group: list[_Order]) -> None:
     try:
         images = decoder.decode_many(
             [order.codes for order in group], first.variant, first.steps, [order.generator for order in group], step,
-            batch=len(group),
+            batch=len(group), multiplier=first.multiplier,
         )  # fmt: skip
     except Exception as error:
         for order in group:

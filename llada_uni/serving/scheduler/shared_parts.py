@@ -76,8 +76,9 @@ class SharedDecoder:
         steps: int,
         generator: torch.Generator,
         on_step: DecoderStep,
+        multiplier: int,
     ) -> Image.Image:
-        return self._lanes.decode(self._decoder, codes, variant, steps, generator, self._check, on_step)
+        return self._lanes.decode(self._decoder, codes, variant, steps, generator, self._check, on_step, multiplier)
 
 
 class SharedParts(Parts):

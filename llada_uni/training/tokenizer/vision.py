@@ -18,7 +18,7 @@ from llada_uni.errors import UserError
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.files.weights import WeightFiles, check_names, read_json, write_json, write_part_weights
 from llada_uni.image.batched import batch_attention
-from llada_uni.image.preprocess import Preprocessing
+from llada_uni.image.geometry import Preprocessing
 from llada_uni.image.tokenizer import released_tokenizer_config, to_module_name, to_released_name
 from llada_uni.training.tokenizer.vision_start import STARTS, start_mimetic
 

@@ -24,7 +24,7 @@ class Recorder:
         self.go = threading.Event()
         self.broken = False
 
-    def decode_many(self, pictures, variant, steps, generators, on_step, batch):
+    def decode_many(self, pictures, variant, steps, generators, on_step, batch, multiplier):
         self.groups.append([codes.codes for codes in pictures])
         assert self.go.wait(PATIENCE)
         if self.broken:
