@@ -45,6 +45,8 @@ class MaskingOptions:
     text_share: how often a sample that has both words and codes is used for its words.
     moved: share of samples whose block borders are moved by a random number of places: guidance aligns a shorter prompt to
     the end, so its borders may fall anywhere. tail_weight: weight of the end-of-text filling.
+    unconditional: share of the uses of a plain drawing or an edit in which `<uncondition>` stands in place of the user's text,
+    for classifier-free guidance; drawn again for every use (shards made before 0.4 do not say where the text stands).
     """
 
     block: int = 32
@@ -58,6 +60,7 @@ class MaskingOptions:
     text_share: float = 0.5
     moved: float = 0.0
     tail_weight: float = 0.05
+    unconditional: float = 0.1
 
     def __post_init__(self) -> None:
         low, high = self.rates
@@ -67,7 +70,7 @@ class MaskingOptions:
             raise UserError(f"masking: rate_per is {self.rate_per!r}; allowed: block, sample")
         if not 0 <= low <= high <= 1 or high == 0:
             raise UserError(f"masking: rates are {low} to {high}; allowed: a range inside 0 to 1")
-        for name in ("everything", "onward", "closing", "text_share", "moved", "tail_weight"):
+        for name in ("everything", "onward", "closing", "text_share", "moved", "tail_weight", "unconditional"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"masking: {name} is {getattr(self, name)}; allowed: 0 to 1")
         if self.onward + self.closing > 1:
