@@ -38,6 +38,21 @@ class Checked(BaseModel):
         """A copy with other values, checked again."""
         return type(self)(**{**dict(self), **changes})
 
+    @classmethod
+    def from_text(cls: type[C], text: str) -> C:
+        """The record of "name=value,name=value", where all values are numbers: what a command line or a form can say."""
+        found: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, value = (piece.strip() for piece in part.partition("="))
+            if name not in cls.model_fields:
+                raise UserError(unknown(name, cls.model_fields, cls.renamed))
+            whole = schema_of(cls, name).get("type") == "integer"
+            try:
+                found[name] = int(value) if whole else float(value)
+            except ValueError:
+                raise UserError(f"{name} must be {allowed(cls, name)}, not {value!r}") from None
+        return cls(**found)
+
     def given(self) -> dict[str, Any]:
         """The values that are not None, by name."""
         return {name: value for name, value in self if value is not None}

@@ -30,7 +30,7 @@ KINDS = MappingProxyType(
         "images": "function that opens images with texts, `(side, split) -> PictureSource` (data/pictures.py)",
         "words": "function that lists words, each to be one token of a new tokenizer, `() -> list[str]` (data/vocabulary.py)",
         "suites": "function that makes an evaluation suite, `(name) -> Suite` (evaluation/suite.py)",
-        "commands": "function that adds commands to the command line, `(app) -> None` (cli/__init__.py)",
+        "commands": "function of a command, as typer reads it; \"data mine\" is `mine` in the group data (cli/__init__.py)",
     }
 )
 """Kind to what a target of it is. The table in the plug-in has the same name in capitals."""

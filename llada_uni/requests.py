@@ -14,13 +14,16 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Optional, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationInfo, create_model
+from pydantic import AfterValidator, Field, ValidationInfo, create_model, model_validator
 
 from llada_uni.checked import Checked, is_group
 from llada_uni.generation import params
 from llada_uni.generation.params import Decoding, Seeded, Stopped
 
 OF_WHAT = {"image_": "image codes", "text_": "text", "reasoning_": "reasoning text"}  # prefix -> what is sampled
+PANELS = {"image_": "Images", "reasoning_": "Reasoning"}  # prefix -> heading of a second sampling
+HEADINGS = ("Drawing", "Sampling", "Images", "Reasoning", "Decoder")  # in the order in which people see them
+DECODER_STEPS = next(name for name in Decoding.model_fields if name.endswith("_steps"))
 STEPS = {"codes": "image_steps", "text": "text_steps"}  # sampling without a prefix -> its steps, which always have one
 R = TypeVar("R", bound="Request")
 
@@ -51,8 +54,8 @@ class Request(Seeded):
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:
-        """Names of all settings: every field that may be left out."""
-        return tuple(cls.panels)
+        """Names of all settings, every field that may be left out, heading by heading."""
+        return tuple(sorted(cls.panels, key=lambda name: HEADINGS.index(cls.panels[name])))
 
 
 def accepts(*groups: type[Checked], **prefixes: str) -> Callable[[type[R]], type[R]]:
@@ -74,24 +77,25 @@ def accepts(*groups: type[Checked], **prefixes: str) -> Callable[[type[R]], type
                 for inner, setting in inside.model_fields.items():
                     name = STEPS[outer] if inner == "steps" and not prefix else prefix + inner
                     what = next((words for start, words in OF_WHAT.items() if name.startswith(start)), "")
-                    fields[name], paths[name] = _optional(setting, what), (outer, inner)
-                    panels[name] = "Reasoning" if prefix == "reasoning_" else _panel(inside, inner)
+                    fields[name], paths[name] = _optional(setting, what, prefix), (outer, inner)
+                    panels[name] = PANELS.get(prefix) or _panel(inside, inner)
         steps = [name for name in paths if name.endswith("_steps")]
         made = create_model(kind.__name__, __base__=kind, __module__=kind.__module__, __doc__=kind.__doc__, **fields)
         made.paths, made.panels = paths, panels
         made.renamed = {
-            "steps": " or ".join(f"{name} ({OF_WHAT[name.removesuffix('steps')]})" for name in steps) or "decoder_steps"
+            "steps": " or ".join(f"{name} ({OF_WHAT[name.removesuffix('steps')]})" for name in steps) or DECODER_STEPS
         }
         return made
 
     return add
 
 
-def _optional(field: Any, what: str) -> Any:
+def _optional(field: Any, what: str, prefix: str = "") -> Any:
     """(type, field) of a setting that may be None. what: of what it is the setting, for the help."""
     kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     text = field.description or ""
-    return Optional[kind], Field(None, description=f"{text.removesuffix('.')} ({what})." if what else text)  # noqa: UP045
+    title = f"{prefix.strip('_').capitalize()} {field.title.lower()}" if prefix and field.title else field.title
+    return Optional[kind], Field(None, title=title, description=f"{text.removesuffix('.')} ({what})." if what else text)  # noqa: UP045
 
 
 def _panel(group: type[Checked], name: str) -> str:
@@ -168,6 +172,14 @@ class Chat(Request, Stopped, Decoding):
 
     messages: Any = Field(description="The conversation so far.")
     modalities: params.Modalities = Field(params.MODALITIES, description="What an answer may hold: text, or text and image.")
+
+    @model_validator(mode="after")
+    def _fits_modalities(self) -> Chat:
+        for name in self.given() if "image" not in self.modalities else ():
+            path = self.paths.get(name, ("decode",) if name in Decoding.model_fields else ("text",))
+            if path[0] not in (*params.UnderstandSettings.model_fields, *params.Blocks.model_fields):
+                raise ValueError(f"{name} is for answers with images: modalities must be ('text', 'image')")
+        return self
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = """
 errors
-checked
+checked options
 files
 config plugins
 image backbone
@@ -27,7 +27,7 @@ requests hub
 tasks
 model
 data serving adapters
-training evaluation verify
+training evaluation verify doctor
 cli
 world __main__
 """

@@ -1,9 +1,10 @@
 """Nodes for ComfyUI: load, draw, ask, edit, inpaint, tell a story, codes in and out, unload.
 
-What flows through: ComfyUI's IMAGE (float [B, H, W, 3] in 0..1) and MASK ([B, H, W], 1 = draw anew) -> pictures -> the task
-calls of `UniModel` -> IMAGE, STRING, and LLADA_UNI_CODES (grids of codes, one a picture). In number fields 0 means the
-model directory's own setting (-1 where 0 has a meaning). ComfyUI finds the nodes through `NODE_CLASS_MAPPINGS`; its
-progress bar and its stop button are used where ComfyUI is there, and nothing of it is needed to import this file.
+ComfyUI's IMAGE (float [B, H, W, 3] in 0..1) and MASK ([B, H, W], 1 = draw again) -> requests for `UniModel.run` -> IMAGE,
+STRING, and LLADA_UNI_CODES (grids of codes, one an image). The fields of a node are the settings of its request
+(`llada_uni/requests.py`); a number just below what is allowed (0 or -1), "own" and "" mean the model directory's own. ComfyUI
+finds the nodes through `NODE_CLASS_MAPPINGS`; its progress bar and its stop button are used where ComfyUI is there, and
+nothing of it is needed to import this file.
 """
 
 from __future__ import annotations
@@ -16,25 +17,27 @@ import numpy as np
 import torch
 from PIL import Image
 
+from llada_uni import requests
+from llada_uni.checked import schema_of
 from llada_uni.errors import UserError
 from llada_uni.files import shipped
-from llada_uni.generation.params import Size
+from llada_uni.generation.params import CODES_ONLY, LARGEST_SEED, Size
 from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
+from llada_uni.requests import Draw, Request
 from llada_uni.results import EndEvent, ImageEvent, Progress
-from llada_uni.tasks.checks import LARGEST_SEED
-from llada_uni.tasks.parts import DTYPES, find_model
+from llada_uni.tasks.find import open_model
+from llada_uni.tasks.parts import DTYPES
 
 MODEL, CODES = "LLADA_UNI_MODEL", "LLADA_UNI_CODES"
 CATEGORY = "LLaDA2-Uni"
+OWN = "own"  # of a choice: the model's own
+FINER = ("Sampling", "Reasoning")  # headings whose settings are optional inputs, but for these:
+ALWAYS = ("seed", "image_steps", "text_steps", "max_tokens", "temperature", "thinking")
+SIDE_STEP = 8  # pixels by which the arrows of a size field move
 WORDS = ("STRING", {"multiline": True, "default": ""})
 SEED = ("INT", {"default": 0, "min": 0, "max": LARGEST_SEED, "control_after_generate": True})
-SIDE = ("INT", {"default": 0, "min": 0, "max": 16384, "step": 8, "tooltip": "pixels; 0: the model's own"})
-STEPS = ("INT", {"default": 0, "min": 0, "max": 1024, "tooltip": "0: the model's own"})
-SCALE = ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "step": 0.1, "tooltip": "guidance; -1: the model's own"})
-DECODER = (["own", "turbo", "base"], {"tooltip": "turbo: 8 steps; base: 50 steps, guided"})
-COUNT = ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "pictures, with the seeds that follow one another"})
-DRAWING = {"seed": SEED, "image_steps": STEPS, "decoder": DECODER, "decoder_steps": STEPS}
+COUNT = ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "images, with the seeds that follow one another"})
 
 
 class OpenModel:
@@ -63,13 +66,14 @@ class Loader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        folder = ("STRING", {"default": shipped.MODEL, "tooltip": f"a model directory; {shipped.MODEL}: the shipped one"})
+        about = f"a model directory, or org/name on the hub; {shipped.MODEL}: the shipped one"
+        folder = ("STRING", {"default": shipped.MODEL, "tooltip": about})
         return {"required": {"folder": folder, "device": (["auto", "cpu", "cuda", "mps"],), "dtype": (["auto", *DTYPES],)}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, folder: str) -> bool | str:
         try:
-            find_model(folder)
+            open_model(folder)
         except UserError as error:
             return str(error)
         return True
@@ -77,7 +81,7 @@ class Loader:
     @classmethod
     def IS_CHANGED(cls, folder: str, **_: str) -> float:
         """A directory that was written anew is opened anew."""
-        return max(file.stat().st_mtime for file in find_model(folder).rglob("*") if file.is_file())
+        return max(file.stat().st_mtime for file in open_model(folder)[0].rglob("*") if file.is_file())
 
     def load(self, folder: str, device: str, dtype: str) -> tuple[OpenModel]:
         return (OpenModel(folder, *(None if name == "auto" else name for name in (device, dtype))),)
@@ -91,17 +95,13 @@ class TextToImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        more = {"width": SIDE, "height": SIDE, "cfg_scale": SCALE, "thinking": ("BOOLEAN", {"default": False})}
-        return {"required": {"model": (MODEL,), "prompt": WORDS, **more, **DRAWING, "batch_size": COUNT}}
+        return _inputs(Draw, {"model": (MODEL,), "prompt": WORDS}, {"batch_size": COUNT})
 
     def draw(self, model: OpenModel, prompt: str, seed: int, batch_size: int, **settings: Any) -> tuple[Any, ...]:
-        own = _settings(settings)
-        if batch_size > 1:
-            own |= _size_of(model().parts.defaults.generate, own)  # one IMAGE has one size, so a thought cannot choose it
-        results = [
-            model().generate_image(prompt, seed=seed + i, on_progress=_listener(i, batch_size), **own)
-            for i in range(batch_size)
-        ]
+        request = Draw(prompt=prompt, seed=seed, **_given(Draw, settings))
+        if batch_size > 1:  # one IMAGE has one size, so reasoning text cannot choose it
+            request = request.replace(**_size_of(model().parts.defaults.generate, request))
+        results = [model().run(request.replace(seed=seed + i), _listener(i, batch_size)) for i in range(batch_size)]
         thoughts = "\n".join(result.thinking or "" for result in results)
         return to_image([result.image for result in results]), [result.codes for result in results], thoughts
 
@@ -114,14 +114,12 @@ class Edit:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        rescale = ("FLOAT", {"default": -1.0, "min": -1.0, "max": 1.0, "step": 0.05, "tooltip": "-1: the model's own"})
-        scales = {"text_scale": SCALE, "image_scale": SCALE, "rescale": rescale}
-        inputs = {"model": (MODEL,), "image": ("IMAGE",), "instruction": WORDS, "width": SIDE, "height": SIDE}
-        return {"required": {**inputs, **scales, **DRAWING}}
+        return _inputs(requests.Edit, {"model": (MODEL,), "image": ("IMAGE",), "instruction": WORDS})
 
     def edit(self, model: OpenModel, image: torch.Tensor, instruction: str, seed: int, **settings: Any) -> tuple[Any, ...]:
         pictures = to_pictures(image)
-        result = model().edit_image(pictures, instruction, seed=seed, on_progress=_listener(), **_settings(settings))
+        own = _given(requests.Edit, settings)
+        result = model().run(requests.Edit(images=pictures, instruction=instruction, seed=seed, **own), _listener())
         return to_image([result.image]), [result.codes]
 
 
@@ -133,8 +131,7 @@ class Inpaint:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        inputs = {"model": (MODEL,), "image": ("IMAGE",), "mask": ("MASK",), "prompt": WORDS, "cfg_scale": SCALE}
-        return {"required": {**inputs, **DRAWING}}
+        return _inputs(requests.Inpaint, {"model": (MODEL,), "image": ("IMAGE",), "mask": ("MASK",), "prompt": WORDS})
 
     def inpaint(
         self, model: OpenModel, image: torch.Tensor, mask: torch.Tensor, prompt: str, seed: int, **settings: Any
@@ -142,9 +139,10 @@ class Inpaint:
         pictures, masks = to_pictures(image), to_pictures(mask.reshape(-1, *mask.shape[-2:], 1).expand(-1, -1, -1, 3))
         if len(pictures) != len(masks):
             raise UserError(f"{len(pictures)} pictures came with {len(masks)} masks; allowed: one mask for each picture")
+        own = {"prompt": prompt, "seed": seed, **_given(requests.Inpaint, settings)}
         results = [
-            model().inpaint(*pair, prompt, seed=seed, on_progress=_listener(i, len(pictures)), **_settings(settings))
-            for i, pair in enumerate(zip(pictures, masks, strict=True))
+            model().run(requests.Inpaint(image=one, mask=hole, **own), _listener(i, len(pictures)))
+            for i, (one, hole) in enumerate(zip(pictures, masks, strict=True))
         ]
         return to_image([result.image for result in results]), [result.codes for result in results]
 
@@ -158,14 +156,12 @@ class Understand:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        temperature = ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "step": 0.05, "tooltip": "-1: the model's own"})
-        length = ("INT", {"default": 0, "min": 0, "max": 65536, "tooltip": "0: the model's own"})
-        inputs = {"model": (MODEL,), "image": ("IMAGE",), "question": WORDS, "max_tokens": length}
-        return {"required": {**inputs, "text_steps": STEPS, "temperature": temperature, "seed": SEED}}
+        return _inputs(requests.Understand, {"model": (MODEL,), "image": ("IMAGE",), "question": WORDS})
 
     def ask(self, model: OpenModel, image: torch.Tensor, question: str, seed: int, **settings: Any) -> dict[str, Any]:
         pictures = to_pictures(image)
-        result = model().understand(pictures, question, seed=seed, on_progress=_listener(), **_settings(settings))
+        own = _given(requests.Understand, settings)
+        result = model().run(requests.Understand(images=pictures, question=question, seed=seed, **own), _listener())
         return {"ui": {"text": [result.text]}, "result": (result.text,)}
 
 
@@ -178,13 +174,13 @@ class Story:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        frames = ("INT", {"default": 0, "min": 0, "max": 64, "tooltip": "pictures at most; 0: the model's own"})
-        return {"required": {"model": (MODEL,), "prompt": WORDS, "max_frames": frames, **DRAWING}}
+        return _inputs(requests.Story, {"model": (MODEL,), "prompt": WORDS})
 
     def tell(self, model: OpenModel, prompt: str, seed: int, **settings: Any) -> dict[str, Any]:
         uni, said, images = model(), [], []
-        size = _size_of(uni.parts.defaults.interleave, {})
-        for event in uni.interleave(prompt, seed=seed, on_progress=_listener(), **_settings(settings)):
+        request = requests.Story(messages=prompt, seed=seed, **_given(requests.Story, settings))
+        size = _size_of(uni.parts.defaults.interleave, request)
+        for event in uni.run(request, _listener()):
             if isinstance(event, ImageEvent):
                 images.append(event.image.resize((size["width"], size["height"])))  # one IMAGE has one size
                 said.append(f"[picture {event.number}]")
@@ -217,13 +213,11 @@ class Decode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": (MODEL,), "codes": (CODES,), "seed": SEED, "decoder": DECODER, "decoder_steps": STEPS}}
+        return _inputs(requests.Decode, {"model": (MODEL,), "codes": (CODES,)})
 
     def decode(self, model: OpenModel, codes: list[ImageCodes], seed: int, **settings: Any) -> tuple[torch.Tensor]:
-        own = _settings(settings)
-        results = [
-            model().decode_codes(one, seed=seed, on_progress=_listener(i, len(codes)), **own) for i, one in enumerate(codes)
-        ]
+        own = {"seed": seed, **_given(requests.Decode, settings)}
+        results = [model().run(requests.Decode(codes=one, **own), _listener(i, len(codes))) for i, one in enumerate(codes)]
         return (to_image([result.image for result in results]),)
 
 
@@ -283,18 +277,51 @@ def to_image(pictures: list[Image.Image]) -> torch.Tensor:
     return torch.stack([torch.from_numpy(np.asarray(one.convert("RGB"), np.float32) / 255) for one in pictures])
 
 
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    """The settings that differ from "the model's own", which is 0 for whole numbers and -1 for others."""
-    return {name: value for name, value in given.items() if not _is_own(value)}
+def _inputs(kind: type[Request], content: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A node's inputs: what the task is about, and a field for each setting of its request. The finer settings are optional."""
+    fields = {name: SEED if name == "seed" else _field(kind, name) for name in kind.settings()}
+    main = {name: field for name, field in fields.items() if name in ALWAYS or kind.panels[name] not in FINER}
+    finer = {name: field for name, field in fields.items() if name not in main}
+    return {"required": {**content, **main, **(more or {})}, "optional": finer}
 
 
-def _is_own(value: Any) -> bool:
-    return value == "own" or (value == -1 if isinstance(value, float) else value == 0)
+def _field(kind: type[Request], name: str) -> tuple[Any, ...]:
+    """ComfyUI's form of one setting."""
+    schema, tip = schema_of(kind, name), {"tooltip": kind.model_fields[name].description}
+    if "enum" in schema:
+        return [OWN, *(word for word in schema["enum"] if word != CODES_ONLY)], tip
+    if schema["type"] == "boolean":
+        return "BOOLEAN", {"default": False, **tip}
+    if schema["type"] not in ("integer", "number"):
+        return "STRING", {"default": "", **tip}
+    own = _own(schema)
+    tip["tooltip"] = f"{tip['tooltip']} {own:g}: the model's own."
+    field = {"default": own, "min": own, "max": schema["maximum"], **tip}
+    if schema["type"] == "integer":
+        return "INT", field | ({"step": SIDE_STEP} if name in Size.model_fields else {})
+    return "FLOAT", field | {"step": 0.01 if schema["maximum"] <= 1 else 0.1}
 
 
-def _size_of(defaults: Size, asked: dict[str, Any]) -> dict[str, int]:
+def _own(schema: dict[str, Any]) -> int | float:
+    """The number of a field that stands for the model's own setting: one that the setting cannot have."""
+    return schema["minimum"] - 1 if schema["type"] == "integer" else -1.0
+
+
+def _given(kind: type[Request], fields: dict[str, Any]) -> dict[str, Any]:
+    """The settings that differ from "the model's own", as keywords for the request. UserError for one that it has not."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        schema = schema_of(kind, name) if name in kind.model_fields else {}
+        numeric = schema.get("type") in ("integer", "number")
+        if value in (OWN, "") or value is False or (numeric and value == _own(schema)):
+            continue
+        found[name] = value.splitlines() if schema.get("type") == "array" else value
+    return found
+
+
+def _size_of(defaults: Size, request: Request) -> dict[str, int]:
     """height and width in pixels, the directory's own where none is asked for."""
-    return {name: asked.get(name) or getattr(defaults, name) for name in ("height", "width")}
+    return {name: getattr(request, name) or getattr(defaults, name) for name in Size.model_fields}
 
 
 def _listener(number: int = 0, count: int = 1) -> Callable[[Progress], None]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,14 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 
 from llada_uni.adapters.seeds import seeds_of
 from llada_uni.errors import UserError
+from llada_uni.generation.params import CODES_ONLY
 from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
+from llada_uni.requests import Draw, Edit, Inpaint
 from llada_uni.results import ImageResult, OnProgress, Progress
+from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
 
+NAMES = {"num_inference_steps": "image_steps", "image_guidance_scale": "image_scale"}  # diffusers' -> ours
 OUTPUTS = ("pil", "np", "pt", "latent")
 StepCallback = Callable[["LLaDA2UniPipeline", int, float, dict[str, torch.Tensor]], Any]
 
@@ -82,10 +85,10 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         was, dtype = self.model.parts, dtype or self._asked_dtype
-        memory = {"quantization": was.quantization, "offload": was.offload, "tile": was.tile}
-        moved = UniModel.from_pretrained(was.folder, device or was.device, dtype, **memory)
-        if (moved.parts.device, moved.parts.dtype) != (was.device, was.dtype):
-            self.model = moved
+        chosen = choose_device(device or was.device)
+        moved = Parts(was.folder, chosen, choose_dtype(dtype, chosen), was.quantization, was.offload, was.tile, was.need)
+        if (moved.device, moved.dtype) != (was.device, was.dtype):
+            self.model = UniModel(moved)
         self._asked_dtype = dtype
         return self
 
@@ -111,39 +114,34 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         mask_image: Any = None,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        image_guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = (),
-        decoder: str | None = None,
-        decoder_steps: int | None = None,
-        **sampling: Any,
+        **settings: Any,
     ) -> LLaDA2UniPipelineOutput | tuple[Any]:
         """`num_images_per_prompt` pictures of each prompt, in order; each is what the task call of `UniModel` draws.
 
         image: PIL, array [H, W, 3] or tensor [3, H, W] in 0..1, path, bytes or codes; several are references of one edit,
         for every prompt. mask_image: white is drawn anew. height, width: pixels; None: the directory's own, or the first
-        picture's. num_inference_steps: unmasking steps a block; decoder_steps: of the flow-matching decoder `decoder`
-        ("turbo" or "base"). guidance_scale: the text's; image_guidance_scale: the picture's, editing only.
+        picture's. settings: those of the request (`requests.Draw`, `Edit`, `Inpaint`); diffusers' names for some of them:
+        num_inference_steps for image_steps, guidance_scale for that towards the text, image_guidance_scale for image_scale.
         generator: one, or one for each picture (adapters/seeds.py says how they become seeds). output_type "latent": codes.
         callback_on_step_end(pipe, step, timestep, tensors) after every unmasking step and decoder evaluation; step counts
         within a picture, timestep goes from 1 to 0 while it is unmasked and again while it is decoded; tensors may hold
-        "codes" int64 [rows, columns], -1 where none is proposed yet. What it returns is not used. sampling: threshold,
-        temperature ... as for `UniModel`. UserError for anything that is not possible.
+        "codes" int64 [rows, columns], -1 where none is proposed yet. What it returns is not used. UserError for an
+        unknown keyword, and for anything that is not possible.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if output_type not in OUTPUTS:
             raise UserError(f"unknown output_type {output_type!r}; allowed: {', '.join(OUTPUTS)}")
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise UserError(f"callback_on_step_end_tensor_inputs: unknown {', '.join(unknown)}; allowed: codes")
-        sampling |= {"image_steps": num_inference_steps, "decoder_steps": decoder_steps}
-        sampling["decoder"] = "none" if output_type == "latent" else decoder
-        draw = self._task(image, mask_image, height, width, guidance_scale, image_guidance_scale)
+        if output_type == "latent":
+            settings["decoder"] = CODES_ONLY
+        request = self._request(image, mask_image, height=height, width=width, **settings)
         seeds = seeds_of(generator, len(prompts) * num_images_per_prompt)
         jobs = [one for one in prompts for _ in range(num_images_per_prompt)]
         self._interrupt = False
@@ -152,7 +150,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
             for text, seed in zip(jobs, seeds, strict=True):
                 listen = self._listener(bar, len(results), callback_on_step_end, callback_on_step_end_tensor_inputs)
                 try:
-                    results.append(draw(text, seed=seed, on_progress=listen, **sampling))
+                    results.append(self.model.run(request(text, seed), listen))
                 except _InterruptedError:
                     break
                 bar.update(100 * len(results) - bar.n)
@@ -161,26 +159,21 @@ class LLaDA2UniPipeline(DiffusionPipeline):
             return (images,)
         return LLaDA2UniPipelineOutput(images, [one.codes for one in results], [one.seed for one in results])
 
-    def _task(
-        self,
-        image: Any,
-        mask_image: Any,
-        height: int | None,
-        width: int | None,
-        guidance_scale: float | None,
-        image_guidance_scale: float | None,
-    ) -> Callable[..., ImageResult]:
-        """The task that these arguments ask for, called with the words and what all tasks take."""
+    def _request(self, image: Any, mask_image: Any, **given: Any) -> Callable[[str, int], Draw | Edit | Inpaint]:
+        """(text, seed) -> the request that the arguments make."""
         pictures, masks = _pictures(image), _pictures(mask_image)
-        size = {"height": height, "width": width}
+        settings = {NAMES.get(name, name): value for name, value in given.items() if value is not None}
+        guidance = settings.pop("guidance_scale", None)
         if masks:
-            if (len(pictures), len(masks)) != (1, 1) or height is not None or width is not None:
+            if (len(pictures), len(masks)) != (1, 1) or settings.keys() & {"height", "width"}:
                 raise UserError("inpainting takes one picture and one mask; the result has the picture's size")
-            return partial(self.model.inpaint, pictures[0], masks[0], cfg_scale=guidance_scale)
+            settings |= {"image": pictures[0], "mask": masks[0], "cfg_scale": guidance}
+            return lambda text, seed: Inpaint(prompt=text, seed=seed, **settings)
         if pictures:
-            scales = {"text_scale": guidance_scale, "image_scale": image_guidance_scale}
-            return partial(self.model.edit_image, pictures, **size, **scales)
-        return partial(self.model.generate_image, **size, cfg_scale=guidance_scale)
+            settings |= {"images": pictures, "text_scale": guidance}
+            return lambda text, seed: Edit(instruction=text, seed=seed, **settings)
+        settings |= {"cfg_scale": guidance}
+        return lambda text, seed: Draw(prompt=text, seed=seed, **settings)
 
     def _listener(self, bar: Any, number: int, callback: StepCallback | None, wanted: Sequence[str]) -> OnProgress:
         """Moves the bar (half of a picture's hundred is its codes, half its decoding) and calls the callback."""

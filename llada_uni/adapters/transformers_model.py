@@ -32,9 +32,12 @@ from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.files.weights import read_json
 from llada_uni.generation.batch import BatchEngine, Request
-from llada_uni.generation.params import TextSampling
+from llada_uni.generation.params import Blocks, TextSampling, UnderstandSettings
 from llada_uni.generation.settings import Settings
-from llada_uni.tasks.defaults import FILE, Defaults, adjusted
+from llada_uni.requests import Request as Asked
+from llada_uni.requests import accepts
+from llada_uni.tasks.common import settings_of
+from llada_uni.tasks.defaults import FILE, Defaults
 from llada_uni.text.tokenizer import END_OF_TEXT, MASK
 
 MODEL_TYPE = "llada2_moe"  # released config.json
@@ -44,6 +47,13 @@ CONVERSION = [  # released layout -> ours; transformers applies it backwards whe
     WeightConverter(f"mlp.experts.*.{name}_proj.weight", f"mlp.experts.{name}_proj", [MergeModulelist(dim=0)])
     for name in ("gate", "up", "down")
 ]
+
+
+@accepts(UnderstandSettings, Blocks, text="")
+class TextRequest(Asked):
+    """The settings of text behind a prompt of ids: those that `requests.Understand` has."""
+
+    section = "understand"
 
 
 class LLaDA2MoeConfig(PreTrainedConfig):
@@ -211,36 +221,33 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         max_new_tokens: int | None = None,
-        steps: int | None = None,
-        threshold: float | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         allowed_token_ids: Sequence[int] | None = None,
+        **settings: Any,
     ) -> Tensor:
         """Block diffusion: prompts [B, T] -> prompts with their answers [B, T + longest answer], padded at the right.
 
         All rows go through the model together; each gets what it would get alone. attention_mask: 0 at the padding of
-        shorter prompts. None: the directory's setting for answers (generation_config.json). temperature 0 is greedy;
-        otherwise every row has a seed of its own, drawn from `generator` (adapters/seeds.py). allowed_token_ids: only
+        shorter prompts. settings: temperature, text_steps and the others of `TextRequest`; None is the directory's own for
+        answers (generation_config.json). temperature 0 is greedy; otherwise every row has a seed of its own, drawn from
+        `generator` (adapters/seeds.py). allowed_token_ids: only
         these may be chosen, and exactly max_new_tokens of them come (a grid of image codes); guidance is the business of
         `UniModel`. An answer ends with the end of text. UserError for settings and lengths the model does not have.
         """
-        words = adjusted(
-            self.defaults.understand.text,
-            max_tokens=max_new_tokens, steps=steps, threshold=threshold, temperature=temperature, top_k=top_k, top_p=top_p,
-        )  # fmt: skip
+        asked = TextRequest(max_tokens=max_new_tokens, **settings)
+        if asked.seed is not None:
+            generator = torch.Generator().manual_seed(asked.seed)
+        text, blocks = settings_of(asked, self.defaults.understand).text, settings_of(asked, self.defaults)
         prompts = [row.tolist() for row in input_ids]
         if attention_mask is not None:
             prompts = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
-        settings = [self._settings(words, prompt, allowed_token_ids) for prompt in prompts]
+        rows = [self._settings(text, blocks, prompt, allowed_token_ids) for prompt in prompts]
         generators: list[torch.Generator | None] = [None] * len(prompts)
-        if words.temperature > 0:
+        if text.temperature > 0:
             generators = [torch.Generator().manual_seed(seed) for seed in seeds_of(generator, len(prompts))]
         engine = BatchEngine(self._network())
         made = engine.run(
-            [Request(prompt, one, generator=own) for prompt, one, own in zip(prompts, settings, generators, strict=True)]
+            [Request(prompt, one, generator=own) for prompt, one, own in zip(prompts, rows, generators, strict=True)]
         )
         answers = [torch.tensor(one.tokens, dtype=input_ids.dtype) for one in made]
         padded = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=self._special_id("eos_token_id"))
@@ -252,19 +259,21 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         backbone.lm_head = self.lm_head
         return backbone
 
-    def _settings(self, words: TextSampling, prompt: Sequence[int], allowed: Sequence[int] | None) -> Settings:
+    def _settings(
+        self, text: TextSampling, blocks: Blocks, prompt: Sequence[int], allowed: Sequence[int] | None
+    ) -> Settings:
         """How one row is generated; its length is what the context has room for."""
         context = self.config.max_position_embeddings
-        length = min(words.max_tokens, context - len(prompt))
+        length = min(text.max_tokens, context - len(prompt))
         if length < 1:
             raise UserError(f"the prompt has {len(prompt)} tokens; the context of this model is {context} tokens")
         return Settings(
             mask_id=self._special_id("mask_token_id"),
-            block_length=self.defaults.block_length,
+            block_length=blocks.block_length,
             gen_length=length,
             stop_ids=() if allowed is not None else (self._special_id("eos_token_id"),),
             allowed=allowed,
-            **words.sampling(),
+            **text.sampling(),
         )
 
     def _special_id(self, name: str) -> int:

@@ -2,7 +2,7 @@
 
 What flows through: words on a command line -> one call of the package -> files, a few lines on stderr, and
 with `--json` one object on stdout. A user's mistake is one line and exit code 2; a check that fails is exit
-code 1. torch is imported inside the commands, so that `--help` answers at once.
+code 1. torch is imported inside the commands, so that help answers at once.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from typing import Annotated
 import typer
 
 from llada_uni import plugins
-from llada_uni.cli import data, data_import, draw, evaluate, hub, quantize, serve, tools, train, words
+from llada_uni.cli.lazy import SETTINGS, LazyGroup, make_group
 from llada_uni.errors import UserError
 
 app = typer.Typer(
     name="llada-uni",
     help="One block-diffusion model that reads and draws: ask it, let it draw, edit, fill in, tell stories.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=LazyGroup,
+    **SETTINGS,
 )
 
 
@@ -44,14 +42,41 @@ def _options(
     """Options of the program itself."""
 
 
+COMMANDS = {
+    "generate": "llada_uni.cli.draw:generate",
+    "edit": "llada_uni.cli.draw:edit",
+    "inpaint": "llada_uni.cli.draw:inpaint",
+    "story": "llada_uni.cli.draw:story",
+    "understand": "llada_uni.cli.words:understand",
+    "chat": "llada_uni.cli.words:chat",
+    "serve": "llada_uni.cli.serve:serve",
+    "encode": "llada_uni.cli.tools:encode",
+    "decode": "llada_uni.cli.tools:decode",
+    "verify": "llada_uni.cli.tools:verify",
+    "convert": "llada_uni.cli.tools:convert",
+    "info": "llada_uni.cli.tools:info",
+    "eval": "llada_uni.cli.evaluate:evaluate",
+    "data check": "llada_uni.cli.data:check",
+    "data import": "llada_uni.cli.data_import:import_",
+    "data tokenizer": "llada_uni.cli.data:tokenizer",
+    "data extract": "llada_uni.cli.data:extract",
+    "train": "llada_uni.cli.train:train",
+    "recipes": "llada_uni.cli.train:list_recipes",
+    "export": "llada_uni.cli.train:export",
+    "quantize": "llada_uni.cli.quantize:quantize",
+    "pull": "llada_uni.cli.hub:pull",
+    "doctor": "llada_uni.cli.hub:doctor",
+}
+"""Every command, in the order of the help; those of plug-ins come before them. A module is imported when it is called."""
+GROUPS = {"data": "Training data: check, make and extract conversation records."}
+
+
 @cache
-def command_line() -> typer.Typer:
-    """All commands; those of plug-ins come first, so that the demo heads the list. UserError for a broken plug-in."""
-    for name in plugins.table("commands"):
-        plugins.load("commands", name)(app)
-    for module in (draw, words, serve, tools, evaluate, data, data_import, train, quantize, hub):
-        module.register(app)
-    return app
+def command_line() -> LazyGroup:
+    """The whole command line. UserError for a broken plug-in."""
+    added = plugins.table("commands")
+    first = {name: target for name, target in added.items() if " " not in name}
+    return make_group(app, {**first, **COMMANDS, **added}, GROUPS)
 
 
 INTERRUPTED = 130  # typer turns Ctrl+C into this code

@@ -25,7 +25,6 @@ Records = Annotated[
 ]
 OnBad = Annotated[str, typer.Option(help="What a record that cannot be used does: stop, or skip (listed at the end).")]
 Tokenizer = Annotated[Path | None, typer.Option(help="A tokenizer.json.")]
-group = typer.Typer(help="Training data: check, make and extract conversation records.", no_args_is_help=True)
 _LISTED = 50
 
 
@@ -176,10 +175,3 @@ def extract(
     list_bad(list(skipped_records(out)), "skipped")
     made_now = f"{made:,} made now, {made / seconds:.0f} a second"
     say(f"{out}  {manifest['records']:,} records in {len(manifest['shards'])} shards; {made_now}")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
-    for command in (check, tokenizer, extract):
-        group.command()(command)
-    app.add_typer(group, name="data")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llada_uni.cli.common import Json, emit, say
-from llada_uni.cli.data import OnBad, bar, group, list_bad
+from llada_uni.cli.data import OnBad, bar, list_bad
 from llada_uni.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,8 +111,3 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
             raise UserError(f"{option} {text!r} is not understood; allowed: NAME=VALUE")
         pairs[ours] = theirs
     return pairs
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command of this file to those about data."""
-    group.command("import")(import_)

@@ -167,8 +167,3 @@ def story(
         emit(data)
     else:
         say(f"{out / 'story.json'}  seed {end['seed']}, {end['seconds']['total']:.1f} s ({end['reason']})")
-
-
-def register(app: typer.Typer) -> None:
-    for command in (generate, edit, inpaint, story):
-        app.command()(command)

@@ -118,8 +118,3 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A line on stderr that says how far the work is."""
     with stderr().status("") as status:
         yield lambda name, done, total: status.update(f"{name}: {done} of {total}")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command of this file."""
-    app.command("eval")(evaluate)

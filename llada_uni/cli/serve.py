@@ -83,8 +83,9 @@ def serve(
     uni = replace(loading, model=folder or loading.model).load("starting")
     from llada_uni.serving.metrics import Metrics
     from llada_uni.serving.scheduler.service import Service
+    from llada_uni.tasks.find import name_of
 
-    options = ServerOptions(keys, allow_remote_images, tuple(cors_origin or ()), name or uni.folder.resolve().name)
+    options = ServerOptions(keys, allow_remote_images, tuple(cors_origin or ()), name or name_of(uni.folder))
     service = Service(uni, limits, Metrics())
     logging.basicConfig(level=logging.INFO if access_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     _introduce(host, listener.getsockname()[1], options, limits)
@@ -111,7 +112,3 @@ def _introduce(host: str, port: int, options: ServerOptions, limits: Limits) -> 
     if not options.api_keys and host not in ("127.0.0.1", "::1", "localhost"):
         say("warning  no API key is set: whoever reaches this address may use the model")
     say(f"try     curl {base}/v1/images/generations{auth} -H 'Content-Type: application/json' -d '{body}'")
-
-
-def register(app: typer.Typer) -> None:
-    app.command("serve")(serve)

@@ -11,12 +11,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from llada_uni.checked import allowed, schema_of, unknown
-from llada_uni.errors import UserError
-from llada_uni.generation.params import Sprint
+from llada_uni.checked import allowed, schema_of
 from llada_uni.requests import Request
 
-PANELS = ("Drawing", "Sampling", "Reasoning", "Decoder")  # headings, in the order of the help
 WIDE = 2**20  # a bound from here on only keeps a slip from taking all memory: no news for the help
 TYPES: dict[str, type] = {"integer": int, "number": float, "boolean": bool, "string": str, "object": str}
 
@@ -31,18 +28,15 @@ class Settings:
     @property
     def names(self) -> list[str]:
         """All but those left out, heading by heading."""
-        named = [name for name in self.kind.settings() if name not in self.left_out]
-        return sorted(named, key=lambda name: PANELS.index(self.kind.panels[name]))
+        return [name for name in self.kind.settings() if name not in self.left_out]
 
     def options(self) -> list[tuple[str, Any, Any]]:
         """(name, type as typer wants it, default) of each option."""
         return [(name, *self._option(name)) for name in self.names]
 
     def read(self, given: dict[str, Any]) -> dict[str, Any]:
-        """What was given, as keywords for the record. UserError for a group of settings that cannot be read."""
-        found = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
-        groups = [name for name in found if schema_of(self.kind, name).get("type") == "object"]
-        return {**found, **{name: read_group(name, found[name]) for name in groups}}
+        """What was given, as keywords for the record."""
+        return {name: value for name, value in given.items() if value is not None and value is not False and value != []}
 
     def _option(self, name: str) -> tuple[Any, Any]:
         schema, flag = schema_of(self.kind, name), f"--{name.replace('_', '-')}"
@@ -70,17 +64,3 @@ def _help(kind: type[Request], name: str) -> str:
     else:
         return f"{text}."
     return f"{text.removesuffix(')')}; {more})" if text.endswith(")") else f"{text} ({more})"
-
-
-def read_group(name: str, text: str) -> dict[str, float]:
-    """"r=0.5,alpha=0.3" as a mapping. UserError for anything else."""
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        inner, _, value = part.partition("=")
-        if inner.strip() not in Sprint.model_fields:
-            raise UserError(f"{name}: {unknown(inner.strip(), Sprint.model_fields, {})}")
-        try:
-            found[inner.strip()] = float(value)
-        except ValueError:
-            raise UserError(f"{name}: {inner.strip()} must be {allowed(Sprint, inner.strip())}, not {value!r}") from None
-    return found

@@ -105,9 +105,3 @@ def export(
     for part in written.missing:
         say(f"not there: {part.name}, needed for {part.needed_for}")
     say(f"{out}  {layout} layout")
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(train)
-    app.command("recipes")(list_recipes)
-    app.command()(export)

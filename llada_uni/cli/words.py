@@ -142,8 +142,3 @@ class _Talk:
             self.pictures += 1
             files.append(str(save_image(picture, make_folder(self.out) / f"picture-{self.pictures}.png")))
         return files
-
-
-def register(app: typer.Typer) -> None:
-    for command in (understand, chat):
-        app.command()(command)

@@ -22,16 +22,16 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.errors import UserError
+from llada_uni.options import AtLeastOne, Share, options
 
-OBJECTIVES = ("two_stream", "one_block")
 
-
-@dataclass(frozen=True)
+@options
 class MaskingOptions:
     """How rows are noised (arXiv:2604.20796, training).
 
@@ -49,34 +49,25 @@ class MaskingOptions:
     for classifier-free guidance; drawn again for every use (shards made before 0.4 do not say where the text stands).
     """
 
-    block: int = 32
-    objective: str = "two_stream"
+    block: AtLeastOne = 32
+    objective: Literal["two_stream", "one_block"] = "two_stream"
     rates: tuple[float, float] = (0.0, 1.0)
-    rate_per: str = "block"
-    everything: float = 0.0
-    onward: float = 0.0
-    closing: float = 0.0
+    rate_per: Literal["block", "sample"] = "block"
+    everything: Share = 0.0
+    onward: Share = 0.0
+    closing: Share = 0.0
     complementary: bool = False
-    text_share: float = 0.5
-    moved: float = 0.0
-    tail_weight: float = 0.05
-    unconditional: float = 0.1
+    text_share: Share = 0.5
+    moved: Share = 0.0
+    tail_weight: Share = 0.05
+    unconditional: Share = 0.1
 
     def __post_init__(self) -> None:
         low, high = self.rates
-        if self.objective not in OBJECTIVES:
-            raise UserError(f"masking: objective is {self.objective!r}; allowed: {', '.join(OBJECTIVES)}")
-        if self.rate_per not in ("block", "sample"):
-            raise UserError(f"masking: rate_per is {self.rate_per!r}; allowed: block, sample")
         if not 0 <= low <= high <= 1 or high == 0:
             raise UserError(f"masking: rates are {low} to {high}; allowed: a range inside 0 to 1")
-        for name in ("everything", "onward", "closing", "text_share", "moved", "tail_weight", "unconditional"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"masking: {name} is {getattr(self, name)}; allowed: 0 to 1")
         if self.onward + self.closing > 1:
             raise UserError(f"masking: onward and closing are {self.onward + self.closing} together; allowed: at most 1")
-        if self.block < 1:
-            raise UserError(f"masking: block is {self.block}; allowed: at least 1")
 
 
 @dataclass(frozen=True)

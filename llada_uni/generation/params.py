@@ -1,4 +1,4 @@
-"""Every setting of a generation, once: name, type, default, bounds, and a line of help.
+"""Every setting of a generation, once: name, type, default, bounds, a line of help, and where the name says little, a title.
 
 All else is derived: the engine's `Settings`, the directory's defaults (`generation_config.json`), the requests of
 `llada_uni.requests`, and from these the command line, HTTP, the studio and the adapters. A field added to a class here
@@ -99,10 +99,16 @@ class Sprint(Params):
     guidance is on. Its rule is "sprint", which "threshold" then stands for.
     """
 
-    r: Share | None = Field(None, description="Report: share of the prefix that is kept; without it 0.5.")
-    r_text: Share | None = Field(None, description="Report: share of the prefix's text that is kept.")
-    r_img: Share | None = Field(None, description="Report: share of the prefix's image codes that is kept.")
-    alpha: Share = Field(0.5, description="Weight of the key norm against the confidence.")
+    r: Share | None = Field(
+        None, title="Share kept", description="Report: share of the prefix that is kept; without it 0.5."
+    )
+    r_text: Share | None = Field(
+        None, title="Share of text kept", description="Report: share of the prefix's text that is kept."
+    )
+    r_img: Share | None = Field(
+        None, title="Share of images kept", description="Report: share of the prefix's image codes that is kept."
+    )
+    alpha: Share = Field(0.5, title="Weight of the key norm", description="Weight of the key norm against the confidence.")
     keep_ratio: Share | None = Field(None, description="As published (0.7): share of the prefix that is kept.")
     warmup: Steps | None = Field(None, description="As published: steps of a block that see everything; without it 2.")
     image_keep_ratio: Share | None = Field(None, description="As published: 1 keeps all image codes, nothing else does.")
@@ -160,6 +166,10 @@ class Sprint(Params):
         return self.keep_ratio == 1 or (self.keeps_text and self.keeps_images)
 
 
+def _sprint(value: Any) -> Any:
+    return Sprint.from_text(value) if isinstance(value, str) else value
+
+
 class Sampling(Params):
     """How masks are filled (block diffusion, arXiv:2604.20796). Rules: generation/unmasking.py; measures: sampling.py."""
 
@@ -172,11 +182,13 @@ class Sampling(Params):
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Sample among the best tokens that together have this probability; 1 is off."
     )
-    rule: Rule = Field("threshold", description="Which proposals a step accepts.")
+    rule: Rule = Field("threshold", title="Acceptance rule", description="Which proposals a step accepts.")
     confidence: Confidence | None = Field(
-        None, description="How the certainty of a proposal is measured; default: the rule's own."
+        None, title="Certainty measure", description="How the certainty of a proposal is measured; default: the rule's own."
     )
-    sprint: Sprint | None = Field(None, description="Prune the prefix for the later steps of a block.")
+    sprint: Annotated[Sprint | None, BeforeValidator(_sprint)] = Field(
+        None, title="Pruning", description="Prune the prefix for the later steps of a block."
+    )
 
     @model_validator(mode="after")
     def _measure_fits(self) -> Sampling:
@@ -204,7 +216,9 @@ class Sampling(Params):
 class TextSampling(Sampling):
     """How text is sampled, and how long it may become."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=2**20)] = Field(2048, description="At most so many tokens of text.")
+    max_tokens: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        2048, title="Longest text", description="At most so many tokens of text."
+    )
 
 
 class Blocks(Params):
@@ -226,12 +240,12 @@ class Rescaled(Params):
 
 
 class Guided(Rescaled):
-    cfg_scale: Scale = Field(2.0, description="Classifier-free guidance towards the prompt; 1 is none.")
+    cfg_scale: Scale = Field(2.0, title="Guidance", description="Classifier-free guidance towards the prompt; 1 is none.")
 
 
 class EditGuided(Rescaled):
-    text_scale: Scale = Field(4.0, description="Guidance towards the text; 1 is none.")
-    image_scale: Scale = Field(0.0, description="Guidance towards the images given; 0 is none.")
+    text_scale: Scale = Field(4.0, title="Text guidance", description="Guidance towards the text; 1 is none.")
+    image_scale: Scale = Field(0.0, title="Image guidance", description="Guidance towards the images given; 0 is none.")
 
 
 class Fitted(Params):
@@ -245,11 +259,13 @@ class Fitted(Params):
 class FramesGuided(EditGuided):
     """Guidance of frames. The report gives none for the first one, which has no history: ours is that of text to image."""
 
-    first_scale: Scale = Field(2.0, description="Guidance of the first image of an answer; 1 is none.")
+    first_scale: Scale = Field(
+        2.0, title="Guidance of the first image", description="Guidance of the first image of an answer; 1 is none."
+    )
 
 
 class Frames(Params):
-    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(10, description="At most so many images.")
+    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(10, title="Most images", description="At most so many images.")
 
 
 # --- what every request may have ---
@@ -284,7 +300,8 @@ class Decoding(Params):
 
 def _default(kind: type[Params], name: str, value: Any) -> Any:
     """A field as in `kind` with another default."""
-    return Field(value, description=kind.model_fields[name].description)
+    field = kind.model_fields[name]
+    return Field(value, title=field.title, description=field.description)
 
 
 class InpaintSettings(Guided):
@@ -323,3 +340,16 @@ class DecodeSettings(Params):
 
     def steps_of(self, decoder: str) -> int:
         return getattr(self, f"{decoder}_steps")
+
+    def own(self, decoder: str | None = None) -> dict[str, Any]:
+        """The defaults of `Decoding`, by name, with a decoder (None: the usual one)."""
+        chosen = decoder or self.decoder
+        rest = {name: getattr(self, name) for name in Decoding.model_fields if name in type(self).model_fields}
+        return {**rest, "decoder": chosen, "decoder_steps": self.steps_of(chosen)}
+
+    def chosen(self, asked: Decoding) -> tuple[str, int]:
+        """(decoder, steps) of what is asked for. UserError for steps that the decoder does not do."""
+        decoder = asked.decoder or self.decoder
+        changes = {} if asked.decoder_steps is None else {f"{decoder}_steps": asked.decoder_steps}
+        chosen = self.overlaid({"decoder": decoder, **changes})
+        return decoder, chosen.steps_of(decoder)

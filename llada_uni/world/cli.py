@@ -64,9 +64,3 @@ def world(
     with data.bar("writing shards") as move:
         write_world(WorldRecords(count, seed, weights, side, split), out, form, move)
     say(f"{out}  {count:,} records ({split}), pictures of {side} px")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this file (plug-in of the command line)."""
-    app.command()(demo)
-    data.group.command()(world)

@@ -12,4 +12,4 @@ IMAGES = {
 WORDS = {"world": "llada_uni.world.data.vocabulary:world_words"}
 _SUITES = ("geneval", "understand", "wise", "text", "edit", "intergen", "dialogue", "robust", "decoder")
 SUITES = dict.fromkeys(_SUITES, "llada_uni.world.evaluation.suites:WorldSuite")
-COMMANDS = {"world": "llada_uni.world.cli:register"}
+COMMANDS = {"demo": "llada_uni.world.cli:demo", "data world": "llada_uni.world.cli:world"}

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from llada_uni import requests
 from llada_uni.adapters import comfyui
 from llada_uni.adapters.comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, to_image, to_pictures
 from llada_uni.errors import UserError
@@ -49,11 +50,11 @@ def image(picture):
 def test_every_node_has_the_form_that_comfyui_asks_for(name):
     kind = NODE_CLASS_MAPPINGS[name]
     inputs = kind.INPUT_TYPES()
-    assert set(inputs) == {"required"} and name in NODE_DISPLAY_NAME_MAPPINGS and kind.CATEGORY
+    assert set(inputs) <= {"required", "optional"} and name in NODE_DISPLAY_NAME_MAPPINGS and kind.CATEGORY
     function = getattr(kind, kind.FUNCTION)
     taken = function.__code__.co_varnames[1 : function.__code__.co_argcount]
     assert set(taken) <= set(inputs["required"])
-    for type_, *options in inputs["required"].values():
+    for type_, *options in (inputs["required"] | inputs.get("optional", {})).values():
         assert isinstance(type_, list) or type_ in BUILT_IN | {comfyui.MODEL, comfyui.CODES}
         for option in options:
             json.dumps(option)
@@ -203,3 +204,34 @@ def test_the_folder_for_custom_nodes_exports_the_nodes():
     spec.loader.exec_module(package)
     assert package.NODE_CLASS_MAPPINGS is NODE_CLASS_MAPPINGS
     assert package.NODE_DISPLAY_NAME_MAPPINGS.keys() == NODE_CLASS_MAPPINGS.keys()
+
+
+NODES = {
+    "TextToImage": requests.Draw,
+    "Edit": requests.Edit,
+    "Inpaint": requests.Inpaint,
+    "Understand": requests.Understand,
+    "Story": requests.Story,
+    "Decode": requests.Decode,
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_has_a_field_for_every_setting_of_its_request(name):
+    kind, inputs = NODES[name], NODE_CLASS_MAPPINGS[f"LLaDA2Uni{name}"].INPUT_TYPES()
+    fields = inputs["required"] | inputs["optional"]
+    assert set(kind.settings()) <= set(fields)
+    untouched = {}
+    for setting in kind.settings():
+        form, *options = fields[setting]
+        untouched[setting] = form[0] if isinstance(form, list) else options[0]["default"]
+        assert setting == "seed" or options[0]["tooltip"].startswith(kind.model_fields[setting].description)
+    del untouched["seed"]
+    assert comfyui._given(kind, untouched) == {}
+
+
+def test_fields_that_were_changed_reach_the_request():
+    changed = {"temperature": 0.0, "top_k": 0, "rule": "left", "stop": "END\n.", "sprint": "r=0.5", "max_tokens": 5}
+    assert comfyui._given(requests.Understand, changed) == {**changed, "stop": ["END", "."]}
+    with pytest.raises(UserError, match="did you mean temperature"):
+        requests.Understand(images=[], question="what?", **comfyui._given(requests.Understand, {"temperatur": 1.0}))

@@ -164,3 +164,19 @@ def test_mistakes_are_said_in_a_line(pipe):
     ):
         with pytest.raises(UserError, match=words):
             pipe(**wrong)
+
+
+def test_every_setting_of_the_request_is_a_keyword_and_no_other(pipe, model, picture):
+    own = {"rule": "left", "block_length": 4, "rescale": 0.5}
+    out = pipe("a cat", generator=made(3), num_inference_steps=2, output_type="latent", **own)
+    own["image_steps"] = 2
+    assert out.codes == [model.generate_image("a cat", seed=out.seeds[0], decoder="none", **own).codes]
+    for arguments, line in (
+        ({"tempreature": 1.0}, "unknown setting 'tempreature'; did you mean temperature"),
+        ({"steps": 3}, "steps is no setting any more: use image_steps"),
+        ({"negative_prompt": "a dog"}, "unknown setting 'negative_prompt'"),
+        ({"image": picture, "cfg_scale": 1.0}, "unknown setting 'cfg_scale'"),
+        ({"num_inference_steps": 0}, "image_steps must be a whole number from 1"),
+    ):
+        with pytest.raises(UserError, match=line):
+            pipe("a cat", **arguments)

@@ -205,12 +205,15 @@ def test_settings_of_generate(lm, processor):
     assert len(drawn) == 5 and set(drawn.tolist()) <= set(codes)
 
     def sampled(seed: int):
-        return lm.generate(**inputs, temperature=2.0, steps=2, generator=torch.Generator().manual_seed(seed))
+        return lm.generate(**inputs, temperature=2.0, text_steps=2, generator=torch.Generator().manual_seed(seed))
 
     first = sampled(1)
     assert torch.equal(first, sampled(1)) and not (first.shape == sampled(2).shape and torch.equal(first, sampled(2)))
     with pytest.raises(UserError, match="temperature"):
         lm.generate(**inputs, temperature=-1.0)
+    with pytest.raises(UserError, match="unknown setting 'do_sample'"):
+        lm.generate(**inputs, do_sample=True)
+    assert torch.equal(first, lm.generate(**inputs, temperature=2.0, text_steps=2, seed=1))
     with pytest.raises(UserError, match="context"):
         lm.generate(torch.zeros(1, lm.config.max_position_embeddings, dtype=torch.int64))
     fresh = AutoModelForCausalLM.from_config(lm.config)

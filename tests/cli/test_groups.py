@@ -52,7 +52,7 @@ LOADING = ("demo", "generate", "edit", "inpaint", "story", "understand", "chat",
 
 @pytest.mark.parametrize("command", LOADING)
 def test_every_command_that_loads_a_model_takes_all_options_of_loading(command):
-    click_command = typer.main.get_command(command_line()).commands[command]
+    click_command = command_line().find(command)
     names = {parameter.name for parameter in click_command.params}
     assert {field.name for field in dataclasses.fields(common.ModelOptions)} <= names
 

@@ -24,13 +24,13 @@ from fastapi import FastAPI
 from PIL import Image
 
 from llada_uni.image.codes import ImageCodes
+from llada_uni.requests import Request
 from llada_uni.results import EndEvent, Evaluations, ImageEvent, StreamEvent, TextDelta, Usage
 from llada_uni.serving.http.app import create_app
 from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.metrics import Metrics
 from llada_uni.serving.scheduler.job import Job
 from llada_uni.serving.scheduler.limits import Limits
-from llada_uni.serving.tasks import Task
 
 PATIENCE = 60.0  # seconds a test waits for what must come; never for what must not
 Script = Callable[[Job], None]
@@ -57,12 +57,12 @@ def say(*events: StreamEvent) -> Script:
 def words(job: Job) -> None:
     job.emit(TextDelta("a cat"))
     job.emit(TextDelta(" and a dog"))
-    job.emit(finished(job.task.seed))
+    job.emit(finished(job.request.seed))
 
 
 def one_picture(job: Job) -> None:
-    job.emit(picture(seed=job.task.seed))
-    job.emit(finished(job.task.seed))
+    job.emit(picture(seed=job.request.seed))
+    job.emit(finished(job.request.seed))
 
 
 def until_cancelled(job: Job) -> None:
@@ -87,8 +87,8 @@ class ScriptedService:
         self.owners: list[str] = []
         self.ends: list[Exception | None] = []
 
-    def submit(self, task: Task, owner: str = "") -> Job:
-        job = Job(f"job-{len(self.jobs)}", task, owner, self.limits.timeout)
+    def submit(self, request: Request, owner: str = "", partial_images: int = 0) -> Job:
+        job = Job(f"job-{len(self.jobs)}", request, owner, self.limits.timeout, partial_images)
         self.jobs.append(job)
         self.owners.append(owner)
         threading.Thread(target=self._run, args=(job,), daemon=True).start()
@@ -104,8 +104,8 @@ class ScriptedService:
         self.ends.append(failure)
 
     @property
-    def tasks(self) -> list[Task]:
-        return [job.task for job in self.jobs]
+    def requests(self) -> list[Request]:
+        return [job.request for job in self.jobs]
 
 
 def scripted(script: Script, limits: Limits | None = None, **options: Any) -> tuple[ScriptedService, httpx.AsyncClient]:

@@ -126,7 +126,7 @@ FIELDS = {
 @pytest.mark.parametrize("path", FIELDS)
 def test_numbers_out_of_reason(app, path):
     """Each field with each number; whatever is possible is done, with few steps, all else refused."""
-    base = HELLO if path == CHAT else {"prompt": "a cat", "steps": 1, "decoder_steps": 1}
+    base = HELLO if path == CHAT else {"prompt": "a cat", "image_steps": 1, "decoder_steps": 1}
     for name in FIELDS[path].split():
         for value in NUMBERS:
             send(app, "POST", path, json={**base, name: value})
@@ -157,7 +157,7 @@ WORDS = [
 
 def test_words(app):
     for words in WORDS:
-        send(app, "POST", DRAW, json={"prompt": words, "steps": 1, "decoder_steps": 1})
+        send(app, "POST", DRAW, json={"prompt": words, "image_steps": 1, "decoder_steps": 1})
         send(app, "POST", CHAT, json={**HELLO, "messages": [{"role": "user", "content": words}], "stop": [words, "a"]})
         assert send(app, "POST", CHAT, json={**HELLO, "model": words}).status_code == 404
 
@@ -190,7 +190,7 @@ def uri(data: bytes) -> str:
 
 def asking_about(url: str) -> dict:
     content = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": url}}]
-    return {"messages": [{"role": "user", "content": content}], "max_tokens": 2, "steps": 1}
+    return {"messages": [{"role": "user", "content": content}], "max_tokens": 2, "text_steps": 1}
 
 
 def test_bombs(app):

@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.generation.params import Sprint
+from llada_uni.requests import Chat, Story
 from llada_uni.results import TextDelta
 from llada_uni.serving.errors import Draining, Failed, QueueFull, TimedOut
 from llada_uni.serving.scheduler.limits import Limits
-from llada_uni.serving.tasks import Chat, Interleaved
 from tests.serving.servers import (
     ask,
     data_uri,
@@ -42,20 +43,21 @@ def test_answer_in_words():
     assert choice["finish_reason"] == "stop" and answer["seed"] == 3
     assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
     assert answer["model"] == "scripted" and answer["system_fingerprint"].startswith("scripted-")
-    assert service.tasks[0] == Chat(turns=service.tasks[0].turns, seed=3)
+    messages = [{"role": "user", "content": [HELLO[0]["content"]]}]
+    assert service.requests[0] == Chat(messages=messages, modalities=("text",), seed=3)
 
 
 def test_every_setting_reaches_the_task():
     service, _ = post(
-        max_completion_tokens=9, steps=4, temperature=0.5, top_p=0.9, top_k=7, stop="end", seed=1, threshold=0.8,
+        max_completion_tokens=9, text_steps=4, temperature=0.5, top_p=0.9, top_k=7, stop="end", seed=1, threshold=0.8,
         rule="adaptive", confidence="margin", sprint={"r_text": 1.0, "r_img": 0.8}, block_length=16,
     )  # fmt: skip
-    task = service.tasks[0]
-    assert (task.max_tokens, task.steps, task.stop, task.seed) == (9, 4, ("end",), 1)
-    assert task.sampling.given() == {
-        "threshold": 0.8, "temperature": 0.5, "top_k": 7, "top_p": 0.9, "rule": "adaptive", "confidence": "margin",
-        "sprint": {"r_text": 1.0, "r_img": 0.8}, "block_length": 16,
-    }  # fmt: skip
+    asked = service.requests[0]
+    assert asked == Chat(
+        messages=asked.messages, modalities=("text",), max_tokens=9, text_steps=4, stop="end", seed=1, threshold=0.8,
+        temperature=0.5, top_k=7, top_p=0.9, rule="adaptive", confidence="margin", block_length=16,
+        sprint=Sprint(r_text=1.0, r_img=0.8),
+    )  # fmt: skip
 
 
 def test_turns_keep_their_order_roles_and_pictures():
@@ -68,11 +70,12 @@ def test_turns_keep_their_order_roles_and_pictures():
     ]
     service, response = post(messages=messages)
     assert response.status_code == 200, response.text
-    turns = service.tasks[0].turns
-    assert [turn.role for turn in turns] == ["system", "user", "assistant", "user"]
-    assert turns[0].parts == ("be brief",) and turns[3].parts == ("and that?",)
-    assert turns[1].parts[0].size == (3, 2) and turns[1].parts[1] == "what is this?"
-    assert turns[2].parts[0] == "red" and turns[2].parts[1].getpixel((0, 0)) == (0, 0, 255)
+    taken = service.requests[0].messages
+    assert [message["role"] for message in taken] == ["system", "user", "assistant", "user"]
+    contents = [message["content"] for message in taken]
+    assert contents[0] == ["be brief"] and contents[3] == ["and that?"]
+    assert contents[1][0].size == (3, 2) and contents[1][1] == "what is this?"
+    assert contents[2][0] == "red" and contents[2][1].getpixel((0, 0)) == (0, 0, 255)
 
 
 def part(image):
@@ -81,8 +84,8 @@ def part(image):
 
 def test_n_answers_have_seeds_one_after_the_other():
     def script(job):
-        job.emit(TextDelta(f"seed {job.task.seed}"))
-        job.emit(finished(job.task.seed))
+        job.emit(TextDelta(f"seed {job.request.seed}"))
+        job.emit(finished(job.request.seed))
 
     service, response = post(script, n=3, seed=10)
     answer = response.json()
@@ -101,9 +104,9 @@ def test_words_and_pictures_come_in_order():
     assert content[0]["text"] == "once" and content[2]["text"] == "then"
     assert opened(content[3]["image_url"]["url"]).getpixel((0, 0)) == (0, 0, 255)
     assert choice["finish_reason"] == "length"
-    task = service.tasks[0]
-    assert isinstance(task, Interleaved)
-    assert (task.width, task.height, task.max_frames, task.text_scale) == (64, 32, 2, 2.0)
+    asked = service.requests[0]
+    assert isinstance(asked, Story)
+    assert (asked.width, asked.height, asked.max_frames, asked.text_scale) == (64, 32, 2, 2.0)
 
 
 def test_thoughts_are_apart_from_the_answer():
@@ -127,7 +130,7 @@ REFUSED = [
     ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "a string or a list of parts"),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content[0]", '"type": "text"'),
-    ({"temperature": 3}, "temperature", "temperature must be less than or equal to 2, not 3"),
+    ({"temperature": 101}, "temperature", "temperature must be less than or equal to 100, not 101"),
     ({"temperature": "hot"}, "temperature", 'temperature must be a number, not "hot"'),
     ({"top_p": 0}, "top_p", "must be greater than 0"),
     ({"n": 0}, "n", "greater than or equal to 1"),
@@ -136,14 +139,16 @@ REFUSED = [
     ({"seed": -1}, "seed", "greater than or equal to 0"),
     ({"seed": 2**63 - 1, "n": 2}, "seed", "no room for n results"),
     ({"seed": 10**30}, "seed", "seed must be"),
-    ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4 items"),
+    ({"stop": list("abcdefghijklmnopq")}, "stop", "at most 16 items"),
     ({"stop": [""]}, "stop", "empty"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "is for streams"),
     ({"progress": True}, "progress", "is for streams"),
     ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "differ"),
     ({"modalities": ["text", "audio"]}, "modalities[1]", "'text' or 'image'"),
     ({"modalities": ["image"]}, "modalities", '["text", "image"]'),
-    ({"max_frames": 2}, "max_frames", "answers with pictures"),
+    ({"max_frames": 2}, "max_frames", "answers with images"),
+    ({"image_temperature": 1}, "image_temperature", "answers with images"),
+    ({"steps": 4}, "steps", "steps is no field any more: use image_steps (image codes) or text_steps (text)"),
     ({"size": "12", "modalities": ["text", "image"]}, "size", '"WIDTHxHEIGHT"'),
     ({"tempreature": 1}, "tempreature", "did you mean 'temperature'?"),
     ({"tools": [{"type": "function"}]}, "tools", "tools is not supported: this model calls no tools"),
@@ -151,7 +156,8 @@ REFUSED = [
     ({"audio": {"voice": "x"}}, "audio", "is not supported"),
     ({"frequency_penalty": 0.5}, "frequency_penalty", "is not supported"),
     ({"response_format": {"type": "json_object"}}, "response_format.type", 'must be "text"'),
-    ({"sprint": {"r": 2}}, "sprint.r", "less than or equal to 1"),
+    ({"sprint": {"r": 2}}, "sprint.r", "sprint.r must be a number from 0 to 1, not 2"),
+    ({"sprint": {"q": 1}}, "sprint", "unknown setting 'q'"),
 ]
 
 
@@ -211,7 +217,7 @@ def test_an_unexpected_failure_tells_nothing():
 
 def test_one_failing_answer_ends_the_others():
     def script(job):
-        if job.task.seed == 2:
+        if job.request.seed == 2:
             raise UserError("no")
         until_cancelled(job)
 
@@ -226,10 +232,10 @@ def test_a_queue_that_has_no_room_for_all_answers_takes_none(stream):
     service, client = scripted(until_cancelled)
     submit = service.submit
 
-    def two_places(task, owner=""):
+    def two_places(request, owner="", partial_images=0):
         if len(service.jobs) == 2:
             raise QueueFull("2 requests wait already", 1)
-        return submit(task, owner)
+        return submit(request, owner)
 
     service.submit = two_places
     response = ask(client, PATH, json={"messages": HELLO, "n": 3, "stream": stream})

@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 from fastapi.routing import APIRoute
 
@@ -34,7 +33,7 @@ def command_line() -> list[str]:
 
 
 def options_of_serve() -> set[str]:
-    command = typer.main.get_command(cli.command_line()).commands["serve"]
+    command = cli.command_line().find("serve")
     return {name for parameter in command.params for name in parameter.opts}
 
 

@@ -119,8 +119,8 @@ def user(*content: object) -> dict:
 
 def fields(words: str) -> dict[str, tuple[str, dict]]:
     """A request for every field that takes words."""
-    ask = {"max_tokens": 2, "steps": 1, "seed": 1}
-    paint = {"steps": 1, "decoder_steps": 1, "seed": 1, "prompt": words}
+    ask = {"max_tokens": 2, "text_steps": 1, "seed": 1}
+    paint = {"image_steps": 1, "decoder_steps": 1, "seed": 1, "prompt": words}
     answer = {"role": "assistant", "content": [text(words)]}
     return {
         "user": (CHAT, {**ask, "messages": [{"role": "user", "content": words}]}),

@@ -12,17 +12,22 @@ import pytest
 from PIL import Image
 
 from llada_uni.model import UniModel
+from llada_uni.requests import Chat, Draw, Edit, Story
 from llada_uni.results import Progress
 from llada_uni.serving.errors import Cancelled, Draining, Failed, TimedOut
-from llada_uni.serving.tasks import Chat, Draw, Edit, Interleaved, Message, Sampling
 from tests.serving.conftest import PATIENCE, results, running, wait_until
 
-SLOW = Sampling(threshold=1.0)  # a step for every few tokens
-WORDS = (Message("user", ("tell a story",)),)
+SLOW = {"image_steps": 8, "threshold": 1.0}  # a step for every few tokens
+WORDS = [{"role": "user", "content": "tell a story"}]
+
+
+def words(**settings) -> Chat:
+    """A request for an answer in text alone."""
+    return Chat(messages=WORDS, modalities="text", **{"seed": 1, **settings})
 
 
 def slow_words(seed: int = 1) -> Chat:
-    return Chat(turns=WORDS, seed=seed, steps=8, max_tokens=400, sampling=SLOW)
+    return words(seed=seed, text_steps=8, max_tokens=400, threshold=1.0)
 
 
 def is_idle(service) -> bool:
@@ -34,7 +39,7 @@ def is_idle(service) -> bool:
 
 
 def test_a_client_that_leaves_in_mid_stream_frees_its_place(service):
-    job = service.submit(Draw(prompt="a cat", seed=1, steps=8, sampling=SLOW))
+    job = service.submit(Draw(prompt="a cat", seed=1, **SLOW))
 
     async def leave_after_the_first_draft():
         async for event in job.events():
@@ -94,24 +99,24 @@ def test_a_forward_that_breaks_fails_what_runs_and_spares_what_comes(service, mo
 
     with monkeypatch.context() as broken:
         broken.setattr(backbone, "hidden", breaks_once)
-        (error,) = results(service.submit(Draw(prompt="a cat", seed=3, steps=8, sampling=SLOW)))
+        (error,) = results(service.submit(Draw(prompt="a cat", seed=3, **SLOW)))
     assert isinstance(error, Failed) and "secret" not in str(error)
     again = results(service.submit(Draw(prompt="a cat", seed=3)))[0]
     assert again.images[0].image.tobytes() == good.images[0].image.tobytes() and service.ready
 
 
 def test_an_exception_in_one_request_leaves_the_others_alone(service, model, monkeypatch, caplog):
-    from llada_uni.serving.scheduler import progress as drafts
+    from llada_uni.serving.scheduler import progress
 
-    real = drafts.paint
+    real = progress.decode
 
-    def paint(parts, codes, decoder, steps, seed):
+    def decode(parts, codes, asked, seed):
         if seed == 666:
             raise ZeroDivisionError("devil at /secret/place")
-        return real(parts, codes, decoder, steps, seed)
+        return real(parts, codes, asked, seed)
 
-    monkeypatch.setattr(drafts, "paint", paint)
-    jobs = [service.submit(Draw(prompt="a cat", seed=seed, drafts=1, steps=8, sampling=SLOW)) for seed in (1, 666, 2)]
+    monkeypatch.setattr(progress, "decode", decode)
+    jobs = [service.submit(Draw(prompt="a cat", seed=seed, **SLOW), partial_images=1) for seed in (1, 666, 2)]
     first, broken, second = results(*jobs)
     assert isinstance(broken, Failed) and "secret" not in str(broken) and "devil" in caplog.text
     for seed, outcome in ((1, first), (2, second)):
@@ -128,8 +133,8 @@ def test_a_decoder_that_breaks_fails_its_pictures_only(service, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(decoder, "decode_many", broken)
-        picture, words = results(service.submit(Draw(prompt="a cat", seed=1)), service.submit(Chat(turns=WORDS, seed=1)))
-    assert isinstance(picture, Failed) and words.end.seed == 1
+        image, text = results(service.submit(Draw(prompt="a cat", seed=1)), service.submit(words()))
+    assert isinstance(image, Failed) and text.end.seed == 1
     assert results(service.submit(Draw(prompt="a cat", seed=1)))[0].images
 
 
@@ -208,8 +213,8 @@ def test_a_model_without_a_decoder_serves_words(serving_folder, tmp_path):
     for name in ("decoder", "decoder-turbo", "vae"):
         shutil.rmtree(folder / name)
     with running(UniModel.from_pretrained(folder, device="cpu")) as service:
-        words, picture = results(service.submit(Chat(turns=WORDS, seed=1)), service.submit(Draw(prompt="a cat", seed=1)))
-        assert words.end.seed == 1 and "decoder" in str(picture) and str(tmp_path) not in str(picture)
+        text, image = results(service.submit(words()), service.submit(Draw(prompt="a cat", seed=1)))
+        assert text.end.seed == 1 and "decoder" in str(image) and str(tmp_path) not in str(image)
 
 
 # --- memory ---
@@ -218,19 +223,19 @@ def test_a_model_without_a_decoder_serves_words(serving_folder, tmp_path):
 def test_nothing_is_kept_of_jobs_that_are_over(service):
     picture = Image.new("RGB", (32, 32))
     jobs = [
-        service.submit(task)
-        for task in (
-            Draw(prompt="a cat", seed=1, drafts=2),
-            Edit(images=(picture,), instruction="a dog", seed=1),
-            Interleaved(turns=WORDS, seed=1, max_frames=1),
-            Chat(turns=WORDS, seed=1, stop=("a",)),
-            Draw(prompt=" "),
+        service.submit(request, partial_images=2)
+        for request in (
+            Draw(prompt="a cat", seed=1),
+            Edit(images=[picture], instruction="a dog", seed=1),
+            Story(messages=WORDS, seed=1, max_frames=1),
+            words(stop=("a",)),
+            Draw(prompt="a cat", height=33),
         )
     ]
     results(*jobs)
     gone = [weakref.ref(job) for job in jobs]
     del jobs
-    service.submit(Chat(turns=WORDS, seed=2))
+    service.submit(words(seed=2))
     wait_until(lambda: is_idle(service), "all is done")
     gc.collect()
     assert [ref() for ref in gone] == [None] * 5

@@ -17,6 +17,10 @@ from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
+from llada_uni.generation.params import CONFIDENCES
+from llada_uni.generation.unmasking import RULES
+from llada_uni.serving.http.protocol.chat import ChatRequest
+from llada_uni.serving.http.protocol.images import EditRequest, GenerationRequest
 from tests.serving.attacked import attacked, send
 from tests.serving.broken_pictures import bombs, damaged, hidden_bombs, noise, saved
 from tests.serving.servers import PATIENCE
@@ -57,6 +61,9 @@ messages = st.lists(
     max_size=4,
 )
 SENSIBLE = {  # what makes a request possible, and short
+    "image_steps": st.integers(1, 2),
+    "text_steps": st.integers(1, 2),
+    "reasoning_steps": st.integers(1, 2),
     "steps": st.integers(1, 2),
     "decoder_steps": st.integers(1, 2),
     "n": st.integers(1, 2),
@@ -68,8 +75,8 @@ SENSIBLE = {  # what makes a request possible, and short
     "top_p": st.floats(0.1, 1),
     "top_k": st.integers(0, 5),
     "threshold": st.floats(0, 1),
-    "rule": st.sampled_from(["threshold", "left", "adaptive", "entropy", "factor", "sprint"]),
-    "confidence": st.sampled_from(["probability", "margin", "entropy"]),
+    "rule": st.sampled_from(list(RULES)),
+    "confidence": st.sampled_from(CONFIDENCES),
     "block_length": st.sampled_from([1, 8, 32]),
     "cfg_scale": st.floats(0, 9),
     "stop": words | st.lists(words, max_size=4),
@@ -84,14 +91,10 @@ SENSIBLE = {  # what makes a request possible, and short
     "decoder": st.sampled_from(["turbo", "base", "none"]),
     "stream_options": st.just({"include_usage": True}) | values,
 }
-SHORT = {CHAT: {"max_tokens": 4, "steps": 1}, DRAW: {"steps": 1, "decoder_steps": 1}, EDIT: {"steps": 1, "decoder_steps": 1}}
-FIELDS = {
-    CHAT: "steps n seed size stream max_tokens temperature top_p top_k threshold rule confidence block_length stop "
-    "modalities max_frames progress sprint stream_options decoder",
-    DRAW: "steps decoder_steps n seed size stream temperature top_p top_k threshold rule confidence block_length "
-    "cfg_scale partial_images progress thinking sprint output_format decoder",
-    EDIT: "steps decoder_steps n seed stream temperature threshold rule cfg_scale partial_images output_format mask_mode",
-}
+QUICK = {"image_steps": 1, "decoder_steps": 1}
+SHORT = {CHAT: {"max_tokens": 4, "text_steps": 1}, DRAW: QUICK, EDIT: QUICK}
+BODIES = {CHAT: ChatRequest, DRAW: GenerationRequest, EDIT: EditRequest}
+FIELDS = {path: [name for name in SENSIBLE if name in body.model_fields] for path, body in BODIES.items()}
 HELLO = st.just([{"role": "user", "content": "what is it?"}])
 prompts = st.just("a cat") | words
 NEEDED = {
@@ -108,7 +111,7 @@ def requests(draw: st.DrawFn) -> tuple[str, bytes]:
     if draw(st.integers(0, 9)) == 0:
         return path, to_json(draw(values))
     body = {**SHORT[path], **draw(st.fixed_dictionaries(NEEDED[path]))}
-    for name in draw(st.lists(st.sampled_from(FIELDS[path].split()), max_size=4)):
+    for name in draw(st.lists(st.sampled_from(FIELDS[path]), max_size=4)):
         body[name] = draw(SENSIBLE[name])
     for name in draw(st.just([]) | st.lists(st.sampled_from([*SENSIBLE, *NEEDED[path], "extra"]), max_size=2)):
         body[name] = draw(values)
@@ -203,7 +206,7 @@ def try_pictures(app, pictures: list[bytes]) -> int:
         content = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": uri}}]
         body = {"messages": [{"role": "user", "content": content}], **SHORT[CHAT]}
         asked = send(app, "POST", CHAT, json=body)
-        form = {"prompt": "a cat", "steps": "1", "decoder_steps": "1"}
+        form = {"prompt": "a cat", "image_steps": "1", "decoder_steps": "1"}
         edited = send(app, "POST", EDIT, data=form, files={"image": ("a.png", data, "image/png")})
         assert {asked.status_code, edited.status_code} <= {200, 400, 413}
         read += asked.status_code == 200

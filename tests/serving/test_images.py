@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from llada_uni.generation.params import Sprint
+from llada_uni.image.codes import ImageCodes
+from llada_uni.requests import Draw, Edit, Inpaint
+from llada_uni.results import ImageEvent
 from llada_uni.serving.scheduler.limits import Limits
-from llada_uni.serving.tasks import Draw, Edit, Inpaint
 from tests.serving.servers import (
     ask,
     data_uri,
@@ -14,7 +17,6 @@ from tests.serving.servers import (
     finished,
     one_picture,
     opened,
-    picture,
     png,
     say,
     scripted,
@@ -59,29 +61,29 @@ def test_pictures_with_seeds_one_after_the_other():
     assert all(item["revised_prompt"] == "a cat" for item in answer["data"])
     assert answer["size"] == "8x4" and answer["output_format"] == "png"
     assert answer["usage"] == {"input_tokens": 5, "output_tokens": 21, "total_tokens": 26}
-    assert sorted(task.seed for task in service.tasks) == [7, 8, 9]
-    assert (service.tasks[0].width, service.tasks[0].height) == (64, 32)
+    assert sorted(asked.seed for asked in service.requests) == [7, 8, 9]
+    assert (service.requests[0].width, service.requests[0].height) == (64, 32)
 
 
 def test_a_seed_is_drawn_and_told_where_none_is_given():
     service, response = draw()
-    assert response.json()["data"][0]["seed"] == service.tasks[0].seed >= 0
+    assert response.json()["data"][0]["seed"] == service.requests[0].seed >= 0
 
 
 def test_every_setting_reaches_the_task():
     service, response = draw(
-        thinking=True, steps=4, cfg_scale=3, decoder="base", decoder_steps=9, threshold=0.5, temperature=1, seed=1
+        thinking=True, image_steps=4, cfg_scale=3, decoder="base", decoder_steps=9, threshold=0.5, temperature=1, seed=1,
+        reasoning_temperature=0.5,
     )
     assert response.status_code == 200, response.text
-    task = service.tasks[0]
-    assert task == Draw(
-        prompt="a cat", thinking=True, steps=4, cfg_scale=3, decoder="base", decoder_steps=9, seed=1, sampling=task.sampling
-    )
-    assert task.sampling.given() == {"threshold": 0.5, "temperature": 1}
+    assert service.requests[0] == Draw(
+        prompt="a cat", thinking=True, image_steps=4, cfg_scale=3, decoder="base", decoder_steps=9, seed=1, threshold=0.5,
+        temperature=1, reasoning_temperature=0.5,
+    )  # fmt: skip
 
 
 def test_thoughts_come_with_the_picture():
-    thought = say(picture().__class__(RED, (1,), (1, 1), 1, 0, "a cat, then"), finished())
+    thought = say(ImageEvent(RED, ImageCodes((1,), 1, 1), 1, reasoning="a cat, then"), finished())
     assert draw(thought, thinking=True)[1].json()["data"][0]["thinking"] == "a cat, then"
 
 
@@ -93,7 +95,7 @@ def test_formats(kind, pil):
 
 def test_compression_makes_files_smaller():
     noise = Image.effect_noise((64, 64), 80).convert("RGB")
-    script = say(picture().__class__(noise, (1,), (1, 1), 1, 0), finished())
+    script = say(ImageEvent(noise, ImageCodes((1,), 1, 1), 1), finished())
     small, large = (
         len(draw(script, output_format="jpeg", output_compression=quality)[1].json()["data"][0]["b64_json"])
         for quality in (10, 95)
@@ -117,6 +119,7 @@ REFUSED = [
     ({"decoder": "none"}, "decoder", "'turbo' or 'base'"),
     ({"style": "vivid"}, "style", "unknown field 'style'"),
     ({"thinkin": True}, "thinkin", "did you mean 'thinking'?"),
+    ({"steps": 4}, "steps", "no field any more: use image_steps (image codes) or reasoning_steps (reasoning text)"),
 ]
 
 
@@ -134,31 +137,31 @@ def test_edit_as_a_form():
     service, response = edit([upload("image", RED)], n="2", seed="5", text_scale="2.5", stream="false", size="auto")
     assert response.status_code == 200, response.text
     assert [item["seed"] for item in response.json()["data"]] == [5, 6]
-    task = service.tasks[0]
-    assert isinstance(task, Edit) and task.instruction == "a dog" and task.text_scale == 2.5
-    assert task.images[0].getpixel((0, 0))[:3] == (255, 0, 0)
+    asked = service.requests[0]
+    assert isinstance(asked, Edit) and asked.instruction == "a dog" and asked.text_scale == 2.5
+    assert asked.images[0].getpixel((0, 0))[:3] == (255, 0, 0)
 
 
 def test_several_pictures_keep_their_order():
     for name in ("image", "image[]"):
         service, response = edit([upload(name, RED), upload(name, BLUE)])
         assert response.status_code == 200, response.text
-        assert [image.getpixel((0, 0))[:3] for image in service.tasks[0].images] == [(255, 0, 0), (0, 0, 255)]
+        assert [image.getpixel((0, 0))[:3] for image in service.requests[0].images] == [(255, 0, 0), (0, 0, 255)]
 
 
 def test_edit_as_json():
     service, response = edit(images=[data_uri(RED), {"image_url": data_uri(BLUE)}], size="64x32", rescale=0.5)
     assert response.status_code == 200, response.text
-    task = service.tasks[0]
-    assert len(task.images) == 2 and (task.width, task.height, task.rescale) == (64, 32, 0.5)
+    asked = service.requests[0]
+    assert len(asked.images) == 2 and (asked.width, asked.height, asked.rescale) == (64, 32, 0.5)
 
 
 def test_transparent_places_of_a_mask_are_drawn_anew():
     service, response = edit([upload("image", RED), upload("mask", hole())], cfg_scale="3")
     assert response.status_code == 200, response.text
-    task = service.tasks[0]
-    assert isinstance(task, Inpaint) and task.prompt == "a dog" and task.cfg_scale == 3
-    assert [task.mask.getpixel((x, 0)) for x in range(4)] == [0, 0, 255, 255]
+    asked = service.requests[0]
+    assert isinstance(asked, Inpaint) and asked.prompt == "a dog" and asked.cfg_scale == 3
+    assert [asked.mask.getpixel((x, 0)) for x in range(4)] == [0, 0, 255, 255]
 
 
 def test_white_places_of_a_mask_are_drawn_anew_when_asked():
@@ -166,18 +169,18 @@ def test_white_places_of_a_mask_are_drawn_anew_when_asked():
     mask.paste(255, (0, 0, 1, 4))
     service, response = edit(image=data_uri(RED), mask=data_uri(mask), mask_mode="white")
     assert response.status_code == 200, response.text
-    assert [service.tasks[0].mask.getpixel((x, 0)) for x in range(4)] == [255, 0, 0, 0]
+    assert [service.requests[0].mask.getpixel((x, 0)) for x in range(4)] == [255, 0, 0, 0]
 
 
 def test_nested_fields_of_a_form():
     service, _ = edit([upload("image", RED)], **{"sprint[r_text]": "1.0", "sprint[r_img]": "0.8"})
-    assert service.tasks[0].sampling.sprint == {"r_text": 1.0, "r_img": 0.8}
+    assert service.requests[0].sprint == Sprint(r_text=1.0, r_img=0.8)
 
 
 def test_a_form_may_hold_data_uris():
     service, response = edit([upload("mask", hole())], image=data_uri(BLUE))
     assert response.status_code == 200, response.text
-    assert service.tasks[0].image.getpixel((0, 0)) == (0, 0, 255)
+    assert service.requests[0].image.getpixel((0, 0)) == (0, 0, 255)
 
 
 FORMS_REFUSED = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typing
-
 import pytest
 
 from llada_uni.generation.params import CONFIDENCES
@@ -11,7 +9,6 @@ from llada_uni.generation.unmasking import RULES
 from llada_uni.model import UniModel
 from llada_uni.serving.http.app import create_app
 from llada_uni.serving.http.options import ServerOptions, keys_from_environment
-from llada_uni.serving.http.protocol.common import Confidence, Rule
 from llada_uni.serving.scheduler.limits import Limits
 from llada_uni.serving.scheduler.service import Service
 from tests.serving.servers import asgi_client, ask, error_of, one_picture, scripted, wait_for, words
@@ -80,10 +77,6 @@ def test_a_broken_model_leaves_the_server_up(tmp_path, golden):
         assert ask(client, "/health", "GET").status_code == 200
     finally:
         service.close()
-
-
-def test_the_words_of_the_protocol_are_those_of_the_engine():
-    assert typing.get_args(Rule) == tuple(RULES) and typing.get_args(Confidence) == CONFIDENCES
 
 
 def test_the_page_and_its_files():

@@ -120,7 +120,7 @@ def test_several_pictures_and_a_system_message(client, uni, drawn):
 
 
 def test_our_settings_through_extra_body(client, drawn):
-    settings = {"steps": 4, "threshold": 0.5, "block_length": 16, "sprint": {"r_text": 1.0, "r_img": 0.8}}
+    settings = {"text_steps": 4, "threshold": 0.5, "block_length": 16, "sprint": {"r_text": 1.0, "r_img": 0.8}}
     answer = client.chat.completions.create(
         model="world", messages=[about(drawn.image, "what is this?")], n=2, stop=["."], max_tokens=24, extra_body=settings
     )

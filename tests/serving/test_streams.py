@@ -174,7 +174,7 @@ def test_an_error_on_the_way_is_an_event_and_the_end():
 
 def test_one_failing_picture_ends_the_others():
     def script(job):
-        if job.task.seed == 2:
+        if job.request.seed == 2:
             raise UserError("no")
         until_cancelled(job)
 

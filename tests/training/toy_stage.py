@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from llada_uni.errors import UserError
 from llada_uni.files.weights import write_json, write_weights
+from llada_uni.options import options
 from llada_uni.training.language.lora import LoraOptions
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 
 
-@dataclass
+@options
 class ToyOptions:
     width: int = 4
     noise: float = 0.1

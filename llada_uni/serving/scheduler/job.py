@@ -13,9 +13,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from llada_uni.requests import Request
 from llada_uni.results import EndEvent, ImageEvent, Progress, StreamEvent, TextDelta
 from llada_uni.serving.errors import Cancelled, ServingError, TimedOut
-from llada_uni.serving.tasks import Task
+
+MOST_PARTIALS = 3  # partial images of one image (OpenAI's limit)
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,14 @@ class Outcome:
 
 
 class Job:
-    """A request the service has accepted. id: unique, safe to show; task: what was asked; owner: who asked.
+    """A request the service has accepted. id: unique, safe to show; request: what was asked; owner: who asked;
+    partial_images: how many are shown of each image on the way.
 
     One client reads it, from one event loop, with `events` or with `result`.
     """
 
-    def __init__(self, number: str, task: Task, owner: str, timeout: float) -> None:
-        self.id, self.task, self.owner = number, task, owner
+    def __init__(self, number: str, request: Request, owner: str, timeout: float, partial_images: int = 0) -> None:
+        self.id, self.request, self.owner, self.partial_images = number, request, owner, partial_images
         self.arrived = time.monotonic()
         self.deadline, self.timeout = self.arrived + timeout, timeout
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """A model at work for many: jobs wait in a queue, worker threads run their tasks, one thread owns the backbone.
 
-What flows through: Task -> `Service.submit` -> Job -> a worker thread, which runs the ordinary task code (work.py) on
-shared parts (shared_parts.py) -> events of the job. Pictures are encoded and decoded by the workers themselves, in a few
+A request becomes a job by `Service.submit`; a worker thread runs the ordinary task code for it (work.py) on shared parts
+(shared_parts.py), which gives events of the job. Images are encoded and decoded by the workers themselves, in a few
 lanes; `lanes` of them share the CPU's threads.
 """
 
@@ -21,17 +21,17 @@ import torch
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.model import UniModel
+from llada_uni.requests import Chat, Request, Understand
 from llada_uni.results import EndEvent
 from llada_uni.serving.errors import Draining, Failed, QueueFull, ServingError
 from llada_uni.serving.metrics import Metrics
-from llada_uni.serving.scheduler.admission import check_task
+from llada_uni.serving.scheduler.admission import check_request
 from llada_uni.serving.scheduler.job import Job
 from llada_uni.serving.scheduler.lanes import TOGETHER, Lanes, try_together
 from llada_uni.serving.scheduler.limits import Limits
 from llada_uni.serving.scheduler.model_thread import ModelThread
 from llada_uni.serving.scheduler.shared_parts import LIGHT, SharedParts
 from llada_uni.serving.scheduler.work import work
-from llada_uni.serving.tasks import Chat, Task
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ CPU_LANES = 2  # pictures decoded at a time on a CPU, whose threads they share
 
 
 class Service:
-    """Takes tasks and gives jobs. `start` returns at once; `ready` says when the model is in memory.
+    """Takes requests and gives jobs. `start` returns at once; `ready` says when the model is in memory.
 
     limits, metrics: None for the usual. Methods may be called from any thread.
     """
@@ -103,15 +103,17 @@ class Service:
             self._model_thread = None
             torch.set_num_threads(self._threads_before)
 
-    # --- tasks ---
+    # --- requests ---
 
-    def submit(self, task: Task, owner: str = "") -> Job:
-        """Take a task. Raises QueueFull or Draining; UserError for one beyond the limits."""
+    def submit(self, request: Request, owner: str = "", partial_images: int = 0) -> Job:
+        """Take a request. partial_images: shown of each image on the way. Raises QueueFull or Draining; UserError for one
+        beyond the limits.
+        """
         try:
-            check_task(task, self.limits)
+            check_request(request, self.limits, partial_images)
             with self._changed:
                 self._check_open()
-                job = Job(next(self._names), task, owner, self.limits.timeout)
+                job = Job(next(self._names), request, owner, self.limits.timeout, partial_images)
                 self._queue.append(job)
                 self._changed.notify()
         except (UserError, ServingError) as error:
@@ -231,7 +233,7 @@ class Service:
         with self._changed:
             self._running.remove(job)  # before its client can know of the end
         if isinstance(outcome, EndEvent):
-            self.metrics.finished(type(job.task).__name__.lower(), outcome, time.monotonic() - job.arrived)
+            self.metrics.finished(type(job.request).__name__.lower(), outcome, time.monotonic() - job.arrived)
             job.emit(outcome)
             job.end()
         else:
@@ -254,7 +256,7 @@ class Service:
 
     def _whose_turn(self) -> Job:
         """The one that has waited longest; words alone go first while pictures wait for a lane, which keeps them anyway."""
-        words = (job for job in self._queue if isinstance(job.task, Chat))
+        words = (job for job in self._queue if isinstance(job.request, Chat | Understand))
         return next(words, self._queue[0]) if self._lanes.crowded else self._queue[0]
 
     def _work(self, job: Job) -> EndEvent | Exception:
@@ -262,13 +264,13 @@ class Service:
         try:
             job.check()
             parts = SharedParts(self.model.parts, self._model_thread, self._lanes, job.check)
-            return work(parts, job.task, job.emit)
+            return work(parts, job.request, job.emit, job.partial_images)
         except UserError as error:
             return UserError(self._without_paths(str(error)))
         except ServingError as error:
             return error
         except Exception:
-            log.exception("job %s (%s) failed", job.id, type(job.task).__name__)
+            log.exception("job %s (%s) failed", job.id, type(job.request).__name__)
             return Failed("something broke while the request was worked on")
 
     def _without_paths(self, line: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from llada_uni.decoder.transformer import context_of, to_dtype_of, velocity
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import CODE_FEATURES, DECODER
 from llada_uni.files.weights import WeightFiles, check_names, check_shape, read_json
+from llada_uni.options import options
 from llada_uni.training.export import model_folder
 from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.sharded_load import own_rows
@@ -42,18 +43,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 _SIZES = ("all_patch_size", "in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads", "cap_feat_dim", "axes_dims")
 
 
-@dataclass
+@options
 class DecoderSizes:
     """preset: world | released; transformer: fields of its config that differ; codebook: number of codes."""
 
-    preset: str = "world"
+    preset: Literal["released", "world"] = "world"
     transformer: dict[str, Any] = field(default_factory=dict)
     codebook: int = 64
 
     def config(self) -> dict[str, Any]:
         """The transformer's config; UserError for unknown names."""
-        if self.preset not in PRESETS:
-            raise UserError(f"sizes.preset is {self.preset!r}; allowed: {', '.join(PRESETS)}")
         base = PRESETS[self.preset]
         for name in self.transformer:
             if name not in base:

@@ -12,19 +12,20 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from diffusers import ZImageTransformer2DModel
+from pydantic import Field
 from torch import Tensor, nn
 
 from llada_uni.decoder.sampling import base_times, limited_guidance
 from llada_uni.decoder.transformer import Context, context_of, head_of, hidden, output, to_dtype_of, velocity
-from llada_uni.errors import UserError
 from llada_uni.files.model_dir import TURBO
+from llada_uni.options import AtLeastOne, options
 from llada_uni.training.decoder.decoder_model import (
     Conditioned,
     DecoderSizes,
@@ -38,12 +39,11 @@ from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 
-VELOCITIES = ("guided", "plain", "data")
 _SMALLEST = 1e-4  # time left that the step of the difference goes by at least: float32 tells times near 1 apart by 6e-8
 _WALK, _WALKERS = 24, 8  # steps and pictures of the teacher's walks that `evaluate` compares with
 
 
-@dataclass
+@options
 class DistillOptions:
     """latents: the prepared pictures; base: the run or model directory of the base decoder, of these `sizes`; batch: pictures
     a micro-batch; low_memory: with sharded weights, each process reads its own part only.
@@ -59,10 +59,10 @@ class DistillOptions:
     sizes: DecoderSizes = field(default_factory=DecoderSizes)
     low_memory: bool = False
     clean_only: bool = False
-    batch: int = 10
-    velocity: str = "guided"
+    batch: AtLeastOne = 10
+    velocity: Literal["guided", "plain", "data"] = "guided"
     guidance: float = 1.0
-    epsilon: float = 0.1
+    epsilon: Annotated[float, Field(gt=0, lt=0.25)] = 0.1
     times: FlowTimes = field(default_factory=FlowTimes)
 
     def build_model(self) -> nn.Module:
@@ -71,10 +71,6 @@ class DistillOptions:
 
     def build(self, processes: Processes, seed: int) -> DistillStage:
         """The stage; the student starts as a copy of the base decoder."""
-        if self.velocity not in VELOCITIES:
-            raise UserError(f"options.velocity is {self.velocity!r}; allowed: {', '.join(VELOCITIES)}")
-        if not 0 < self.epsilon < 0.25:
-            raise UserError(f"options.epsilon is {self.epsilon}; it must be above 0 and below 0.25")
         return DistillStage(self, Conditioned.from_pretrained(self.base, self.sizes, self.low_memory), processes)
 
 

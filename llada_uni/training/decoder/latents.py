@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from llada_uni.files.model_dir import IMAGE_TOKENIZER, VAE, find_weights
 from llada_uni.files.weights import add_file, read_json, write_json, write_weights
 from llada_uni.image.batched import batch_attention, batched_codes
 from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.options import options
 from llada_uni.training.export import model_folder
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.tokenizer.picture_batches import to_images
@@ -41,7 +42,7 @@ HELD_OUT = "heldout"
 _AT_ONCE = 32
 
 
-@dataclass
+@options
 class LatentOptions:
     """folder: where the shards are, or are to be made; source: "world" or a folder of conversation records;
     tokenizer, vae: model directories or runs that hold these parts; side: pixels; count: pictures; shard: pictures a shard;

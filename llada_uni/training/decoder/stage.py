@@ -9,10 +9,10 @@ B pictures, C latent channels, one frame, H x W latents, h x w codes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +20,20 @@ from torch import Tensor, nn
 from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import CODE_FEATURES, DECODER
+from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.training.decoder.decoder_model import Conditioned, DecoderSizes, PositionProbes, part_of, save_transformer_state
 from llada_uni.training.decoder.latents import LatentOptions, Latents, prepare
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 
-TRAINED = ("transformer", "all")
 
-
-@dataclass
+@options
 class FlowTimes:
     """How times are drawn: uniform, and for the part `shifted` of the pictures t / (t + shift - shift * t), which is where the
     base sampler spends its steps."""
 
     shift: float = 6.0
-    shifted: float = 0.5
+    shifted: Share = 0.5
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Times float32 [count] in 0..1."""
@@ -42,7 +41,7 @@ class FlowTimes:
         return torch.where(torch.rand(count, generator=generator) < self.shifted, t / (t + self.shift - self.shift * t), t)
 
 
-@dataclass
+@options
 class DecoderOptions:
     """latents: the prepared pictures; clean_only: without those of low quality. batch: pictures a micro-batch.
 
@@ -57,10 +56,10 @@ class DecoderOptions:
     sizes: DecoderSizes = field(default_factory=DecoderSizes)
     init: str = ""
     low_memory: bool = False
-    train: str = "all"
+    train: Literal["transformer", "all"] = "all"
     clean_only: bool = False
-    batch: int = 10
-    drop_condition: float = 0.1
+    batch: AtLeastOne = 10
+    drop_condition: Share = 0.1
     times: FlowTimes = field(default_factory=FlowTimes)
     position_probes: float = 0.0
     evaluate: int = 32
@@ -71,8 +70,6 @@ class DecoderOptions:
 
     def build(self, processes: Processes, seed: int) -> DecoderStage:
         """The stage; pictures are prepared before the first step. UserError for an `init` of other sizes."""
-        if self.train not in TRAINED:
-            raise UserError(f"options.train is {self.train!r}; allowed: {', '.join(TRAINED)}")
         torch.manual_seed(seed)
         start = Conditioned.from_pretrained(self.init, self.sizes, self.low_memory) if self.init else self.build_model()
         return DecoderStage(self, start, processes)

@@ -7,7 +7,7 @@ Pixels are 0..1 outside and -1..1 inside the autoencoder. The report uses a trai
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from llada_uni.decoder.model import save_vae
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import VAE
+from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions
 
 
-@dataclass
+@options
 class VaeSizes:
     """channels: width of every level (each but the last halves the side); layers: blocks a level; latent: channels of a
     latent; groups: of the group normalisation; attention: in the middle (released: yes)."""
@@ -54,7 +55,7 @@ class VaeSizes:
         }
 
 
-@dataclass
+@options
 class VaeOptions:
     """Options of the stage.
 

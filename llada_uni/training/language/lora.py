@@ -17,15 +17,16 @@ Axes: E experts, I inner features of an expert, D width. Source of the method: a
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+from pydantic import Field
 
 from llada_uni.backbone.model import Backbone
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
+from llada_uni.options import AtLeastOne, options
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -34,23 +35,19 @@ _ATTENTION = ["attention.query_key_value", "attention.dense"]
 _EXPERTS = ["mlp.experts.gate_proj", "mlp.experts.up_proj", "mlp.experts.down_proj"]
 
 
-@dataclass(frozen=True)
+@options
 class LoraOptions:
     """rank of the products, which are scaled by alpha / rank; dropout before them (attention only);
     attention, experts: what is adapted.
     """
 
-    rank: int = 16
+    rank: AtLeastOne = 16
     alpha: float = 32.0
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention: bool = True
     experts: bool = True
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"lora rank is {self.rank}; allowed: at least 1")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"lora dropout is {self.dropout}; allowed: from 0 to below 1")
         if not (self.attention or self.experts):
             raise UserError("lora has nothing to adapt; set attention or experts")
         if self.experts and self.dropout:

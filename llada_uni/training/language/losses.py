@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,9 +27,8 @@ from torch.utils.checkpoint import checkpoint
 
 from llada_uni.data.packing import Batch
 from llada_uni.data.shards import TokenShard, read_manifest
-from llada_uni.errors import UserError
 
-SCHEMES = ("none", "linear", "inverse_root")
+Scheme = Literal["none", "linear", "inverse_root"]
 LARGEST_WEIGHT = 30.0
 """No token counts for more than so many of the average one."""
 
@@ -38,7 +38,7 @@ def masked_positions(batch: Batch) -> Tensor:
     return (batch.targets >= 0).flatten().nonzero().squeeze(1)
 
 
-def weigh(batch: Batch, at: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
+def weigh(batch: Batch, at: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Weights [M] of the positions, and what the summed loss is divided by (scalar)."""
     base = batch.weights.flatten()[at]
     if scheme == "none":
@@ -50,7 +50,7 @@ def weigh(batch: Batch, at: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
         masked = batch.learnable.new_zeros(2 * len(batch.learnable)).index_add_(0, sample, base)
         share = masked.clamp(min=1.0).rsqrt()
         return base * share[sample], share[masked > 0].sum()
-    raise UserError(f"weighting is {scheme!r}; allowed: {', '.join(SCHEMES)}")
+    raise ValueError(f"unknown weighting {scheme!r}")
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

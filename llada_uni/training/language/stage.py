@@ -11,9 +11,9 @@ S packed sequences, T positions in each, M masked positions.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,12 @@ from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
 from llada_uni.files.weights import read_json, write_json
+from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
 from llada_uni.training.language.balance import Balance
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
 from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
-from llada_uni.training.language.losses import SCHEMES, chunked_cross_entropy, frequency_weights, masked_positions, weigh
+from llada_uni.training.language.losses import Scheme, chunked_cross_entropy, frequency_weights, masked_positions, weigh
 from llada_uni.training.language.mixture import Mixture
 from llada_uni.training.loop.logs import Sums, add_metrics
 from llada_uni.training.loop.prefetch import to_device
@@ -39,11 +40,10 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
 
-DTYPES = ("float32", "float16", "bfloat16")
 GENERATION = "generation_config.json"
 
 
-@dataclass
+@options
 class BackboneOptions:
     """What is trained on what (arXiv:2604.20796, training).
 
@@ -66,36 +66,29 @@ class BackboneOptions:
     heldout: str | None = None
     heldout_samples: int = 64
     length: int = 256
-    samples: int | None = None
-    sequences: int | None = None
+    samples: AtLeastOne | None = None
+    sequences: AtLeastOne | None = None
     masking: MaskingOptions = field(default_factory=MaskingOptions)
-    weighting: str = "linear"
-    frequency_weighting: float = 0.0
+    weighting: Scheme = "linear"
+    frequency_weighting: Share = 0.0
     balance: float = 0.002
     sizes: str | dict[str, Any] | None = None
     init: str | None = None
     lora: LoraOptions | None = None
     low_memory: bool = False
-    chunk: int = 8192
+    chunk: AtLeastOne = 8192
     generation: dict[str, Any] = field(default_factory=dict)
-    dtype: str = "float16"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
 
     def __post_init__(self) -> None:
         if not self.data:
             raise UserError("data is empty; allowed: at least one folder with its share")
         if (self.samples is None) == (self.sequences is None):
             raise UserError("samples and sequences: give one of the two")
-        if min(self.samples or 1, self.sequences or 1, self.chunk) < 1:
-            raise UserError("samples, sequences and chunk must be at least 1")
         if self.sizes is None and self.init is None:
             raise UserError("sizes or init must be given: there is nothing to start from")
         if self.length <= self.masking.block:
             raise UserError(f"length is {self.length}; it must be more than a block, {self.masking.block}")
-        for name, allowed in (("weighting", SCHEMES), ("dtype", DTYPES)):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        if not 0 <= self.frequency_weighting <= 1:
-            raise UserError(f"frequency_weighting is {self.frequency_weighting}; allowed: 0 to 1")
         if self.lora is not None and self.low_memory:
             raise UserError("lora and low_memory do not go together")
 

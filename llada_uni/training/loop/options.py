@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from llada_uni.errors import UserError
+from pydantic import Field
 
-SCHEDULES = ("constant", "cosine", "wsd")
-PRECISIONS = ("float32", "bfloat16")
-ON_NAN = ("stop", "skip")
-OPTIMIZERS = ("adamw", "muon")
+from llada_uni.options import AtLeastOne, options
+
+Schedule = Literal["constant", "cosine", "wsd"]
 
 
-@dataclass
+@options
 class LoopOptions:
     """What the loop does, the same for every stage.
 
@@ -31,47 +30,31 @@ class LoopOptions:
     log_every, evaluate_every: in steps (evaluate_every 0 = never). threads: of torch on the CPU, 0 = as it is.
     """
 
-    steps: int = 1000
-    micro_batches: int = 1
-    prefetch: int = 2
+    steps: AtLeastOne = 1000
+    micro_batches: AtLeastOne = 1
+    prefetch: Annotated[int, Field(ge=0)] = 2
     lr: float = 1e-3
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     warmup: int = 100
     decay_fraction: float = 0.2
     min_lr_fraction: float = 0.02
-    optimizer: str = "adamw"
-    muon_scale: float = 0.2
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    muon_scale: Annotated[float, Field(gt=0)] = 0.2
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
     clip: float = 1.0
-    ema: float = 0.0
-    precision: str = "float32"
-    on_nan: str = "stop"
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    on_nan: Literal["stop", "skip"] = "stop"
     max_skips: int = 10
     save_every: int = 0
     save_seconds: float = 600.0
-    keep: int = 2
-    log_every: int = 50
+    keep: AtLeastOne = 2
+    log_every: AtLeastOne = 50
     evaluate_every: int = 0
     threads: int = 0
     tensorboard: bool = True
-
-    def __post_init__(self) -> None:
-        self.betas = tuple(self.betas)
-        choices = {"schedule": SCHEDULES, "precision": PRECISIONS, "on_nan": ON_NAN, "optimizer": OPTIMIZERS}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"loop.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for name in ("steps", "micro_batches", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"loop.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.prefetch < 0:
-            raise UserError(f"loop.prefetch is {self.prefetch}; it must be at least 0")
-        if self.muon_scale <= 0:
-            raise UserError(f"loop.muon_scale is {self.muon_scale}; it must be above 0")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"loop.ema is {self.ema}; it must be at least 0 and less than 1")
 
 
 def rate_factor(options: LoopOptions, step: int) -> float:

@@ -15,7 +15,6 @@ import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -28,13 +27,14 @@ from torch.utils.checkpoint import checkpoint
 
 from llada_uni.backbone.moe import Router
 from llada_uni.errors import UserError
+from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Stage
 
 BUCKET_BYTES = 32 * 2**20  # gradients are summed in pieces of this size: few calls, little extra memory
 
 
-@dataclass
+@options
 class ParallelOptions:
     """shard: cut weights, gradients and optimizer state over the processes (no effect with one process).
 

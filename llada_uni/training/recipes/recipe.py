@@ -5,9 +5,9 @@
     seed: 0
     loop: {steps: 200}       # LoopOptions: the one loop, the same for every stage
     parallel: {}             # ParallelOptions: how the work is spread over processes
-    options: {length: 192}   # the stage's own dataclass
+    options: {length: 192}   # the stage's own (an @options class)
 
-What flows through: YAML and `key=value` words -> plain data -> typed dataclasses (pydantic checks the types) -> `Recipe`.
+What flows through: YAML and `key=value` words -> plain data -> checked options (llada_uni/options.py) -> `Recipe`.
 A mistake is a UserError that names the key and what is allowed.
 """
 
@@ -24,10 +24,10 @@ import yaml
 
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file
+from llada_uni.options import describe, from_plain, to_plain, unknown_key
 from llada_uni.training.loop.parallel import ParallelOptions, setup_processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.training.recipes.stages import stage_options
-from llada_uni.training.recipes.typed import check_names, describe, plain, typed
 
 FILE = "recipe.yaml"
 # What may differ between a run and its continuation: how long it runs, how it is spread out, what it reports and keeps.
@@ -50,13 +50,15 @@ class Recipe:
     def to_plain(self) -> dict[str, Any]:
         """Every key with its value, as plain YAML values; `Recipe.from_plain` of it gives an equal recipe."""
         head = {"stage": self.stage, "out": str(self.out), "seed": self.seed}
-        return head | {name: plain(getattr(self, name)) for name in ("loop", "parallel", "options")}
+        return head | {name: to_plain(getattr(self, name)) for name in ("loop", "parallel", "options")}
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Recipe:
         """The recipe of plain data. UserError for an unknown or missing key, a wrong type, an unknown stage."""
         allowed = [f.name for f in dataclasses.fields(cls)]
-        check_names(data, allowed, "")
+        for key in data:
+            if key not in allowed:
+                raise UserError(unknown_key(str(key), allowed))
         if not isinstance(data.get("stage"), str):
             raise UserError("the recipe lacks stage: the name of a training stage")
         if not isinstance(data.get("out"), (str, Path)):
@@ -64,10 +66,10 @@ class Recipe:
         return cls(
             stage=data["stage"],
             out=Path(data["out"]),
-            seed=typed(int, data.get("seed", 0), "seed"),
-            loop=typed(LoopOptions, data.get("loop"), "loop"),
-            parallel=typed(ParallelOptions, data.get("parallel"), "parallel"),
-            options=typed(stage_options(data["stage"]), data.get("options"), "options"),
+            seed=from_plain(int, data.get("seed", 0), "seed"),
+            loop=from_plain(LoopOptions, data.get("loop"), "loop"),
+            parallel=from_plain(ParallelOptions, data.get("parallel"), "parallel"),
+            options=from_plain(stage_options(data["stage"]), data.get("options"), "options"),
         )
 
 

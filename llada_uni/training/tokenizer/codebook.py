@@ -7,16 +7,15 @@ collapsed to 15 codes. M micro-batches a step, P places (patches of all pictures
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
 
 
-@dataclass
+@options
 class CodebookOptions:
     """decay: how much of a code stays at each step; share_decay: the same for the measured shares.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -19,12 +18,13 @@ from torch import Tensor
 
 from llada_uni.data.pictures import Picture, PictureSource, open_pictures
 from llada_uni.errors import UserError
+from llada_uni.options import Share, options
 from llada_uni.training.loop.stage import Generators
 
 EVALUATION_SEED = 20260420  # held-out pictures are the same in every evaluation of every stage
 
 
-@dataclass
+@options
 class PictureOptions:
     """source: "world" or a folder of records; side: pixels; count: pictures a micro-batch; split: train | heldout | any.
 
@@ -42,12 +42,10 @@ class PictureOptions:
     shrunk: float = 0.5
     noisy: bool = True
     heldout: str = ""
-    mirrored: float = 0.0
+    mirrored: Share = 0.0
     moved: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mirrored <= 1:
-            raise UserError(f"pictures.mirrored is {self.mirrored}; allowed: 0 to 1")
         if not 0 <= self.moved < self.side:
             raise UserError(f"pictures.moved is {self.moved}; allowed: 0 to {self.side - 1}, less than the side")
 

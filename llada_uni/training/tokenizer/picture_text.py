@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
 from functools import cached_property
 
 from llada_uni.errors import UserError
+from llada_uni.options import options
 from llada_uni.text.tokenizer import TextTokenizer, train_tokenizer
 from llada_uni.training.tokenizer.picture_batches import PictureBatches
 
 
-@dataclass
+@options
 class TextOptions:
     """tokenizer: path of a tokenizer.json, or "" to train one of `vocab_size` ids on the texts of `pictures` pictures.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llada_uni.data.pictures import Picture
+from llada_uni.options import options
 from llada_uni.training.tokenizer.picture_text import PictureText
 
 CAPTION_QUESTION = "describe the picture"
@@ -80,7 +81,7 @@ def pair_attention(pairs: Pairs, places: int) -> Tensor:
     return allowed[:, None]
 
 
-@dataclass
+@options
 class ReaderOptions:
     """init: folder of a pretrained causal language model of transformers, or "" for a fresh one of the sizes in `model`.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from llada_uni.data.pictures import Picture
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.image.batched import nearest_codes
+from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss
 from llada_uni.training.tokenizer.codebook import CodebookOptions
@@ -47,7 +48,7 @@ from llada_uni.training.tokenizer.vision import (
 )
 
 
-@dataclass
+@options
 class QuantizerOptions:
     """Options of the stage.
 

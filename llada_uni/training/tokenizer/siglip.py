@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionP
 
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.image.batched import batched_features
+from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions, degrade
@@ -30,7 +31,7 @@ from llada_uni.training.tokenizer.picture_text import PictureText, TextOptions
 from llada_uni.training.tokenizer.vision import VisionSizes, build_vision, load_vision, preprocessing, save_image_tokenizer
 
 
-@dataclass
+@options
 class TextEncoderSizes:
     """Sizes of transformers' SiglipTextModel; captions are cut at max_position_embeddings tokens."""
 
@@ -41,7 +42,7 @@ class TextEncoderSizes:
     max_position_embeddings: int = 32
 
 
-@dataclass
+@options
 class SiglipOptions:
     """Options of the stage. init: image_tokenizer folder whose vision transformer is trained on, "" for a fresh one.
 

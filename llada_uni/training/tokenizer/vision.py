@@ -7,9 +7,9 @@ vision transformer here, so that the second can start from what the first has ex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from transformers import GlmImageVisionConfig, GlmImageVisionModel, GlmImageVQVAE, GlmImageVQVAEConfig
@@ -20,12 +20,13 @@ from llada_uni.files.weights import WeightFiles, check_names, read_json, write_j
 from llada_uni.image.batched import batch_attention
 from llada_uni.image.geometry import Preprocessing
 from llada_uni.image.tokenizer import released_tokenizer_config, to_module_name, to_released_name
-from llada_uni.training.tokenizer.vision_start import STARTS, start_mimetic
+from llada_uni.options import options
+from llada_uni.training.tokenizer.vision_start import start_mimetic
 
 _SHAPES = ("hidden_size", "intermediate_size", "num_heads", "depth", "patch_size", "image_size")
 
 
-@dataclass
+@options
 class VisionSizes:
     """Sizes of the vision transformer; the fields are those of the released config.json, the defaults the small world's.
 
@@ -41,11 +42,7 @@ class VisionSizes:
     patch_size: int = 16
     image_size: int = 64
     initializer_range: float = 0.02
-    start: str = "normal"
-
-    def __post_init__(self) -> None:
-        if self.start not in STARTS:
-            raise UserError(f"vision.start is {self.start!r}; allowed: {', '.join(STARTS)}")
+    start: Literal["normal", "mimetic"] = "normal"
 
     def config(self) -> dict[str, Any]:
         """vision_config of config.json; what is not a size is as released."""
@@ -54,7 +51,7 @@ class VisionSizes:
         return released_tokenizer_config()["vision_config"] | sizes
 
 
-@dataclass
+@options
 class BookSizes:
     """num_embeddings: codes; embed_dim: their width (released: 16384 x 2048)."""
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from transformers import GlmImageVisionModel
 
-STARTS = ("normal", "mimetic")
 _LOCAL, _LOCAL_NOISE = 0.7, 0.7  # of query and key: weight of the identity, deviation of the noise beside it
 _PERIODS = 100.0  # longest wave over shortest; grids are small
 _VALUE, _VALUE_NOISE = 0.4, 0.4  # of value and projection: the same, with minus the identity

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,9 @@ from torch import Tensor
 from llada_uni.backbone import Backbone
 from llada_uni.backbone.masks import block_causal_square
 from llada_uni.errors import UserError
+from llada_uni.options import options
 from llada_uni.world.training.named_codes import NamedCode
 
-FITS = ("no", "new", "again")
 _PLACES = 9  # values hold one of nine places
 _NEIGHBOURS = ((1, "both"), (-1, "words"), (2, "words"))  # places back, and who looks there: one head each
 _SHARPNESS = 0.15  # standard deviation of fitted weights: queries and keys are normalised, so only their directions count
@@ -37,14 +38,14 @@ FITTED_ROWS = 1100
 _LONGEST = 200
 
 
-@dataclass(frozen=True)
+@options
 class LookUpOptions:
     """fit: no | new (queries, keys, values and what is written) | again (queries, keys and values of the names alone, for
     states that have moved since). neighbours, names, answers: the layers (answers -1: none). write, answer: size of what names
     and answers write, in deviations of the states. hold: these heads stay as they are while the rest is trained, answers aside.
     """
 
-    fit: str = "no"
+    fit: Literal["no", "new", "again"] = "no"
     neighbours: int = 0
     names: tuple[int, ...] = (1, 2)
     answers: int = -1
@@ -53,8 +54,6 @@ class LookUpOptions:
     hold: bool = False
 
     def __post_init__(self) -> None:
-        if self.fit not in FITS:
-            raise UserError(f"lookups.fit is {self.fit!r}; allowed: {', '.join(FITS)}")
         layers = [self.neighbours, *self.names, self.answers]
         if len(set(layers)) < len(layers):
             raise UserError(f"lookups name a layer twice: {', '.join(map(str, layers))}; each sort needs layers of its own")

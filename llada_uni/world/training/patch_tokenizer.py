@@ -12,7 +12,7 @@ B pictures, N patches a picture (6 x 6), C width of the codebook, K codes, one f
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
+from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss
 from llada_uni.training.tokenizer.codebook import CodebookOptions
@@ -57,7 +58,7 @@ _MEAN_DECAY = 0.98  # of the mean vector of every answer, before there are codes
 _TEMPERATURE = 0.1  # of the cosines to the codes
 
 
-@dataclass
+@options
 class PatchTokenizerOptions:
     """Options of the stage. count: pictures a micro-batch. features_first: steps on continuous vectors, before codes."""
 

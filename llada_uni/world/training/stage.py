@@ -8,7 +8,7 @@ Everything else is the general stage's.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from llada_uni.data.kinds import CONTEXT
 from llada_uni.errors import UserError
+from llada_uni.options import options
 from llada_uni.training.language.mixture import Mixture
 from llada_uni.training.language.stage import BackboneOptions, BackboneStage
 from llada_uni.training.loop.ranks import Processes
@@ -23,7 +24,7 @@ from llada_uni.world.training.lookups import FITTED_ROWS, Held, LookUpOptions, f
 from llada_uni.world.training.named_codes import begin_as_words, named_codes
 
 
-@dataclass
+@options
 class WorldBackboneOptions(BackboneOptions):
     """The options of `backbone`, and: named_codes: codes of the patch tokenizer begin as the words they stand for (without
     `init` only); lookups: heads that begin as look-ups.

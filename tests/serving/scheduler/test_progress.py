@@ -19,11 +19,11 @@ def decoded(monkeypatch):
     """Codes that were decoded, in order."""
     seen = []
 
-    def paint(parts, codes, decoder, steps, seed):
-        seen.append((codes.codes, decoder, seed))
-        return Image.new("RGB", (4, 4)), steps
+    def decode(parts, codes, asked, seed):
+        seen.append((codes.codes, asked.decoder, seed))
+        return Image.new("RGB", (4, 4)), asked.decoder_steps
 
-    monkeypatch.setattr(module, "paint", paint)
+    monkeypatch.setattr(module, "decode", decode)
     return seen
 
 

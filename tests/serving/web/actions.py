@@ -37,6 +37,13 @@ def hold_seed(page: Page, mode: str, seed: int) -> None:
     panel(page, mode).get_by_label("Seed", exact=True).fill(str(seed))
 
 
+def open_settings(form: Locator) -> None:
+    """Opens the fold of the settings, and those of their headings."""
+    form.locator("details.settings > summary").click()
+    for heading in form.locator("details.panel:not([open]):visible > summary").all()[::-1]:
+        heading.click()
+
+
 def give_picture(page: Page, mode: str, seed: int = 1) -> None:
     """Chooses a picture file as a person would in the browser's dialog."""
     data = base64.b64decode(picture(seed))

@@ -40,22 +40,23 @@ from llada_uni.serving.http.protocol.images import (
 )
 from llada_uni.serving.http.protocol.models import Defaults, Ready
 from llada_uni.serving.http.protocol.progress import ProgressEvent, ThinkingEvent
+from llada_uni.serving.http.protocol.settings import table
+from llada_uni.serving.http.routes.models import OFFERED
 from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.tasks.defaults import Defaults as Settings
 
 WEB = Path(llada_uni.serving.__file__).parent / "web"
 SIDE, GRID = 192, (4, 4)
 MODEL = "world"
 COLOURS = ("#96d892", "#8ac0f6", "#faacca", "#ffe26e")
-CODES = {"steps": 16, "threshold": 0.98, "temperature": 0.0, "top_p": 1.0, "rule": "threshold", "sprint": None}
-TEXT = {**CODES, "steps": 32, "max_tokens": 64}
-SCALES = {"text_scale": 1.5, "image_scale": 0.0, "rescale": 0.0}
-SETTINGS = {
-    "generate": {"height": SIDE, "width": SIDE, "cfg_scale": 2.0, "codes": CODES, "text": TEXT},
-    "edit": {**SCALES, "codes": CODES},
-    "understand": {"text": TEXT},
-    "interleave": {"height": SIDE, "width": SIDE, "max_frames": 4, **SCALES, "codes": CODES, "text": TEXT},
-    "decode": {"decoder": "turbo", "turbo_steps": 8, "base_steps": 50},
-}
+SETTINGS = Settings.from_json(
+    {
+        "generate": {"height": SIDE, "width": SIDE, "codes": {"steps": 16, "threshold": 0.98}},
+        "edit": {"text_scale": 1.5},
+        "understand": {"text": {"max_tokens": 64}},
+        "interleave": {"height": SIDE, "width": SIDE, "max_frames": 4},
+    }
+)
 
 
 @dataclass
@@ -94,9 +95,10 @@ def create_fake() -> FastAPI:
     @app.get("/v1/llada/defaults")
     def defaults() -> Defaults:
         limits = {"max_pixels": 16e6, "max_n": 8, "max_pictures": 8}
+        tables = {kind.__name__.lower(): table(kind, SETTINGS.of(kind)) for kind in OFFERED}
         return Defaults(
-            model=MODEL, version="0", size_step=32, settings=SETTINGS, decoders=["turbo", "base"], rules=[],
-            confidences=[], limits=limits | {"rate": None, "timeout": Limits().timeout}, remote_images=False,
+            model=MODEL, version="0", size_step=32, settings=SETTINGS.to_json(), decoders=["turbo", "base"], rules=[],
+            confidences=[], tasks=tables, limits=limits | {"rate": None, "timeout": Limits().timeout}, remote_images=False,
         )  # fmt: skip
 
     @app.post("/v1/images/generations")
@@ -118,7 +120,7 @@ def create_fake() -> FastAPI:
         body.check()
         words = body.messages[-1].content
         said = words if isinstance(words, str) else words[-1].text
-        return _answer(request, body, said, _story(body) if body.pictures_wanted else _words(body, said))
+        return _answer(request, body, said, _story(body) if body.images_wanted else _words(body, said))
 
     app.mount("/studio", StaticFiles(directory=WEB))
     return app

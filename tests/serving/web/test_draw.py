@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.serving.web.actions import hold_seed, last_body, panel, run
+from tests.serving.web.actions import hold_seed, last_body, open_settings, panel, run
 from tests.serving.web.fake_server import Seen
 
 PATH = "/v1/images/generations"
@@ -82,20 +82,21 @@ def test_thinking_stands_apart(page: Page, seen: Seen) -> None:
 
 def test_changed_settings_are_sent_and_checked(page: Page, seen: Seen) -> None:
     form = panel(page, "draw").locator("form")
-    form.locator("summary", has_text="Settings").click()
-    assert form.get_by_label("Threshold").get_attribute("placeholder") == "0.98"
-    form.get_by_label("Steps", exact=True).fill("4")
-    form.get_by_label("Sprint").fill("0.5")
+    open_settings(form)
+    assert form.get_by_label("Threshold", exact=True).get_attribute("placeholder") == "0.98"
+    form.get_by_label("Image steps", exact=True).fill("4")
+    form.get_by_label("Pruning: share kept", exact=True).fill("0.5")
     form.get_by_label("Decoder", exact=True).select_option("base")
     expect(form.locator(".badge")).to_have_text("3 changed")
     run(page, "draw", "a cat")
     body = last_body(seen, PATH)
-    assert (body["steps"], body["sprint"], body["decoder"]) == (4, {"r": 0.5}, "base")
-    form.get_by_label("Steps", exact=True).fill("0")
-    expect(run(page, "draw", "a cat").get_by_role("alert")).to_have_text("Steps must be a whole number from 1 to 256.")
+    assert (body["image_steps"], body["sprint"]["r"], body["decoder"]) == (4, 0.5, "base")
+    form.get_by_label("Image steps", exact=True).fill("0")
+    alert = run(page, "draw", "a cat").get_by_role("alert")
+    expect(alert).to_have_text("Image steps must be a whole number from 1 to 4096.")
     form.get_by_text("Back to the defaults").click()
     run(page, "draw", "a cat")
-    assert "steps" not in last_body(seen, PATH)
+    assert "image_steps" not in last_body(seen, PATH)
 
 
 def test_downloads_have_readable_names(page: Page, tmp_path: Path) -> None:

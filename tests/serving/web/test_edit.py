@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.serving.web.actions import give_picture, last_body, opened, panel, run, show
+from tests.serving.web.actions import give_picture, last_body, open_settings, opened, panel, run, show
 from tests.serving.web.conftest import open_studio
 from tests.serving.web.fake_server import Seen
 
@@ -106,7 +106,7 @@ def test_painting_by_touch(browser: Browser, fake: tuple[str, Seen], seen: Seen)
 def test_the_settings_follow_the_way_of_editing(page: Page) -> None:
     open_brush(page)
     form = panel(page, "edit").locator("form")
-    form.locator("summary", has_text="Settings").click()
+    open_settings(form)
     expect(form.get_by_label("Guidance", exact=True)).to_be_visible()
     page.get_by_text("By instruction").click()
     expect(form.get_by_label("Guidance", exact=True)).to_be_hidden()

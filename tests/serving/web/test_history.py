@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from tests.serving.web.actions import give_picture, hold_seed, last_body, opened, panel, run, show
+from tests.serving.web.actions import give_picture, hold_seed, last_body, open_settings, opened, panel, run, show
 from tests.serving.web.conftest import open_studio
 from tests.serving.web.fake_server import Seen
 
 
 def test_an_entry_survives_a_reload_and_comes_back(page: Page, seen: Seen) -> None:
-    panel(page, "draw").locator("summary", has_text="Settings").click()
-    panel(page, "draw").get_by_label("Temperature").fill("0.5")
+    open_settings(panel(page, "draw"))
+    panel(page, "draw").get_by_label("Temperature", exact=True).fill("0.5")
     panel(page, "draw").get_by_label("Pictures").fill("2")
     hold_seed(page, "draw", 11)
     run(page, "draw", "a cat on green")
@@ -23,7 +23,7 @@ def test_an_entry_survives_a_reload_and_comes_back(page: Page, seen: Seen) -> No
     form = panel(page, "draw").locator("form")
     expect(form.locator("textarea")).to_have_value("a cat on green")
     expect(form.get_by_label("Seed", exact=True)).to_have_value("11")
-    expect(form.get_by_label("Temperature")).to_have_value("0.5")
+    expect(form.get_by_label("Temperature", exact=True)).to_have_value("0.5")
     assert panel(page, "draw").locator(".facts").all_text_contents() == ["seed 11 · 192 × 192", "seed 12 · 192 × 192"]
     panel(page, "draw").get_by_label("Same again").first.click()
     expect(panel(page, "draw").locator(".stage")).to_have_attribute("aria-busy", "false")

@@ -76,7 +76,7 @@ def test_a_story_in_order(page: Page, seen: Seen) -> None:
     show(page, "story")
     hold_seed(page, "story", 4)
     panel(page, "story").locator("summary", has_text="Settings").click()
-    panel(page, "story").get_by_label("Pictures at most").fill("2")
+    panel(page, "story").get_by_label("Most images").fill("2")
     scenes = run(page, "story", "a story about a bear").locator(".scene")
     expect(scenes).to_have_count(2)
     assert scenes.locator(".said").all_text_contents() == ["the bear plays by the sea", "the bear finds a cake"]

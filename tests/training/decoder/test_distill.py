@@ -213,5 +213,5 @@ def test_every_target_gives_a_finite_loss(build, velocity):
 def test_mistakes_are_named(build):
     with pytest.raises(UserError, match=r"velocity is 'fast'; allowed: guided, plain, data"):
         build(velocity="fast")
-    with pytest.raises(UserError, match=r"epsilon is 0\.5; it must be above 0 and below 0\.25"):
+    with pytest.raises(UserError, match=r"epsilon is 0\.5; allowed: above 0 and less than 0\.25"):
         build(epsilon=0.5)

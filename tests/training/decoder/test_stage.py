@@ -112,7 +112,7 @@ def test_evaluation_is_the_same_every_time(build):
 
 
 def test_mistakes_are_named(build, model, tmp_path):
-    with pytest.raises(UserError, match=r"options\.train is 'half'; allowed: transformer, all"):
+    with pytest.raises(UserError, match=r"train is 'half'; allowed: transformer, all"):
         build(train="half")
     with pytest.raises(UserError, match="has n_layers 2, but the recipe's sizes say 3"):
         build(init=str(model), sizes=DecoderSizes("world", {**SIZES.transformer, "n_layers": 3}))

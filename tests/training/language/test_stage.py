@@ -215,7 +215,9 @@ def test_released_recipes_describe_the_released_network(name):
     assert recipe.options.masking.block == 32
 
 
-@pytest.mark.parametrize("name", [*(f"smoke/s{i}" for i in range(3)), *(f"world/s{i}" for i in range(5))])
+@pytest.mark.parametrize(
+    "name", [*(f"smoke/s{i}" for i in range(3)), *(f"world/s{i}" for i in range(5)), *(f"photos/s{i}" for i in range(3))]
+)
 def test_small_recipes_parse(name):
     recipe = read_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml")
     assert recipe.stage in ("backbone", "world_backbone") and recipe.options.data

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from llada_uni.training.loop import options
-from llada_uni.training.loop.options import SCHEDULES, LoopOptions
+from llada_uni.training.loop.options import LoopOptions, Schedule
 
 
 def rate_factor(schedule, step, steps, warmup, decay_fraction, minimum):
@@ -15,7 +17,7 @@ def rate_factor(schedule, step, steps, warmup, decay_fraction, minimum):
     return options.rate_factor(loop, step)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_the_warm_up_rises_to_the_peak(schedule):
     rise = [rate_factor(schedule, step, 100, 10, 0.2, 0.0) for step in range(10)]
     assert rise == pytest.approx([(step + 1) / 10 for step in range(10)])

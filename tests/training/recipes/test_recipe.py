@@ -58,7 +58,7 @@ def test_the_resolved_recipe_reads_back_equal():
         (["options.lora.rnk=3"], ["options.lora.rnk", "rank", "alpha"]),
         (["loop.steps=many"], ["loop.steps", "many", "integer"]),
         (["loop.steps=2.5"], ["loop.steps", "2.5", "integer"]),
-        (["options.rule=cubic"], ["options.rule", "cubic", "'square' or 'absolute'"]),
+        (["options.rule=cubic"], ["options.rule", "cubic", "allowed: square, absolute"]),
         (["options.weights.t2i=lots"], ["options.weights.t2i", "lots", "number"]),
         (["options.width=0"], ["options", "width is 0", "at least 1"]),
         (["options.lora.rank=0"], ["options.lora", "rank is 0", "at least 1"]),

@@ -41,7 +41,7 @@ def test_the_heldout_source_is_shown_in_the_evaluation_alone(tmp_path):
 
 
 def test_shares_and_moves_out_of_range_are_refused():
-    with pytest.raises(UserError, match=r"pictures\.mirrored is 1\.5; allowed: 0 to 1"):
+    with pytest.raises(UserError, match=r"mirrored is 1\.5; allowed: 0 to 1"):
         PictureOptions(mirrored=1.5)
     with pytest.raises(UserError, match=r"pictures\.moved is 64; allowed: 0 to 63"):
         PictureOptions(moved=64)

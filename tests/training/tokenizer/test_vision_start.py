@@ -46,5 +46,5 @@ def test_the_network_and_its_config_are_the_same():
 
 
 def test_an_unknown_start_is_refused():
-    with pytest.raises(UserError, match=r"vision\.start is 'conv'; allowed: normal, mimetic"):
+    with pytest.raises(UserError, match=r"start is 'conv'; allowed: normal, mimetic"):
         VisionSizes(start="conv")

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
 
-from llada_uni.serving.http.protocol.common import Body, Ignored, Painting, Scale, Seed, Size, unsupported
+from llada_uni.generation.params import MOST_STOPS
+from llada_uni.requests import Chat, Story, Understand
+from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, unsupported
 from llada_uni.serving.http.protocol.errors import ApiError
-
-MOST_STOPS = 4
-
+from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
 # --- the request ---
 
@@ -105,24 +105,18 @@ NoStore = unsupported("answers are not stored", False)
 NoThinking = unsupported("only pictures can be thought about first: see /v1/images/generations", False, "none")
 
 
-class ChatRequest(Painting):
+@takes(Chat, Story)
+class ChatRequest(SettingsBody, Streaming):
     """An answer to a conversation. With modalities ["text", "image"] it may hold pictures (a story, say)."""
 
     messages: list[Message] = Field(min_length=1)
     model: str | None = None
     modalities: list[Literal["text", "image"]] | None = Field(default=None, min_length=1, max_length=2)
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Another name of max_tokens.")
     n: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Answers; answer i has the seed plus i.")
-    seed: Seed | None = None
     stop: Stop | None = None
-    # with pictures in the answer only:
-    size: Size | None = Field(default=None, description="Of pictures whose size the model does not say.")
-    max_frames: Annotated[int, Field(ge=1, le=100)] | None = Field(default=None, description="Pictures at most.")
-    text_scale: Scale | None = Field(default=None, description="Guidance of later pictures towards the words.")
-    image_scale: Scale | None = Field(default=None, description="Guidance of later pictures towards earlier ones.")
-    rescale: Annotated[float, Field(ge=0, le=1)] | None = None
+    size: Size | None = Field(default=None, description="Of images whose size the model does not say.")
     # OpenAI's, without effect here:
     user: Ignored = None
     safety_identifier: Ignored = None
@@ -149,14 +143,8 @@ class ChatRequest(Painting):
     reasoning_effort: NoThinking = None
 
     @property
-    def pictures_wanted(self) -> bool:
+    def images_wanted(self) -> bool:
         return "image" in (self.modalities or ())
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def most_tokens(self) -> int | None:
@@ -169,17 +157,13 @@ class ChatRequest(Painting):
             raise ApiError(400, 'modalities must be ["text"] or ["text", "image"]', "modalities")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ApiError(400, "max_tokens and max_completion_tokens differ; give one of them", "max_tokens")
-        if any(stop == "" for stop in self.stops):
+        if self.stop is not None and "" in ([self.stop] if isinstance(self.stop, str) else self.stop):
             raise ApiError(400, "stop must not be an empty string", "stop")
-        if not self.pictures_wanted:
-            for name in OF_PICTURES:
-                if getattr(self, name) not in (None, "auto"):
-                    raise ApiError(400, f'{name} is for answers with pictures: set modalities to ["text", "image"]', name)
-
-
-OF_PICTURES = (
-    "size", "max_frames", "text_scale", "image_scale", "rescale", "partial_images", "decoder", "decoder_steps",
-)  # fmt: skip
+        if not self.images_wanted:
+            of_text = set(optional_fields(Understand))
+            for name in ("size", "partial_images", *optional_fields(Story)):
+                if name not in of_text and getattr(self, name) not in (None, "auto"):
+                    raise ApiError(400, f'{name} is for answers with images: set modalities to ["text", "image"]', name)
 
 
 # --- the answer ---

@@ -1,21 +1,20 @@
-"""What the bodies of all requests share: strict fields, settings of generation, sizes, the form of errors.
+"""What the bodies of all requests share: strict fields, streams, sizes, counts, and fields that are not supported.
 
-What flows through: parsed JSON or form fields -> pydantic models -> typed values for `serving.tasks`. Names, types and
-meanings of OpenAI's fields are OpenAI's; ours are described where they are declared (and so in /openapi.json).
+Names, types and meanings of OpenAI's fields are OpenAI's; settings of generation are derived (settings.py).
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from llada_uni.generation.params import LARGEST_SEED
 from llada_uni.serving.http.protocol.errors import ApiError
-from llada_uni.serving.tasks import Sampling
+from llada_uni.serving.scheduler.job import MOST_PARTIALS
 
-LARGEST_SEED = 2**63 - 1
 _SIZE = r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}"
 
 
@@ -37,12 +36,6 @@ def unsupported(reason: str, *neutral: Any) -> Any:
     return Annotated[Any, PlainValidator(check), WithJsonSchema(schema)]
 
 
-Rule = Literal["threshold", "left", "adaptive", "entropy", "factor", "sprint"]
-Confidence = Literal["probability", "margin", "entropy", "neg_entropy", "random"]
-Share = Annotated[float, Field(ge=0, le=1)]
-Scale = Annotated[float, Field(ge=0, le=100)]
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Count = Annotated[int, Field(ge=1, le=10**6)]
 Size = Annotated[str, AfterValidator(_check_size), Field(json_schema_extra={"pattern": f"^(auto|{_SIZE})$"})]
 Ignored = Annotated[str | None, Field(description="Accepted, without effect.")]
 
@@ -53,66 +46,14 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class SprintBody(Body):
-    """How SPRINT prunes the prefix (generation/sprint.py): shares that are kept, and the weight of the key norm.
-
-    With `keep_ratio`: as published; else as the report has it.
-    """
-
-    r: Share | None = None
-    r_text: Share | None = None
-    r_img: Share | None = None
-    alpha: Share | None = None
-    keep_ratio: Share | None = None
-    warmup: Annotated[int, Field(ge=1, le=4096)] | None = None
-    image_keep_ratio: Share | None = None
-    text_keep_ratio: Share | None = None
-
-
-class Settings(Body):
-    """Settings of block diffusion that every task takes. None: the model directory's own default."""
-
-    steps: Count | None = Field(default=None, description="Unmasking steps a block.")
-    threshold: Share | None = Field(default=None, description="Drafts surer than this are accepted at once.")
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(default=None, description="0 is greedy.")
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=10**6)] | None = Field(default=None, description="0 is off.")
-    rule: Rule | None = Field(default=None, description="Which drafts a step accepts (generation/unmasking.py).")
-    confidence: Confidence | None = Field(default=None, description="How sure a draft is (generation/sampling.py).")
-    sprint: SprintBody | None = Field(default=None, description="Prune the prefix; null: do not.")
-    block_length: Annotated[int, Field(ge=1, le=4096)] | None = Field(default=None, description="Places a block.")
-
-    def sampling(self) -> Sampling:
-        sprint = None if self.sprint is None else self.sprint.model_dump(exclude_none=True)
-        return Sampling(
-            self.threshold, self.temperature, self.top_k, self.top_p, self.rule, self.confidence, sprint, self.block_length
-        )
-
-
-class Painting(Settings):
-    """Settings of every request whose answer may be pictures, or a stream."""
+class Streaming(Body):
+    """Fields of every request whose answer may be a stream, or images."""
 
     stream: bool | None = Field(default=None, description="Answer with server-sent events as the work goes on.")
     progress: bool | None = Field(default=None, description="With stream: also an event after each step.")
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
-        default=None, description="With stream: drafts of each picture on the way."
+    partial_images: Annotated[int, Field(ge=0, le=MOST_PARTIALS)] | None = Field(
+        default=None, description="With stream: images on the way, decoded cheaply, of each image."
     )
-    decoder: Literal["turbo", "base"] | None = Field(default=None, description="turbo is distilled, base is guided.")
-    decoder_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-
-    @property
-    def drafts(self) -> int:
-        return self.partial_images or 0
-
-    def painting(self) -> dict[str, Any]:
-        """What every task that paints takes of these settings."""
-        return {
-            "steps": self.steps,
-            "decoder": self.decoder,
-            "decoder_steps": self.decoder_steps,
-            "drafts": self.drafts,
-            "sampling": self.sampling(),
-        }
 
     def check_streaming(self, *more: str) -> None:
         """ApiError where something is asked for that only a stream can give; more: further fields of that kind."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel
+
+from llada_uni.errors import UserError
 
 LONGEST_ECHO = 60  # characters of a wrong value or name that a message repeats
 
@@ -47,10 +49,10 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
     return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=code))
 
 
-def describe(errors: Sequence[Mapping[str, Any]], known: Iterable[str] = ()) -> ApiError:
+def describe(errors: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> ApiError:
     """What pydantic found wrong with a body, in one sentence; of several faults the first.
 
-    known: fields of the body, for a hint where an unknown one looks like one of them.
+    An unknown field that looks like a known one, or that an earlier version knew, is told the right name.
     """
     error = errors[0]
     # "<...>" marks which type of a union was tried: no part of the way to the field.
@@ -60,9 +62,16 @@ def describe(errors: Sequence[Mapping[str, Any]], known: Iterable[str] = ()) -> 
     if not path:
         return ApiError(400, "the body must be a JSON object with the fields of this route")
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(str(steps[-1]), list(known), 1)
+        renamed = getattr(body, "renamed", {}).get(path)
+        if renamed is not None:
+            return ApiError(400, f"{path} is no field any more: use {renamed}", path, "unknown_parameter")
+        near = get_close_matches(str(steps[-1]), list(body.model_fields), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return ApiError(400, f"unknown field {path!r}{hint}", path, "unknown_parameter")
+    inside = error.get("ctx", {}).get("error")
+    if isinstance(inside, UserError):  # of a group of settings, which names its own field
+        name = re.match(r"(\w+) must be ", str(inside))
+        return ApiError(400, f"{path}.{inside}" if name else f"{path}: {inside}", f"{path}.{name[1]}" if name else path)
     return ApiError(400, f"{path} {_verdict(error)}", path)
 
 

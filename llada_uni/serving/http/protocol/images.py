@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from llada_uni.serving.http.protocol.common import Body, Ignored, Painting, Scale, Seed, Size, unsupported
+from llada_uni.requests import Draw, Edit, Inpaint
+from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, unsupported
 from llada_uni.serving.http.protocol.errors import ApiError
+from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
 OnlyBase64 = unsupported("pictures come as b64_json; this server keeps no files that a URL could name", "b64_json")
 OnlyOpaque = unsupported("pictures have no transparent background", "auto", "opaque")
@@ -19,19 +21,17 @@ OnlyOpaque = unsupported("pictures have no transparent background", "auto", "opa
 # --- the requests ---
 
 
-class _ImagesRequest(Painting):
+class _ImagesRequest(SettingsBody, Streaming):
     """What drawing and editing are told alike."""
 
     prompt: str
     model: str | None = None
     n: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Pictures; picture i has the seed plus i.")
     size: Size | None = None
-    seed: Seed | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = Field(default=None, description="Default: png.")
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None, description="Quality of jpeg and webp; default: 95."
     )
-    cfg_scale: Scale | None = Field(default=None, description="Guidance towards the words; 1 is none.")
     response_format: OnlyBase64 = None
     background: OnlyOpaque = None
     quality: Ignored = None
@@ -51,10 +51,9 @@ class _ImagesRequest(Painting):
             raise ApiError(400, message, "output_compression")
 
 
+@takes(Draw)
 class GenerationRequest(_ImagesRequest):
-    """Pictures of what the prompt says."""
-
-    thinking: bool | None = Field(default=None, description="The model first writes down its thoughts.")
+    """Images of what the prompt says."""
 
 
 def _kind_of_reference(value: Any) -> str | None:
@@ -77,14 +76,12 @@ Reference = Annotated[
 ]
 
 
+@takes(Edit, Inpaint)
 class EditFields(_ImagesRequest):
-    """What to change. With a mask the masked part is drawn anew so that the whole becomes what the prompt says."""
+    """What to change. With a mask the masked part is drawn again so that the whole becomes what the prompt says."""
 
-    text_scale: Scale | None = Field(default=None, description="Guidance towards the instruction; 1 is none.")
-    image_scale: Scale | None = Field(default=None, description="Guidance towards the pictures given; 0 is none.")
-    rescale: Annotated[float, Field(ge=0, le=1)] | None = None
     mask_mode: Literal["alpha", "white"] | None = Field(
-        default=None, description='Which pixels of the mask are drawn anew: "alpha" the transparent ones, or "white".'
+        default=None, description='Which pixels of the mask are drawn again: "alpha" the transparent ones, or "white".'
     )
     input_fidelity: Ignored = None
 
@@ -94,10 +91,11 @@ class EditFields(_ImagesRequest):
             raise ApiError(400, f"a mask goes with one picture; {pictures} were given", "mask")
         if mask and self.size not in (None, "auto"):
             raise ApiError(400, "size is that of the picture when a mask is given: leave it out", "size")
-        wrong = ("text_scale", "image_scale", "rescale") if mask else ("cfg_scale", "mask_mode")
-        for name in wrong:
-            if getattr(self, name) is not None:
-                where = "without a mask; with one it is cfg_scale" if mask else "with a mask"
+        edit, inpaint = (list(optional_fields(kind)) for kind in (Edit, Inpaint))
+        for name in edit if mask else (*inpaint, "mask_mode"):
+            if name not in (inpaint if mask else edit) and getattr(self, name) is not None:
+                with_mask = ", ".join(other for other in inpaint if other not in edit)
+                where = f"without a mask; with one it is {with_mask}" if mask else "with a mask"
                 raise ApiError(400, f"{name} is for edits {where}", name)
 
 

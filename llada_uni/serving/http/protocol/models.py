@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from llada_uni.serving.http.protocol.settings import Setting
+
 
 class Model(BaseModel):
     id: str
@@ -36,7 +38,8 @@ class Ready(BaseModel):
 class Defaults(BaseModel):
     """What a client needs to offer settings: the model's own, the sizes it can draw, what the server allows.
 
-    size_step: sides of pictures are multiples of it, in pixels. settings: as in the directory's generation_config.json.
+    size_step: sides of pictures are multiples of it, in pixels. settings: as in the directory's generation_config.json. tasks:
+    the settings of each kind of request (llada_uni/requests.py), with words, bounds and defaults, to build a form of.
     """
 
     model: str
@@ -46,5 +49,6 @@ class Defaults(BaseModel):
     decoders: list[str]
     rules: list[str]
     confidences: list[str]
+    tasks: dict[str, list[Setting]]
     limits: dict[str, int | float | None]
     remote_images: bool

@@ -88,7 +88,7 @@ class JsonRoute(APIRoute):
             try:
                 return await handle(JsonRequest(request.scope, request.receive))
             except RequestValidationError as error:
-                raise describe(error.errors(), self.body_field.field_info.annotation.model_fields) from None
+                raise describe(error.errors(), self.body_field.field_info.annotation) from None
 
         return strict
 
@@ -123,11 +123,19 @@ def _put(fields: dict[str, Any], name: str, value: str) -> None:
     target, key = (fields.setdefault(inner[1], {}), inner[2]) if inner else (fields, name)
     if not isinstance(target, dict) or key in target:
         raise ApiError(400, f"{name[:60]} is given twice", name[:60])
-    target[key] = value
+    target[key] = _number(value) if inner else value  # records inside a body read their fields strictly
+
+
+def _number(text: str) -> int | float | str:
+    """The number that a text is, else the text."""
+    for kind, pattern in ((int, r"-?[0-9]{1,20}"), (float, r"-?[0-9]{1,20}\.[0-9]{1,20}(e-?[0-9]{1,3})?")):
+        if re.fullmatch(pattern, text):
+            return kind(text)
+    return text
 
 
 def _validated(model: type[Model], value: Any, strict: bool) -> Model:
     try:
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
-        raise describe(error.errors(), model.model_fields) from None
+        raise describe(error.errors(), model) from None

@@ -1,13 +1,12 @@
-"""POST /v1/chat/completions: conversations about pictures, and answers that hold some.
+"""POST /v1/chat/completions: conversations about images, and answers that hold some.
 
-What flows through: `ChatRequest` -> `Chat` (words) or `Interleaved` (words and pictures), n of them with seeds one after
-the other -> a `ChatCompletion`, or chunks as the words settle.
+A body becomes a `Chat` (text) or a `Story` (text and images), which runs n times with seeds one after the other. What
+comes back is a `ChatCompletion`, or chunks as the text is accepted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from PIL import Image
 
+from llada_uni.requests import Chat, Story, Understand
 from llada_uni.results import EndEvent, EndReason, ImageEvent, PartialImage, TextDelta, Usage
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.protocol.chat import (
@@ -32,14 +32,13 @@ from llada_uni.serving.http.protocol.chat import (
     Delta,
     ImagePart,
 )
-from llada_uni.serving.http.protocol.common import check_count, draw_seed, read_size
+from llada_uni.serving.http.protocol.common import check_count, draw_seed
 from llada_uni.serving.http.protocol.progress import ChatPartialImageEvent, ProgressEvent
 from llada_uni.serving.http.routes.bodies import JsonRoute
 from llada_uni.serving.http.routes.context import Context, Here
 from llada_uni.serving.http.routes.pictures import as_base64, open_pictures
 from llada_uni.serving.http.routes.running import arriving, outcomes, stream
 from llada_uni.serving.scheduler.job import Outcome
-from llada_uni.serving.tasks import Chat, Interleaved, Message
 
 router = APIRouter(route_class=JsonRoute)
 # Ours -> OpenAI's. A limit on images is a limit on length.
@@ -55,8 +54,8 @@ async def create_chat_completion(body: ChatRequest, request: Request, here: Here
     body.check()
     seed = draw_seed() if body.seed is None else body.seed
     count = check_count(body.n, here.limits.max_n, seed)
-    task = _task(body, await _turns(body, here), seed)
-    tasks = [dataclasses.replace(task, seed=seed + number) for number in range(count)]
+    asked = await _asked(body, here)
+    each = [asked.replace(seed=seed + number) for number in range(count)]
     answer = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
@@ -65,17 +64,28 @@ async def create_chat_completion(body: ChatRequest, request: Request, here: Here
         "seed": seed,
     }
     if body.stream:
-        return await stream(here, request, _messages(body, here, request, tasks, answer))
-    done = await outcomes(here, request, tasks)
+        return await stream(here, request, _messages(body, here, request, each, answer))
+    done = await outcomes(here, request, each)
     choices = [await _choice(number, outcome) for number, outcome in enumerate(done)]
     return ChatCompletion(**answer, choices=choices, usage=_usage([outcome.end.usage for outcome in done]))
 
 
-# --- from the body to a task ---
+# --- from the body to a request ---
 
 
-async def _turns(body: ChatRequest, here: Context) -> tuple[Message, ...]:
-    """The messages with their pictures opened."""
+async def _asked(body: ChatRequest, here: Context) -> Chat | Story:
+    messages = await _conversation(body, here)
+    if body.images_wanted:
+        return Story(messages=messages, **body.given(Story) | _length(body))
+    return Chat(messages=messages, modalities=("text",), **body.given(Understand) | _length(body))
+
+
+def _length(body: ChatRequest) -> dict[str, int]:
+    return {} if body.most_tokens is None else {"max_tokens": body.most_tokens}
+
+
+async def _conversation(body: ChatRequest, here: Context) -> list[dict[str, Any]]:
+    """The messages as requests take them, their images opened."""
     sources = [
         (f"messages[{number}].content[{place}].image_url", part.image_url.url)
         for number, message in enumerate(body.messages)
@@ -83,35 +93,18 @@ async def _turns(body: ChatRequest, here: Context) -> tuple[Message, ...]:
         for place, part in enumerate(message.content)
         if isinstance(part, ImagePart)
     ]
-    pictures = iter(await open_pictures(here, sources))
-    turns = []
+    images = iter(await open_pictures(here, sources))
+    messages = []
     for message in body.messages:
         role = "system" if message.role == "developer" else message.role
-        parts: list[str | Image.Image] = []
+        content: list[str | Image.Image] = []
         for part in [message.content] if isinstance(message.content, str) else message.content:
             if isinstance(part, ImagePart):
-                parts.append(next(pictures))
+                content.append(next(images))
             else:
-                parts.append(part if isinstance(part, str) else part.text)
-        turns.append(Message(role, tuple(parts)))
-    return tuple(turns)
-
-
-def _task(body: ChatRequest, turns: tuple[Message, ...], seed: int) -> Chat | Interleaved:
-    shared = {"turns": turns, "max_tokens": body.most_tokens, "stop": body.stops, "seed": seed}
-    if not body.pictures_wanted:
-        return Chat(**shared, steps=body.steps, sampling=body.sampling())
-    height, width = read_size(body.size)
-    return Interleaved(
-        **shared,
-        **body.painting(),
-        max_frames=body.max_frames,
-        height=height,
-        width=width,
-        text_scale=body.text_scale,
-        image_scale=body.image_scale,
-        rescale=body.rescale,
-    )
+                content.append(part if isinstance(part, str) else part.text)
+        messages.append({"role": role, "content": content})
+    return messages
 
 
 # --- from outcomes to an answer at once ---
@@ -140,7 +133,7 @@ def _usage(usages: Sequence[Usage]) -> ChatUsage:
 
 
 async def _messages(
-    body: ChatRequest, here: Context, request: Request, tasks: Sequence[Chat | Interleaved], answer: dict[str, Any]
+    body: ChatRequest, here: Context, request: Request, each: Sequence[Chat | Story], answer: dict[str, Any]
 ) -> sse.Messages:
     def chunk(number: int, delta: Delta, reason: str | None = None) -> bytes:
         choice = ChunkChoice(index=number, delta=delta, finish_reason=reason)
@@ -148,7 +141,7 @@ async def _messages(
 
     usages: list[Usage] = []
     begun: set[int] = set()
-    async with contextlib.aclosing(arriving(here, request, tasks)) as events:
+    async with contextlib.aclosing(arriving(here, request, each, body.partial_images or 0)) as events:
         async for item in events:
             if item is None:
                 yield sse.PING

@@ -1,7 +1,7 @@
 """POST /v1/images/generations and /v1/images/edits.
 
 What flows through: `GenerationRequest` -> `Draw`; `EditFields` with pictures, from JSON or a form -> `Edit`, or with a
-mask `Inpaint` -> `painting.paint`.
+mask `Inpaint` -> `drawing.draw`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from llada_uni.serving.http.protocol.common import read_size
+from llada_uni.requests import Draw, Edit, Inpaint
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.images import EditFields, EditRequest, GenerationRequest, ImageReference, ImagesResponse
 from llada_uni.serving.http.routes.bodies import FORM, JSON, JsonRoute, check_kind, read_form, read_json
 from llada_uni.serving.http.routes.context import Context, Here
-from llada_uni.serving.http.routes.painting import paint
+from llada_uni.serving.http.routes.drawing import draw
 from llada_uni.serving.http.routes.pictures import open_pictures, white_where_transparent
 from llada_uni.serving.http.sse import STREAMED
-from llada_uni.serving.tasks import Draw, Edit, Inpaint
 
 drawing = APIRouter(route_class=JsonRoute, tags=["images"])
 editing = APIRouter(tags=["images"])
@@ -31,16 +30,7 @@ async def create_image(body: GenerationRequest, request: Request, here: Here) ->
     """Pictures of what the prompt says."""
     here.check_model(body.model)
     body.check()
-    height, width = read_size(body.size)
-    task = Draw(
-        prompt=body.prompt,
-        height=height,
-        width=width,
-        thinking=bool(body.thinking),
-        cfg_scale=body.cfg_scale,
-        **body.painting(),
-    )
-    return await paint(here, request, body, task, "image_generation")
+    return await draw(here, request, body, Draw(prompt=body.prompt, **body.given(Draw)), "image_generation")
 
 
 def _schema(model: type[EditFields]) -> dict[str, Any]:
@@ -70,7 +60,7 @@ EDIT_BODY = {
 
 @editing.post("/v1/images/edits", response_model=ImagesResponse, responses=STREAMED, openapi_extra=EDIT_BODY)
 async def create_image_edit(request: Request, here: Here) -> Any:
-    """Pictures changed as the prompt says; with a mask, the masked part of one picture drawn anew."""
+    """Pictures changed as the prompt says; with a mask, the masked part of one picture drawn again."""
     if check_kind(request, JSON, FORM) == JSON:
         body, images, masks = _from_json(await read_json(request, EditRequest))
     else:
@@ -82,7 +72,7 @@ async def create_image_edit(request: Request, here: Here) -> Any:
     if len(masks) > 1:
         raise ApiError(400, "mask is given more than once", "mask")
     body.check_mask(bool(masks), len(images))
-    return await paint(here, request, body, await _task(here, body, images, masks), "image_edit")
+    return await draw(here, request, body, await _request(here, body, images, masks), "image_edit")
 
 
 def _from_json(body: EditRequest) -> tuple[EditFields, Sources, Sources]:
@@ -102,22 +92,11 @@ async def _from_form(request: Request, here: Context) -> tuple[EditFields, Sourc
     return body, images, [("mask", upload) for upload in files["mask"]]
 
 
-async def _task(here: Context, body: EditFields, images: Sources, masks: Sources) -> Edit | Inpaint:
+async def _request(here: Context, body: EditFields, images: Sources, masks: Sources) -> Edit | Inpaint:
     pictures = await open_pictures(here, images)
-    shared = body.painting()
     if masks:
         mask = (await open_pictures(here, masks))[0]
         if body.mask_mode != "white":
             mask = white_where_transparent(mask)
-        return Inpaint(image=pictures[0], mask=mask, prompt=body.prompt, cfg_scale=body.cfg_scale, **shared)
-    height, width = read_size(body.size)
-    return Edit(
-        images=tuple(pictures),
-        instruction=body.prompt,
-        height=height,
-        width=width,
-        text_scale=body.text_scale,
-        image_scale=body.image_scale,
-        rescale=body.rescale,
-        **shared,
-    )
+        return Inpaint(image=pictures[0], mask=mask, prompt=body.prompt, **body.given(Inpaint))
+    return Edit(images=pictures, instruction=body.prompt, **body.given(Edit))

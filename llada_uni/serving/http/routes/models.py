@@ -1,19 +1,19 @@
-"""GET /v1/models, and what the model can be told: /v1/llada/defaults.
-
-What flows through: the service's model and limits -> small JSON records.
-"""
+"""GET /v1/models, and what the model can be told: /v1/llada/defaults, from its directory and the limits of the service."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
 
 from fastapi import APIRouter
 
-from llada_uni.serving.http.protocol.common import Confidence, Rule
+from llada_uni.generation.params import CONFIDENCES
+from llada_uni.generation.unmasking import RULES
+from llada_uni.requests import Draw, Edit, Inpaint, Request, Story, Understand
 from llada_uni.serving.http.protocol.models import Defaults, Model, ModelList
+from llada_uni.serving.http.protocol.settings import Setting, table
 from llada_uni.serving.http.routes.context import VERSION, Context, Here
 
+OFFERED: tuple[type[Request], ...] = (Draw, Edit, Inpaint, Understand, Story)
 router = APIRouter(prefix="/v1", tags=["models"])
 
 
@@ -44,8 +44,22 @@ def get_defaults(here: Here) -> Defaults:
         size_step=parts.pixels_per_code,
         settings=parts.defaults.to_json(),
         decoders=list(parts.decoder.variants),
-        rules=list(get_args(Rule)),
-        confidences=list(get_args(Confidence)),
+        rules=list(RULES),
+        confidences=list(CONFIDENCES),
+        tasks=_tables(here),
         limits=dataclasses.asdict(here.limits),
         remote_images=here.options.allow_remote_images,
     )
+
+
+def _tables(here: Context) -> dict[str, list[Setting]]:
+    """The settings of each kind of request: the directory's own values, and no more than this server allows."""
+    parts, limits = here.service.model.parts, dataclasses.asdict(here.limits)
+    decoders, decode = parts.decoder.variants, parts.defaults.decode
+    tables = {}
+    for kind in OFFERED:
+        defaults = parts.defaults.of(kind)
+        if decoders and decode.decoder not in decoders:
+            defaults |= decode.own(decoders[0])
+        tables[kind.__name__.lower()] = table(kind, defaults, limits, {"decoder": decoders})
+    return tables

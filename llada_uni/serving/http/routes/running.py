@@ -1,6 +1,6 @@
 """One HTTP request as jobs of the service: n of them at a time, ended together, and with their client.
 
-What flows through: tasks -> jobs -> outcomes (an answer at once) or events of all jobs as they come (a stream).
+Each becomes a job; what comes back are outcomes (an answer at once), or events of all jobs as they come (a stream).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from llada_uni.requests import Request as Asked
 from llada_uni.results import EndEvent, StreamEvent
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.routes.context import Context
 from llada_uni.serving.scheduler.job import Job, Outcome
-from llada_uni.serving.tasks import Task
 
 T = TypeVar("T")
 
@@ -26,21 +26,23 @@ class ClientGone(Exception):
 
 
 @contextmanager
-def submitted(context: Context, request: Request, tasks: Sequence[Task]) -> Iterator[list[Job]]:
-    """Jobs of tasks. However the block ends, those that still run are cancelled."""
+def submitted(
+    context: Context, request: Request, each: Sequence[Asked], partial_images: int = 0
+) -> Iterator[list[Job]]:
+    """Jobs of requests. However the block ends, those that still run are cancelled."""
     jobs: list[Job] = []
     try:
-        for task in tasks:
-            jobs.append(context.service.submit(task, request.state.owner))
+        for asked in each:
+            jobs.append(context.service.submit(asked, request.state.owner, partial_images))
         yield jobs
     finally:
         for job in jobs:
             job.cancel()
 
 
-async def outcomes(context: Context, request: Request, tasks: Sequence[Task]) -> list[Outcome]:
-    """What became of tasks, in their order. The first failure ends all and is raised; ClientGone where that comes first."""
-    with submitted(context, request, tasks) as jobs:
+async def outcomes(context: Context, request: Request, each: Sequence[Asked]) -> list[Outcome]:
+    """What became of requests, in their order. The first failure ends all and is raised; ClientGone where that comes first."""
+    with submitted(context, request, each) as jobs:
         return await unless_gone(request, asyncio.gather(*(job.result() for job in jobs)))
 
 
@@ -64,9 +66,9 @@ async def _left(request: Request) -> None:
 
 
 async def arriving(
-    context: Context, request: Request, tasks: Sequence[Task]
+    context: Context, request: Request, each: Sequence[Asked], partial_images: int = 0
 ) -> AsyncGenerator[tuple[int, StreamEvent] | None, None]:
-    """(number of the task, event) as they come, until all have finished; None where nothing came for a while. Raises the
+    """(which of `each`, event) as they come, until all have finished; None where nothing came for a while. Raises the
     first failure. However it ends, and when it is closed, all jobs are over.
     """
     # Short: while the reader is slow, drafts wait in the jobs, where newer ones take their place.
@@ -79,7 +81,7 @@ async def arriving(
         except Exception as error:
             await mail.put((number, error))
 
-    with submitted(context, request, tasks) as jobs:
+    with submitted(context, request, each, partial_images) as jobs:
         pumps = [asyncio.create_task(pump(number, job)) for number, job in enumerate(jobs)]
         try:
             running = len(jobs)
@@ -94,8 +96,8 @@ async def arriving(
                 running -= isinstance(event, EndEvent)
                 yield number, event
         finally:
-            for task in pumps:
-                task.cancel()
+            for one in pumps:
+                one.cancel()
 
 
 async def stream(context: Context, request: Request, messages: sse.Messages) -> sse.EventStream:

@@ -11,7 +11,7 @@ import { answer } from "../server/requests.js";
 
 export function createAsk(studio) {
   const bench = createWorkbench(studio, "ask", {
-    settings: ["ask"],
+    settings: ["understand"],
     empty: "Give a picture, one of your own results for a start, and ask what stands where, how many there are, or what it shows.",
     work,
   });

@@ -11,7 +11,7 @@ import { answer } from "../server/requests.js";
 
 export function createChat(studio) {
   const bench = createWorkbench(studio, "chat", {
-    settings: ["chat"],
+    settings: ["understand", "story"],
     empty: "Give a picture with your first turn and talk about it. Every turn sees all turns before it.",
     work,
   });
@@ -19,7 +19,7 @@ export function createChat(studio) {
   const slots = createSlots(part(form, "pictures"), { most: studio.defaults.mostPictures, complain: bench.complain });
   takeDropsAndPastes(bench.panel, slots);
   const mayDraw = form.elements["may-draw"];
-  mayDraw.addEventListener("change", () => bench.showExamples(mayDraw.checked ? "chat with pictures" : "chat"));
+  mayDraw.addEventListener("change", showWay);
   const talk = el("div", { class: "talk", role: "log", "aria-label": "Conversation" });
   const beginning = [...bench.result.childNodes];
   let turns = []; // {role, text, pictures}
@@ -30,6 +30,11 @@ export function createChat(studio) {
     slots.set([]);
     prompt.focus();
   });
+
+  function showWay() {
+    bench.showExamples(mayDraw.checked ? "chat with pictures" : "chat");
+    bench.settings.use(mayDraw.checked ? "story" : "understand");
+  }
 
   function open(said, entryId) {
     turns = said;
@@ -94,6 +99,7 @@ export function createChat(studio) {
       bench.restore(entry);
       prompt.value = "";
       mayDraw.checked = entry.fields.mayDraw;
+      showWay();
       slots.set([]);
       open(entry.turns, entry.id);
     },

@@ -18,7 +18,7 @@ export function createDraw(studio) {
   thinking.addEventListener("change", () => bench.showExamples(thinking.checked ? "think" : "draw"));
 
   bench.form.addEventListener("input", () => {
-    part(bench.form, "alike").hidden = Number(n.value) < 2 || Number(bench.form.elements.temperature.value) > 0;
+    part(bench.form, "alike").hidden = Number(n.value) < 2 || Number(bench.form.elements.temperature?.value) > 0;
   });
 
   async function work({ prompt, seed, settings, signal, progress }) {

@@ -9,11 +9,12 @@ import { createCards } from "../parts/cards.js";
 import { createWorkbench } from "../parts/workbench.js";
 import { edit } from "../server/requests.js";
 
+const TASKS = { words: "edit", brush: "inpaint" };
 const LABELS = { words: "Instruction", brush: "What the whole picture should show then" };
 
 export function createEdit(studio) {
   const bench = createWorkbench(studio, "edit", {
-    settings: ["edit", "brush"],
+    settings: ["edit", "inpaint"],
     empty: "Give a picture and say what should change. Further pictures are references. Or paint over a part of it: that part is drawn anew.",
     work,
   });
@@ -34,7 +35,7 @@ export function createEdit(studio) {
     const groups = { words: "edit", brush: "brush" };
     part(form, "prompt-label").textContent = LABELS[way()];
     bench.showExamples(groups[way()]);
-    bench.settings.use(groups[way()]);
+    bench.settings.use(TASKS[way()]);
     openBrush(slots.pictures);
   }
 

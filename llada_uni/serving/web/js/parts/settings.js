@@ -1,29 +1,41 @@
-// The settings of a mode, in a fold: what is left empty is the model's own default, which the field shows in grey.
+// The settings of a mode, in folds, one for each heading: what is left empty is the model's own default, which the field shows in grey.
+//
+// Which settings there are, their words and bounds come from the server (protocol/settings.py): a table for each task, of
+// {name, title, help, panel, kind, minimum, maximum, step, choices, default}. A name with a dot is a field inside an object.
 
 import { button, el, freshId } from "../dom.js";
 import { Mistake } from "../failures.js";
-import { settingsOf } from "./settings_table.js";
 
 /**
- * Fills `root` with the settings of the modes in `modes`; `use(mode)` shows those of one of them. defaults: mode -> name ->
- * the model's own value, for the grey figures. values(): what a person changed, ready to be part of a request.
+ * Fills `root` with the settings of `tasks`; `use(task)` shows those of one of them. tables: task -> its settings.
+ * values(): what a person changed, ready to be part of a request.
  */
-export function createSettings(root, modes, defaults) {
+export function createSettings(root, tasks, tables) {
   const badge = el("span", { class: "badge", hidden: true });
-  const list = el("div", { class: "settings-list" });
+  const list = el("div", { class: "settings-panels" });
   const reset = button("Back to the defaults", { class: "quiet small", onclick: () => set({}) });
   root.append(el("details", { class: "settings" }, el("summary", {}, "Settings", badge), list, reset));
-  const table = new Map(modes.flatMap(settingsOf).map((setting) => [setting.name, setting]));
   const fields = new Map();
-  for (const setting of table.values()) {
+  const panels = new Map();
+  for (const setting of tasks.flatMap((task) => tables[task])) {
+    if (fields.has(setting.name)) continue;
     const field = createField(setting, count);
     fields.set(setting.name, field);
-    list.append(field.root);
+    panelOf(setting.panel).append(field.root);
   }
-  let mode = modes[0];
+  let task = tasks[0];
+
+  function panelOf(name) {
+    if (!panels.has(name)) {
+      const inside = el("div", { class: "settings-list" });
+      panels.set(name, inside);
+      list.append(el("details", { class: "panel", open: panels.size === 1 }, el("summary", {}, name), inside));
+    }
+    return panels.get(name);
+  }
 
   function shown() {
-    return settingsOf(mode).map(({ name }) => [name, fields.get(name)]);
+    return tables[task].map(({ name }) => [name, fields.get(name)]);
   }
 
   function count() {
@@ -37,44 +49,58 @@ export function createSettings(root, modes, defaults) {
   }
 
   function use(other) {
-    mode = other;
+    task = other;
     for (const field of fields.values()) field.root.hidden = true;
-    for (const [name, field] of shown()) {
+    for (const setting of tables[task]) {
+      const field = fields.get(setting.name);
       field.root.hidden = false;
-      field.suggest(defaults[mode]?.[name]);
+      field.suggest(setting.default);
+    }
+    for (const inside of panels.values()) {
+      inside.parentElement.hidden = [...inside.children].every((child) => child.hidden);
     }
     count();
   }
 
   function set(values) {
-    for (const [name, field] of fields) field.set(values[name]);
+    for (const [name, field] of fields) field.set(valueAt(values, name));
     count();
   }
 
-  use(mode);
+  use(task);
   return {
     use,
     set,
     values() {
       const changed = shown().filter(([, field]) => field.changed);
       for (const [, field] of changed) field.check();
-      return Object.fromEntries(changed.map(([name, field]) => [name, field.value]));
+      const values = {};
+      for (const [name, field] of changed) putAt(values, name, field.value);
+      return values;
     },
   };
+}
+
+/** The value under a name, which may lead into an object: "a.b" is values.a.b. */
+function valueAt(values, name) {
+  return name.split(".").reduce((inside, step) => inside?.[step], values);
+}
+
+function putAt(values, name, value) {
+  const steps = name.split(".");
+  const last = steps.pop();
+  const inside = steps.reduce((outer, step) => (outer[step] ??= {}), values);
+  inside[last] = value;
 }
 
 function createField(setting, onchange) {
   const id = freshId("setting");
   const note = freshId("note");
-  const about = { id, name: setting.name, "aria-describedby": note };
-  const number = setting.kind !== "choice";
-  const input = number
-    ? el("input", { ...about, type: "number", min: setting.min, max: setting.max, step: setting.step ?? 1, inputmode: "decimal" })
-    : el("select", about, el("option", { value: "" }), ...setting.options.map((option) => el("option", { value: option }, option)));
+  const input = inputOf(setting, { id, name: setting.name, "aria-describedby": note });
   input.addEventListener("input", onchange);
-  const root = el("div", { class: "setting" }, el("label", { for: id }, setting.label), input,
+  const root = el("div", { class: "setting" }, el("label", { for: id }, setting.title), input,
     el("p", { class: "hint", id: note }, setting.help));
-  const pruning = setting.kind === "share of prefix";
+  const number = input instanceof HTMLInputElement;
 
   return {
     root,
@@ -82,24 +108,37 @@ function createField(setting, onchange) {
       return input.value !== "" || input.validity.badInput;
     },
     get value() {
-      if (!number) return input.value;
-      return pruning ? { r: Number(input.value) } : Number(input.value);
+      if (number) return Number(input.value);
+      return setting.kind === "boolean" ? input.value === "true" : input.value;
     },
     set(value) {
-      input.value = (pruning ? value?.r : value) ?? "";
+      input.value = value == null ? "" : String(value);
     },
     suggest(value) {
-      const words = value == null ? (pruning ? "off" : "default") : String(value);
+      const words = value == null ? "off" : String(value);
       if (number) input.placeholder = words;
       else input.options[0].textContent = `${words} (default)`;
     },
     check() {
       input.setAttribute("aria-invalid", String(!input.validity.valid));
       if (input.validity.valid) return;
-      input.closest("details").open = true;
+      for (let fold = root.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
       input.focus();
-      const what = setting.kind === "whole" ? "a whole number" : "a number";
-      throw new Mistake(`${setting.label} must be ${what} from ${setting.min} to ${setting.max}.`);
+      throw new Mistake(`${setting.title} must be ${setting.kind === "integer" ? "a whole number" : "a number"}${rangeOf(setting)}.`);
     },
   };
+}
+
+function inputOf({ kind, minimum, maximum, step, choices }, about) {
+  if (kind === "integer" || kind === "number") {
+    return el("input", { ...about, type: "number", min: minimum, max: maximum, step, inputmode: "decimal" });
+  }
+  const options = kind === "boolean" ? ["true", "false"] : choices;
+  return el("select", about, el("option", { value: "" }), ...options.map((option) => el("option", { value: option }, option)));
+}
+
+function rangeOf({ minimum, maximum }) {
+  if (minimum == null && maximum == null) return "";
+  if (maximum == null) return ` of at least ${minimum}`;
+  return minimum == null ? ` of at most ${maximum}` : ` from ${minimum} to ${maximum}`;
 }

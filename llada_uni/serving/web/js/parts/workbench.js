@@ -9,10 +9,10 @@ import { createSeed } from "./seed.js";
 import { createSettings } from "./settings.js";
 
 /**
- * Brings the panel of a mode to life. settings: the groups of settings it may show; empty: what the stage says before the
+ * Brings the panel of a mode to life. settings: the tasks whose settings it may show; empty: what the stage says before the
  * first result; work(run): does the work, run = {prompt, seed, settings, signal, progress}; anything it throws is shown.
  */
-export function createWorkbench(studio, mode, { settings: groups, empty, work }) {
+export function createWorkbench(studio, mode, { settings: tasks, empty, work }) {
   const panel = document.getElementById(`panel-${mode}`);
   const form = panel.querySelector("form");
   const prompt = form.elements.prompt;
@@ -23,7 +23,7 @@ export function createWorkbench(studio, mode, { settings: groups, empty, work })
   stage.append(notice.root, live, result);
 
   const seed = createSeed(part(form, "seed"));
-  const settings = createSettings(part(form, "settings"), groups, studio.defaults.settings);
+  const settings = createSettings(part(form, "settings"), tasks, studio.defaults.settings);
   const showExamples = createExamples(part(form, "examples"), mode, (words) => {
     prompt.value = words;
     prompt.focus();

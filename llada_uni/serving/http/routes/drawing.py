@@ -1,13 +1,12 @@
-"""Pictures as answers: what /v1/images/generations and /v1/images/edits do alike.
+"""Images as answers: what /v1/images/generations and /v1/images/edits do alike.
 
-What flows through: tasks that draw, n of them with seeds one after the other -> an `ImagesResponse`, or a stream of
-drafts and finished pictures under OpenAI's names for the kind of request.
+A request that draws runs n times, with seeds one after the other. Its images become an `ImagesResponse`, or a stream of
+partial and finished images under OpenAI's names for the kind of request.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -15,6 +14,7 @@ from typing import Literal
 from fastapi import Request
 from PIL import Image
 
+from llada_uni.requests import Draw, Edit, Inpaint
 from llada_uni.results import EndEvent, ImageEvent, PartialImage, Progress, TextDelta, Usage
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.protocol.common import check_count, draw_seed
@@ -32,22 +32,21 @@ from llada_uni.serving.http.routes.context import Context
 from llada_uni.serving.http.routes.pictures import as_base64
 from llada_uni.serving.http.routes.running import arriving, outcomes, stream
 from llada_uni.serving.scheduler.job import Outcome
-from llada_uni.serving.tasks import Draw, Edit, Inpaint
 
 Kind = Literal["image_generation", "image_edit"]
 Body = GenerationRequest | EditFields
 
 
-async def paint(
-    here: Context, request: Request, body: Body, task: Draw | Edit | Inpaint, kind: Kind
+async def draw(
+    here: Context, request: Request, body: Body, asked: Draw | Edit | Inpaint, kind: Kind
 ) -> ImagesResponse | sse.EventStream:
-    """The pictures that `task` makes with n seeds, at once or as a stream."""
+    """The images that a request gives with n seeds, at once or as a stream."""
     seed = draw_seed() if body.seed is None else body.seed
     count = check_count(body.n, here.limits.max_n, seed)
-    tasks = [dataclasses.replace(task, seed=seed + number) for number in range(count)]
+    each = [asked.replace(seed=seed + number) for number in range(count)]
     if body.stream:
-        return await stream(here, request, _messages(here, request, body, tasks, kind))
-    done = await outcomes(here, request, tasks)
+        return await stream(here, request, _messages(here, request, body, each, kind))
+    done = await outcomes(here, request, each)
     return ImagesResponse(
         created=int(time.time()),
         data=[await _item(body, outcome) for outcome in done],
@@ -77,10 +76,10 @@ def _usage(usages: Sequence[Usage]) -> ImagesUsage:
 
 
 async def _messages(
-    here: Context, request: Request, body: Body, tasks: Sequence[Draw | Edit | Inpaint], kind: Kind
+    here: Context, request: Request, body: Body, each: Sequence[Draw | Edit | Inpaint], kind: Kind
 ) -> sse.Messages:
     pictures: dict[int, ImageEvent] = {}
-    async with contextlib.aclosing(arriving(here, request, tasks)) as events:
+    async with contextlib.aclosing(arriving(here, request, each, body.partial_images or 0)) as events:
         async for item in events:
             if item is None:
                 yield sse.PING
