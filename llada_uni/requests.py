@@ -23,6 +23,7 @@ from llada_uni.generation.params import Decoding, Seeded, Stopped
 OF_WHAT = {"image_": "image codes", "text_": "text", "reasoning_": "reasoning text"}  # prefix -> what is sampled
 PANELS = {"image_": "Images", "reasoning_": "Reasoning"}  # prefix -> heading of a second sampling
 HEADINGS = ("Drawing", "Sampling", "Images", "Reasoning", "Decoder")  # in the order in which people see them
+DECODER_STEPS = next(name for name in Decoding.model_fields if name.endswith("_steps"))
 STEPS = {"codes": "image_steps", "text": "text_steps"}  # sampling without a prefix -> its steps, which always have one
 R = TypeVar("R", bound="Request")
 
@@ -82,7 +83,7 @@ def accepts(*groups: type[Checked], **prefixes: str) -> Callable[[type[R]], type
         made = create_model(kind.__name__, __base__=kind, __module__=kind.__module__, __doc__=kind.__doc__, **fields)
         made.paths, made.panels = paths, panels
         made.renamed = {
-            "steps": " or ".join(f"{name} ({OF_WHAT[name.removesuffix('steps')]})" for name in steps) or "decoder_steps"
+            "steps": " or ".join(f"{name} ({OF_WHAT[name.removesuffix('steps')]})" for name in steps) or DECODER_STEPS
         }
         return made
 
