@@ -46,8 +46,9 @@ class Checked(BaseModel):
             name, _, value = (piece.strip() for piece in part.partition("="))
             if name not in cls.model_fields:
                 raise UserError(unknown(name, cls.model_fields, cls.renamed))
+            whole = schema_of(cls, name).get("type") == "integer"
             try:
-                found[name] = float(value)
+                found[name] = int(value) if whole else float(value)
             except ValueError:
                 raise UserError(f"{name} must be {allowed(cls, name)}, not {value!r}") from None
         return cls(**found)

@@ -111,6 +111,7 @@ def unknown_key(key: str, allowed: Sequence[str]) -> str:
 MOVED = {
     "options.rarity": "it is called options.frequency_weighting now",
     "options.places": "it is called options.position_probes now",
+    "options.reader": "it is called options.probe_lm now",
     "options.slots": "loop.micro_batches says it: leave it out",
     "options.named_codes": "the stage world_backbone has it",
     "options.lookups": "the stage world_backbone has it",

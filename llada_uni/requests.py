@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Optional, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationInfo, create_model
+from pydantic import AfterValidator, Field, ValidationInfo, create_model, model_validator
 
 from llada_uni.checked import Checked, is_group
 from llada_uni.generation import params
@@ -23,6 +23,7 @@ from llada_uni.generation.params import Decoding, Seeded, Stopped
 OF_WHAT = {"image_": "image codes", "text_": "text", "reasoning_": "reasoning text"}  # prefix -> what is sampled
 PANELS = {"image_": "Images", "reasoning_": "Reasoning"}  # prefix -> heading of a second sampling
 HEADINGS = ("Drawing", "Sampling", "Images", "Reasoning", "Decoder")  # in the order in which people see them
+DECODER_STEPS = next(name for name in Decoding.model_fields if name.endswith("_steps"))
 STEPS = {"codes": "image_steps", "text": "text_steps"}  # sampling without a prefix -> its steps, which always have one
 R = TypeVar("R", bound="Request")
 
@@ -82,7 +83,7 @@ def accepts(*groups: type[Checked], **prefixes: str) -> Callable[[type[R]], type
         made = create_model(kind.__name__, __base__=kind, __module__=kind.__module__, __doc__=kind.__doc__, **fields)
         made.paths, made.panels = paths, panels
         made.renamed = {
-            "steps": " or ".join(f"{name} ({OF_WHAT[name.removesuffix('steps')]})" for name in steps) or "decoder_steps"
+            "steps": " or ".join(f"{name} ({OF_WHAT[name.removesuffix('steps')]})" for name in steps) or DECODER_STEPS
         }
         return made
 
@@ -171,6 +172,14 @@ class Chat(Request, Stopped, Decoding):
 
     messages: Any = Field(description="The conversation so far.")
     modalities: params.Modalities = Field(params.MODALITIES, description="What an answer may hold: text, or text and image.")
+
+    @model_validator(mode="after")
+    def _fits_modalities(self) -> Chat:
+        for name in self.given() if "image" not in self.modalities else ():
+            path = self.paths.get(name, ("decode",) if name in Decoding.model_fields else ("text",))
+            if path[0] not in (*params.UnderstandSettings.model_fields, *params.Blocks.model_fields):
+                raise ValueError(f"{name} is for answers with images: modalities must be ('text', 'image')")
+        return self
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")

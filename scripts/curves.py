@@ -9,17 +9,16 @@ may stand in the log twice: the later row counts.
 from __future__ import annotations
 
 import argparse
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
 from llada_uni.files.weights import atomic_file
 
-WIDTH, HEIGHT, EDGE = 760, 320, 56
-COLOURS = ("#2060a0", "#c05020", "#208040", "#803090", "#806010")
 WINDOW = 15  # rows of the running mean
-MOST = 400  # points of a line
 
 Curve = list[tuple[float, float]]
 
@@ -53,42 +52,21 @@ def smooth(curve: Curve) -> Curve:
     return [(step, mean) for (step, _), mean in zip(curve, means, strict=True)]
 
 
-def draw(found: dict[str, Curve], begins: Sequence[tuple[float, str]]) -> str:
-    """The SVG text. Keys whose values all lie in [0, 1] are shares; the axis ends at the largest value."""
-    right = max((step for curve in found.values() for step, _ in curve), default=1.0)
-    top = max((value for curve in found.values() for _, value in curve), default=1.0)
-    top = 1.0 if top <= 1 else top
-
-    def x(step: float) -> float:
-        return EDGE + step / right * (WIDTH - 2 * EDGE)
-
-    def y(value: float) -> float:
-        return HEIGHT - EDGE - value / top * (HEIGHT - 2 * EDGE)
-
-    def line(curve: Curve, style: str) -> str:
-        thinned = curve[:: max(1, len(curve) // MOST)]
-        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in thinned)
-        return f'<polyline points="{points}" fill="none" {style}/>'
-
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="11">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        f'<path d="M{EDGE} {EDGE}V{HEIGHT - EDGE}H{WIDTH - EDGE}" fill="none" stroke="black"/>',
-        f'<text x="{WIDTH / 2}" y="{HEIGHT - 14}" text-anchor="middle">steps</text>',
-    ]
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        step = share * right
-        lines.append(f'<text x="{x(step):.0f}" y="{HEIGHT - EDGE + 16}" text-anchor="middle">{step:.0f}</text>')
-        lines.append(f'<text x="{EDGE - 6}" y="{y(share * top) + 4:.0f}" text-anchor="end">{share * top:.2f}</text>')
+def draw(found: dict[str, Curve], begins: Sequence[tuple[float, str]]) -> Figure:
+    """The figure. Keys whose values all lie in [0, 1] are shares: the axis then goes from 0 to 1."""
+    figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+    axes = figure.add_subplot(xlabel="steps")
+    for key, curve in found.items():
+        (thin,) = axes.plot(*zip(*curve, strict=True), linewidth=0.5, alpha=0.4)
+        axes.plot(*zip(*smooth(curve), strict=True), color=thin.get_color(), label=key)
+    top = max(value for curve in found.values() for _, value in curve)
+    axes.set(xlim=(0, None), ylim=(0, 1 if top <= 1 else None))
     for step, name in begins:
-        lines.append(f'<path d="M{x(step):.1f} {EDGE}V{HEIGHT - EDGE}" stroke="#999" stroke-dasharray="3 3"/>')
-        lines.append(f'<text x="{x(step) + 4:.0f}" y="{EDGE - 6}" fill="#666">{html.escape(name)}</text>')
-    for number, (key, curve) in enumerate(found.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        lines.append(line(curve, f'stroke="{colour}" stroke-width="0.5" opacity="0.4"'))
-        lines.append(line(smooth(curve), f'stroke="{colour}" stroke-width="2"'))
-        lines.append(f'<text x="{EDGE + 130 * number}" y="20" fill="{colour}">{html.escape(key)}</text>')
-    return "\n".join([*lines, "</svg>", ""])
+        axes.axvline(step, color="0.6", linestyle=":", linewidth=1)
+        at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate(name, (step, 1), xytext=(3, 3), fontsize=8, **at)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.2), ncols=len(found), frameon=False)
+    return figure
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -105,8 +83,9 @@ def main(given: Sequence[str] | None = None) -> int:
     empty = [key for key, curve in found.items() if not curve]
     if empty:
         parser.error(f"no run has logged {', '.join(empty)}")
-    with atomic_file(options.out) as path:
-        path.write_text(draw(found, begins), encoding="utf-8")
+    # The same numbers give the same bytes.
+    with atomic_file(options.out) as path, mpl.rc_context({"svg.hashsalt": "llada-uni"}):
+        draw(found, begins).savefig(path, format="svg", metadata={"Date": None})
     return 0
 
 

@@ -27,7 +27,7 @@ requests hub
 tasks
 model
 data serving adapters
-training evaluation verify
+training evaluation verify doctor
 cli
 world __main__
 """

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from llada_uni import cli
 from llada_uni.checked import schema_of
@@ -17,7 +16,7 @@ from llada_uni.cli.common import ModelOptions
 from llada_uni.errors import UserError
 from llada_uni.generation import params
 from llada_uni.image.codes import ImageCodes
-from llada_uni.requests import REQUESTS, Draw, Edit, Request, Story, Understand
+from llada_uni.requests import REQUESTS, Chat, Draw, Edit, Request, Story, Understand
 from llada_uni.tasks.common import settings_of
 from llada_uni.tasks.defaults import Defaults
 from tests.changed_package import PACKAGE, changed_package, run_there
@@ -47,7 +46,7 @@ def allowed_value(kind: type[Request], name: str) -> Any:
     """A value that the schema allows: not the default, so that one that gets lost shows."""
     schema = schema_of(kind, name)
     if name == "modalities":
-        return ("text",)
+        return ("image", "text")
     if "enum" in schema:
         return schema["enum"][-1]
     by_type = {"boolean": True, "array": ("END",), "object": params.Sprint(r=0.25)}
@@ -114,14 +113,12 @@ def command(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "codes.json").write_text('{"height": 1, "width": 1, "codes": [1]}')
     monkeypatch.setattr(ModelOptions, "load", lambda self: FakeModel())
-    click = typer.main.get_command(cli.command_line())
 
-    def call(*arguments: str) -> Request:
+    def call(name: str, *arguments: str) -> Request:
         with pytest.raises(Asked) as asked:
-            click(args=list(arguments), standalone_mode=False)
+            cli.command_line().find(name)(args=list(arguments), standalone_mode=False)
         return asked.value.args[0]
 
-    call.click = click
     return call
 
 
@@ -138,22 +135,23 @@ def test_commands_take_every_setting(command, name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_refuse_what_is_forbidden(command, name):
-    kind = REQUESTS[name]
+    kind, (first, *rest) = REQUESTS[name], COMMANDS[name]
+    there = cli.command_line().find(first)
     for setting in kind.settings():
         flag = f"--{setting.replace('_', '-')}"
         for wrong in forbidden_values(kind, setting):
             if not isinstance(wrong, int | float | str) or schema_of(kind, setting)["type"] in ("boolean", "array"):
                 continue  # nothing that a command line can say
             with pytest.raises((UserError, cli._CLICK_ERROR)) as error:
-                command.click(args=[*COMMANDS[name], f"{flag}={wrong}"], standalone_mode=False)
+                there(args=[*rest, f"{flag}={wrong}"], standalone_mode=False)
             line = error.value.format_message() if hasattr(error.value, "format_message") else str(error.value)
             assert setting in line or flag in line, line
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_has_its_help_under_a_heading(command, name):
+def test_every_option_has_its_help_under_a_heading(name):
     kind = REQUESTS[name]
-    made = {option.name: option for option in command.click.commands[COMMANDS[name][0]].params}
+    made = {option.name: option for option in cli.command_line().find(COMMANDS[name][0]).params}
     for setting in kind.settings():
         words = (kind.model_fields[setting].description or "").removesuffix(".").removesuffix(")")
         assert words and made[setting].help.startswith(words) and made[setting].rich_help_panel == kind.panels[setting]
@@ -200,8 +198,23 @@ def test_unknown_names_come_with_the_nearest_known_one():
         Draw(prompt="a cat", tempreature=1.0)
     with pytest.raises(UserError, match="Draw: prompt is missing"):
         Draw()
-    with pytest.raises(UserError, match="question is empty"):
-        Understand(images=["a.png"], question=" ")
+    with pytest.raises(UserError, match="prompt is empty"):
+        Draw(prompt=" ")
+
+
+def test_settings_of_images_need_answers_with_images():
+    assert Chat(messages="hello", modalities="text", text_steps=3, stop="END", seed=1, block_length=4).modalities == ("text",)
+    for setting, value in {"image_steps": 3, "max_frames": 2, "height": 32, "text_scale": 1.0, "decoder": "none"}.items():
+        with pytest.raises(UserError, match=f"{setting} is for answers with images"):
+            Chat(messages="hello", modalities=("text",), **{setting: value})
+
+
+def test_a_group_of_settings_may_be_text():
+    assert Draw(prompt="a cat", sprint="keep_ratio=0.7, warmup=3").sprint == params.Sprint(keep_ratio=0.7, warmup=3)
+    wrong = {"warmup=2.5": "sprint: warmup must be a whole number", "r": "sprint: r must be a number from 0 to 1"}
+    for text, line in wrong.items():
+        with pytest.raises(UserError, match=line):
+            Draw(prompt="a cat", sprint=text)
 
 
 def test_requests_travel_between_processes():

@@ -26,7 +26,8 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
 from llada_uni.requests import Draw, Request
 from llada_uni.results import EndEvent, ImageEvent, Progress
-from llada_uni.tasks.parts import DTYPES, find_model
+from llada_uni.tasks.find import open_model
+from llada_uni.tasks.parts import DTYPES
 
 MODEL, CODES = "LLADA_UNI_MODEL", "LLADA_UNI_CODES"
 CATEGORY = "LLaDA2-Uni"
@@ -65,13 +66,14 @@ class Loader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        folder = ("STRING", {"default": shipped.MODEL, "tooltip": f"a model directory; {shipped.MODEL}: the shipped one"})
+        about = f"a model directory, or org/name on the hub; {shipped.MODEL}: the shipped one"
+        folder = ("STRING", {"default": shipped.MODEL, "tooltip": about})
         return {"required": {"folder": folder, "device": (["auto", "cpu", "cuda", "mps"],), "dtype": (["auto", *DTYPES],)}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, folder: str) -> bool | str:
         try:
-            find_model(folder)
+            open_model(folder)
         except UserError as error:
             return str(error)
         return True
@@ -79,7 +81,7 @@ class Loader:
     @classmethod
     def IS_CHANGED(cls, folder: str, **_: str) -> float:
         """A directory that was written anew is opened anew."""
-        return max(file.stat().st_mtime for file in find_model(folder).rglob("*") if file.is_file())
+        return max(file.stat().st_mtime for file in open_model(folder)[0].rglob("*") if file.is_file())
 
     def load(self, folder: str, device: str, dtype: str) -> tuple[OpenModel]:
         return (OpenModel(folder, *(None if name == "auto" else name for name in (device, dtype))),)

@@ -30,6 +30,7 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
 from llada_uni.requests import Draw, Edit, Inpaint
 from llada_uni.results import ImageResult, OnProgress, Progress
+from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
 
 NAMES = {"num_inference_steps": "image_steps", "image_guidance_scale": "image_scale"}  # diffusers' -> ours
 OUTPUTS = ("pil", "np", "pt", "latent")
@@ -84,10 +85,10 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         was, dtype = self.model.parts, dtype or self._asked_dtype
-        memory = {"quantization": was.quantization, "offload": was.offload, "tile": was.tile}
-        moved = UniModel.from_pretrained(was.folder, device or was.device, dtype, **memory)
-        if (moved.parts.device, moved.parts.dtype) != (was.device, was.dtype):
-            self.model = moved
+        chosen = choose_device(device or was.device)
+        moved = Parts(was.folder, chosen, choose_dtype(dtype, chosen), was.quantization, was.offload, was.tile, was.need)
+        if (moved.device, moved.dtype) != (was.device, was.dtype):
+            self.model = UniModel(moved)
         self._asked_dtype = dtype
         return self
 

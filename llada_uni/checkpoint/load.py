@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -204,6 +204,17 @@ def _pieces(
 
 def write_shards(folder: Path, pieces: Iterator[Piece], max_shard_bytes: int) -> None:
     """The backbone's weight files in `folder`: one, or shards with an index, all of them or none."""
+    shards = group_pieces(pieces, max_shard_bytes)
+    with ExitStack() as together:  # every temporary file is complete before the first takes its name
+        files = [together.enter_context(atomic_file(folder / name)) for name in shards]
+        for file, shard in zip(files, shards.values(), strict=True):
+            write_shard(file, shard)
+        write_index(folder, shards)
+    _remove_others(folder, {*shards, *([_INDEX] if len(shards) > 1 else [])})
+
+
+def group_pieces(pieces: Iterable[Piece], max_shard_bytes: int) -> dict[str, list[Piece]]:
+    """The name of each weight file, and the tensors that go into it, in order."""
     shards: list[list[Piece]] = [[]]
     room = max_shard_bytes
     for piece in pieces:
@@ -213,16 +224,22 @@ def write_shards(folder: Path, pieces: Iterator[Piece], max_shard_bytes: int) ->
         shards[-1].append(piece)
         room -= piece[1]
     count = len(shards)
-    names = [_SINGLE] if count == 1 else [f"{_STEM}-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
-    with ExitStack() as together:  # every temporary file is complete before the first takes its name
-        files = [together.enter_context(atomic_file(folder / name)) for name in names]
-        for file, shard in zip(files, shards, strict=True):
-            save_file({name: get() for name, _, get in shard}, file, {"format": "pt"})
-        if count > 1:
-            listed = {piece[0]: name for name, shard in zip(names, shards, strict=True) for piece in shard}
-            total = sum(piece[1] for shard in shards for piece in shard)
-            write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": listed})
-    _remove_others(folder, {*names, *([_INDEX] if count > 1 else [])})
+    if count == 1:
+        return {_SINGLE: shards[0]}
+    return {f"{_STEM}-{i + 1:05}-of-{count:05}.safetensors": shard for i, shard in enumerate(shards)}
+
+
+def write_shard(file: Path, shard: list[Piece]) -> None:
+    """One weight file; the caller sees to it that it appears in one step."""
+    save_file({name: get() for name, _, get in shard}, file, {"format": "pt"})
+
+
+def write_index(folder: Path, shards: Mapping[str, list[Piece]]) -> None:
+    """The table beside several weight files; none beside one."""
+    if len(shards) > 1:
+        listed = {piece[0]: name for name, shard in shards.items() for piece in shard}
+        total = sum(piece[1] for shard in shards.values() for piece in shard)
+        write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": listed})
 
 
 def _remove_others(folder: Path, keep: set[str]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -64,7 +64,7 @@ def quantize(
     _check_disk(Path(target), needed)
     try:
         with new_directory(source, target, stored, copy=_link_or_copy) as folder:
-            write_shards(folder, _pieces(stored, scheme, on_progress), max_shard_bytes)
+            write_shards(folder, quantized_pieces(stored, scheme, on_progress), max_shard_bytes)
             write_json(folder / "config.json", config_json(stored.config, scheme))
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
@@ -87,9 +87,14 @@ def stored_bytes(
     return total
 
 
-def _pieces(stored: Source, scheme: Scheme, on_progress: OnProgress | None) -> Iterator[Piece]:
-    """The tensors to write, in order; the two of a stacked place are made together, when the first is asked for."""
-    table = places(stored.config)
+def quantized_pieces(
+    stored: Source, scheme: Scheme, on_progress: OnProgress | None = None, table: Sequence[Place] | None = None
+) -> Iterator[Piece]:
+    """The tensors to write; the two of a stacked place are made together, when the first is asked for.
+
+    table: the places in another order than the network's.
+    """
+    table = places(stored.config) if table is None else table
     total = axis_sizes(stored.config)["E"] * sum(place.stacked for place in table)
     done = 0
 

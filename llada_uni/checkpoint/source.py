@@ -9,6 +9,7 @@ Axes: E experts, R rows, C columns of one matrix.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,6 +77,14 @@ class Source:
         if len(found) > 1:
             raise UserError(f"{self.weights.path}: the scales of the experts are of several kinds")
         return found.pop()
+
+    def files_of(self, place: Place) -> set[Path]:
+        """The weight files that hold a place's tensors, their scales included."""
+        names = [place.name] if self.layout == "stacked" else list(place.released)
+        if self.ours and place.stacked:
+            names = [f"{place.name}.{part}" for part in Quantized._fields]
+        names += [self._scales[name] for name in names if name in self._scales]
+        return {self.weights.file_of(name) for name in names}
 
     def dtype(self, place: Place) -> torch.dtype:
         """What a place's weights are, or would be: those of the head where they are quantised."""

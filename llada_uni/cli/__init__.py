@@ -65,6 +65,7 @@ COMMANDS = {
     "export": "llada_uni.cli.train:export",
     "quantize": "llada_uni.cli.quantize:quantize",
     "pull": "llada_uni.cli.hub:pull",
+    "doctor": "llada_uni.cli.hub:doctor",
 }
 """Every command, in the order of the help; those of plug-ins come before them. A module is imported when it is called."""
 GROUPS = {"data": "Training data: check, make and extract conversation records."}

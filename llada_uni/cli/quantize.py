@@ -13,7 +13,7 @@ from llada_uni.cli.common import Json, emit, say, stderr
 
 
 def quantize(
-    source: Annotated[Path, typer.Argument(help="A model directory: plain, or released FP8.")],
+    source: Annotated[str, typer.Argument(help="A model directory, or org/name on the hub: plain, or released FP8.")],
     target: Annotated[Path, typer.Argument(help="The directory to make.")],
     format: Annotated[str, typer.Option("--format", help="int8, int4 or float8.")] = "int4",
     group: Annotated[int, typer.Option(help="Weights that share a scale in int4: 32, 64, 128 or 256.")] = 128,
@@ -26,9 +26,11 @@ def quantize(
     Example: `llada-uni quantize models/world /tmp/world-int4 --format int4`
     """
     from llada_uni.checkpoint.quantize import quantize as run
+    from llada_uni.tasks.find import find_model
 
+    folder = find_model(source)
     with _bar() as move:
-        done = run(source, target, format, group, on_progress=move)
+        done = run(folder, target, format, group, on_progress=move)
     if as_json:
         sizes = {"bytes_before": done.bytes_before, "bytes_after": done.bytes_after}
         emit({"source": str(source), "target": str(target), **done.scheme.to_json(), **sizes})

@@ -83,8 +83,9 @@ def serve(
     uni = replace(loading, model=folder or loading.model).load("starting")
     from llada_uni.serving.metrics import Metrics
     from llada_uni.serving.scheduler.service import Service
+    from llada_uni.tasks.find import name_of
 
-    options = ServerOptions(keys, allow_remote_images, tuple(cors_origin or ()), name or uni.folder.resolve().name)
+    options = ServerOptions(keys, allow_remote_images, tuple(cors_origin or ()), name or name_of(uni.folder))
     service = Service(uni, limits, Metrics())
     logging.basicConfig(level=logging.INFO if access_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     _introduce(host, listener.getsockname()[1], options, limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from llada_uni.cli.common import (
     Device,
     Json,
     ModelOptions,
+    Revision,
     check_output,
     emit,
     progress_bar,
@@ -161,7 +163,7 @@ def verify(
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A model directory.")],
+    source: Annotated[str, typer.Argument(help="A model directory, or org/name on the hub.")],
     target: Annotated[Path, typer.Argument(help="The directory to make.")],
     to: Annotated[
         str | None,
@@ -175,8 +177,9 @@ def convert(
     """
     with stderr().status("converting"):
         from llada_uni.checkpoint.load import convert as run
+        from llada_uni.tasks.find import find_model
 
-        written = run(source, target, to)
+        written = run(find_model(source), target, to)
     if as_json:
         emit({"source": str(source), "target": str(target), "layout": written})
     else:
@@ -184,7 +187,11 @@ def convert(
 
 
 def info(
-    folder: Annotated[Path | None, typer.Argument(help="A model directory; default: the shipped model.")] = None,
+    folder: Annotated[
+        str | None,
+        typer.Argument(metavar="DIR|ORG/NAME", help="A model directory, or a name on the hub; default: the shipped one."),
+    ] = None,
+    revision: Revision = None,
     as_json: Json = False,
 ) -> None:
     """List the parts of a model directory, their parameters, and the memory their weights need.
@@ -193,9 +200,12 @@ def info(
     """
     with stderr().status("loading"):
         from llada_uni.checkpoint.info import model_info
-        from llada_uni.tasks.parts import find_model
+        from llada_uni.hub.listing import Access
+        from llada_uni.hub.skeleton import looked_at
+        from llada_uni.tasks.find import find_model
 
-        found = model_info(folder or find_model())
+        with looked_at(folder or str(find_model()), Access(revision)) as (model, _):
+            found = replace(model_info(model), folder=folder or str(model))
     if as_json:
         emit(found.to_json())
         if found.broken:

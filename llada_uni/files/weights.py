@@ -172,12 +172,19 @@ class WeightFiles:
                 size = file.stat().st_size if file.exists() else 0
                 reason = " ".join(str(error).split())[:100]
                 raise UserError(f"{file} ({size} bytes) is truncated or damaged ({reason}); fetch it again") from error
+            except RuntimeError as error:  # torch's word where the system refuses to map a file larger than its memory
+                reason = " ".join(str(error).split())[:100]
+                raise UserError(f"{file} cannot be mapped ({reason}); free memory, or write it in smaller shards") from error
         return self._open[file]
 
     @property
     def files(self) -> list[Path]:
         """The weight files themselves, without the index."""
         return sorted(set(self._where.values()))
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds the tensor."""
+        return self._where[name]
 
     def __contains__(self, name: str) -> bool:
         return name in self._where

@@ -340,3 +340,16 @@ class DecodeSettings(Params):
 
     def steps_of(self, decoder: str) -> int:
         return getattr(self, f"{decoder}_steps")
+
+    def own(self, decoder: str | None = None) -> dict[str, Any]:
+        """The defaults of `Decoding`, by name, with a decoder (None: the usual one)."""
+        chosen = decoder or self.decoder
+        rest = {name: getattr(self, name) for name in Decoding.model_fields if name in type(self).model_fields}
+        return {**rest, "decoder": chosen, "decoder_steps": self.steps_of(chosen)}
+
+    def chosen(self, asked: Decoding) -> tuple[str, int]:
+        """(decoder, steps) of what is asked for. UserError for steps that the decoder does not do."""
+        decoder = asked.decoder or self.decoder
+        changes = {} if asked.decoder_steps is None else {f"{decoder}_steps": asked.decoder_steps}
+        chosen = self.overlaid({"decoder": decoder, **changes})
+        return decoder, chosen.steps_of(decoder)

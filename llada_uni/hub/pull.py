@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llada_uni.errors import UserError
@@ -61,8 +62,9 @@ def pull(
         return _to_cache(listing, chosen, files, access, on_fetch, say)
     to = to.expanduser()
     check_target(to, id)
-    fetch_to(listing, files, to, access, on_fetch, say)
-    Record.of(listing, files, complete=True).write(to)
+    record = Record.of(listing, files, complete=True)
+    fetch_to(record, listing, to, access, on_fetch, say)
+    record.write(to)
     return to
 
 
@@ -84,9 +86,10 @@ def check_target(to: Path, id: str) -> None:
 
 
 def fetch_to(
-    listing: Listing, files: list[RemoteFile], to: Path, access: Access, on_fetch: OnFetch | None, say: Say
+    record: Record, listing: Listing, to: Path, access: Access, on_fetch: OnFetch | None, say: Say
 ) -> None:
-    """The files below the directory `to`, whole and checked; its record says meanwhile that it is not complete."""
+    """The record's files below the directory `to`, whole and checked; `to` says meanwhile that it is not complete."""
+    files = list(record.files.values())
     with failures_of(listing.id):
         to.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -94,7 +97,7 @@ def fetch_to(
         if not inside.resolve().is_relative_to(to.resolve()):
             raise UserError(f"{inside} is a link that leads out of {to}; remove the link, nothing is written through it")
     missing = _not_whole(files, to, on_fetch)
-    Record.of(listing, files, complete=False).write(to)
+    replace(record, complete=False).write(to)
     blobs = cache_root(access.cache, listing.id) / "blobs"
     for file in list(missing):
         if (blobs / file.etag).is_file() and is_whole(blobs / file.etag, file):

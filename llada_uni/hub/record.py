@@ -6,6 +6,7 @@ and a file of another revision is found by its hash.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,7 +37,8 @@ class Record:
     @classmethod
     def of(cls, listing: Listing, files: Iterable[RemoteFile], complete: bool, quantization: Any = None) -> Record:
         named = {file.name: file for file in files}
-        return cls(listing.id, listing.revision, listing.commit, complete, named, quantization)
+        plain = json.loads(json.dumps(quantization))  # as it is read back
+        return cls(listing.id, listing.revision, listing.commit, complete, named, plain)
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:

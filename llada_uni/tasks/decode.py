@@ -13,7 +13,6 @@ from llada_uni.requests import Decode
 from llada_uni.results import Evaluations, ImageResult, OnProgress, Progress
 from llada_uni.tasks.checks import check_seed, generator_of, open_picture
 from llada_uni.tasks.common import Clock, evaluations_of, own_codes
-from llada_uni.tasks.defaults import adjusted
 from llada_uni.tasks.parts import Parts
 
 
@@ -36,7 +35,7 @@ def decode(
     parts: Parts, codes: ImageCodes, asked: Decoding, seed: int, on_progress: OnProgress | None = None
 ) -> tuple[Image.Image, int]:
     """(image, decoder evaluations) of codes. The noise is the seed's own, whatever was drawn before."""
-    variant, steps = decoder_of(parts, asked)
+    variant, steps = parts.defaults.decode.chosen(asked)
     multiplier = asked.resolution_multiplier or parts.defaults.decode.resolution_multiplier
     total = steps if variant == "turbo" else steps - 1
     made = 0
@@ -53,18 +52,11 @@ def decode(
     return image, made
 
 
-def decoder_of(parts: Parts, asked: Decoding) -> tuple[str, int]:
-    """(variant, steps) of the decoder that a request wants. UserError for steps that the variant does not do."""
-    chosen = adjusted(parts.defaults.decode, decoder=asked.decoder)
-    chosen = adjusted(chosen, **{f"{chosen.decoder}_steps": asked.decoder_steps})
-    return chosen.decoder, chosen.steps_of(chosen.decoder)
-
-
 def check_decoder(parts: Parts, asked: Decoding) -> None:
     """UserError before the codes are drawn, when the decoder asked for is not in the directory."""
     if asked.decoder == CODES_ONLY:
         return
-    variant, _ = decoder_of(parts, asked)
+    variant, _ = parts.defaults.decode.chosen(asked)
     there = parts.decoder.variants
     if variant not in there:
         hint = f"decoder={there[0]!r}" if there else f"decoder={CODES_ONLY!r} for codes only"

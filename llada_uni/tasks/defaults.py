@@ -81,9 +81,7 @@ class Defaults(params.Blocks):
         for name, path in kind.paths.items():
             found[name] = _at(section if path[0] in type(section).model_fields else self, path)
         if "decoder" in kind.model_fields:
-            chosen = self.decode
-            found |= {"decoder": chosen.decoder, "decoder_steps": chosen.steps_of(chosen.decoder)}
-            found["resolution_multiplier"] = chosen.resolution_multiplier
+            found |= self.decode.own()
         return {name: value for name, value in found.items() if value is not None}
 
 

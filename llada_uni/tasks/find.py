@@ -13,7 +13,7 @@ from llada_uni.errors import UserError
 from llada_uni.files import shipped
 from llada_uni.files.model_dir import KNOWN, Part
 from llada_uni.hub.listing import Access
-from llada_uni.hub.names import is_cache_root, is_id, snapshot_of
+from llada_uni.hub.names import id_of, is_cache_root, is_id, snapshot_of
 from llada_uni.hub.record import check_complete
 from llada_uni.hub.snapshot import Snapshot
 
@@ -32,6 +32,13 @@ def find_model(name_or_dir: str | os.PathLike[str] | None = None, access: Access
     if isinstance(need, _Fetched):
         need.snapshot.need_all()
     return folder
+
+
+def name_of(folder: Path) -> str:
+    """What a model is called: the name of its directory, or "org/name" for one in the hub's cache."""
+    folder = folder.resolve()
+    root = folder.parent.parent
+    return id_of(root) if folder.parent.name == "snapshots" and is_cache_root(root) else folder.name
 
 
 class _Fetched:

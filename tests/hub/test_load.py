@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import KNOWN
 from llada_uni.hub.names import is_id, snapshot_of
-from llada_uni.tasks.find import find_model
+from llada_uni.tasks.find import find_model, name_of
 from tests.hub.conftest import ID, copy, same_files
 
 WEIGHTS = {
@@ -118,6 +119,28 @@ def test_local_files_only_asks_nothing_of_the_network(client, hub):
     assert not hub.log
 
 
+def test_info_reads_headers_and_convert_fetches_all(client, hub, published, tmp_path):
+    answer = client.command("info", ID, "--json")
+    assert answer.code == 0, answer.err
+    assert {part["name"] for part in json.loads(answer.out)["parts"]} == set(WEIGHTS) - {"code features"}
+    assert not hub.asked("sigvq_embedding.pt")
+    answer = client.command("convert", ID, tmp_path / "stacked")
+    assert answer.code == 0, answer.err
+    assert fetched(hub) == set(WEIGHTS)
+
+
+def test_the_diffusers_pipeline_moves_and_still_fetches(client, hub):
+    source = f"""
+from llada_uni.adapters.diffusers_pipeline import LLaDA2UniPipeline
+import torch
+pipe = LLaDA2UniPipeline.from_pretrained({ID!r}).to(torch.bfloat16)
+value = pipe("a cat", generator=torch.Generator().manual_seed(1)).images[0].size
+"""
+    answer = client.python(source)
+    assert answer.code == 0, answer.err
+    assert answer.value == [32, 32]
+
+
 # --- without a hub ---
 
 
@@ -158,3 +181,8 @@ def test_a_name_that_is_neither_is_said_to_be_neither(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=f"holds no model: none of {KNOWN[0]}"):
         find_model(tmp_path / "empty")
+
+
+def test_a_snapshot_is_called_by_the_name_of_the_model(published, tmp_path):
+    folder = copy(published, tmp_path / "models--org--tiny" / "snapshots" / "0123")
+    assert name_of(folder) == "org/tiny" and name_of(published) == "tiny"

@@ -36,7 +36,7 @@ def run(job: dict) -> dict:
             else:
                 code = cli.main(job["command"])
         except BaseException as error:
-            if type(error).__name__ == "UserError":
+            if "UserError" in (cls.__name__ for cls in type(error).__mro__):
                 code, line = 2, str(error)
                 print(line, file=sys.stderr)
             else:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from scripts.curves import curves, main, smooth
+from scripts.curves import curves, draw, main, smooth
 
 
 def run(folder: Path, rows: list[dict[str, float]]) -> Path:
@@ -29,14 +29,19 @@ def test_runs_follow_one_another_and_the_later_row_counts(runs):
     assert smooth(found["acc"])[-1] == (3, pytest.approx(0.7 / 3))
 
 
-def test_a_picture_of_them(runs, tmp_path, capsys):
-    out = tmp_path / "curves.svg"
-    assert main([*map(str, runs), "--keys", "acc", "--out", str(out)]) == 0
-    drawing = ElementTree.parse(out).getroot()
-    lines = [node.get("points").split() for node in drawing.iter("{http://www.w3.org/2000/svg}polyline")]
-    assert [len(points) for points in lines] == [3, 3]
-    heights = [float(point.split(",")[1]) for point in lines[0]]
-    assert heights == sorted(heights, reverse=True), "higher values stand higher"
+def test_thin_lines_are_the_values_thick_ones_their_means(runs):
+    axes = draw(*curves(runs, ["acc"])).axes[0]
+    values, means, *borders = axes.get_lines()
+    assert values.get_ydata().tolist() == [0.1, 0.2, 0.4] and values.get_linewidth() < means.get_linewidth()
+    assert means.get_ydata().tolist() == pytest.approx([0.1, 0.15, 0.7 / 3]) and axes.get_ylim() == (0, 1)
+    assert [text.get_text() for text in axes.texts] == ["s0", "s1"] and len(borders) == 2
+
+
+def test_the_file_is_a_drawing_and_the_same_again(runs, tmp_path):
+    files = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for file in files:
+        assert main([*map(str, runs), "--keys", "acc,loss", "--out", str(file)]) == 0
+    assert ElementTree.parse(files[0]).getroot().tag.endswith("svg") and files[0].read_bytes() == files[1].read_bytes()
 
 
 WRONG = [(["--keys", "nothing"], "no run has logged nothing"), (["gone"], "no log.jsonl in gone")]

@@ -3,7 +3,7 @@
 checkpoints/step-00000100/ holds the parts (torch.distributed.checkpoint: `.metadata` and one file a process) and meta.json,
 which is written last: a folder with a meta.json that fits its files is complete. Everything is written under a hidden name and
 takes its own only when complete, so a kill at any moment or a full disk leaves the former checkpoints as they were.
-The tensors are kept under "model", "optimizer" and "ema"; loading cuts them anew, so the number of processes may change.
+The tensors are kept under "model", "optimizer" and "ema"; loading shards them again, so the number of processes may change.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Checkpoints:
                 continue
             return meta
         if found:  # `state` is half overwritten by now
-            raise UserError(f"no checkpoint in {self.root} can be read; move that folder away to start anew")
+            raise UserError(f"no checkpoint in {self.root} can be read; move that folder away to start again")
         return None
 
     def save(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:

@@ -2,7 +2,7 @@
 
 What flows through: a matrix's gradient -> momentum -> its nearest orthogonal matrix, by five Newton-Schulz iterations -> the
 update, scaled to the size that AdamW's would have, so that both share one learning rate. Every direction of a matrix moves
-by the same amount: what is seen rarely is learnt beside what is seen always. torch.optim.Muon takes no stacked experts, and no
+by the same amount: what is seen rarely is learned beside what is seen always. torch.optim.Muon takes no stacked experts, and no
 other weights beside the matrices.
 Source: K. Jordan et al., Muon (2024); the scale from arXiv:2502.16982, section 2.2.
 """

@@ -1,4 +1,4 @@
-"""The optimizer over named weights; its state can be saved and cut anew: one entry a weight, made before the first step."""
+"""The optimizer over named weights; its state, one entry per weight from the start, can be saved and sharded again."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class ParallelOptions:
 
 
 def setup_processes(device: str | None = None) -> Processes:
-    """This process's place among those that torchrun (or Ray Train) started; alone without them.
+    """Which of the processes this is among those that torchrun (or Ray Train) started; alone without them.
 
     device: "cpu" or "cuda"; default: CUDA where there is one. CPU processes talk through gloo, GPUs through NCCL.
     """

@@ -1,8 +1,8 @@
-"""The codebook as moving averages: every code follows the vectors that chose it, and dead codes are placed anew.
+"""The codebook as moving averages: every code follows the vectors that chose it, and dead codes are placed again.
 
 One step: each micro-batch is observed (`observe`), then the codebook moves once (`update`), the same on every process.
 A code that (nearly) nobody chooses takes the place of a badly served vector; without it the codebook of the small world
-collapsed to 15 codes. M micro-batches a step, P places (patches of all pictures of a micro-batch), C width, K codes.
+collapsed to 15 codes. M micro-batches a step, P positions (patches of all pictures of a micro-batch), C width, K codes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self, book: Tensor, reseed: bool = True) -> None:
-        """Moves `book` [K, C] towards the means of what chose it in this step; `reseed`: place dead codes anew."""
+        """Moves `book` [K, C] towards the means of what chose it in this step; `reseed`: place dead codes again."""
         totals = self.processes.sum(self._totals)
         sums, count = totals[:, :-1], totals[:, -1]
         used = count > 0

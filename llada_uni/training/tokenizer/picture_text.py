@@ -1,4 +1,4 @@
-"""The words beside pictures as ids: one text tokenizer for the text encoder (siglip.py) and the language model (reader.py).
+"""The words beside pictures as ids: one text tokenizer for the text encoder (siglip.py) and the language model (probe_lm.py).
 
 It is read from a file, or trained on the captions, questions and answers of the pictures themselves.
 """

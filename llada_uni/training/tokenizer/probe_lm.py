@@ -1,9 +1,9 @@
 """The small language model through which the quantizer is trained: it reads a picture's vectors and answers questions.
 
-What flows through: vectors of the places [B, N, C] -> post_quant_conv and projection -> N places of prefix; questions and
+What flows through: vectors of the positions [B, N, C] -> post_quant_conv and projection -> N positions of prefix; questions and
 answers of the picture behind it, all in one row. A pair of question and answer sees the prefix and itself, never another
 pair, so several questions share one picture and no answer gives another away.
-Axes: B pictures, N places of a picture, C width of the codebook, E width of the language model, T tokens of all pairs of a
+Axes: B pictures, N positions of a picture, C width of the codebook, E width of the language model, T tokens of all pairs of a
 picture (padded), V ids, A answer tokens of the whole batch.
 """
 
@@ -25,14 +25,14 @@ from llada_uni.training.tokenizer.picture_text import PictureText
 
 CAPTION_QUESTION = "describe the picture"
 IGNORED = -100
-"""Target of places that are not answered (PyTorch's word for it)."""
+"""Target of positions that are not answered (PyTorch's word for it)."""
 _WORD_SIZE = 0.5
-"""Root mean square of a fresh word's entries, and of a place's."""
+"""Root mean square of a fresh word's entries, and of a position's."""
 
 
 class Pairs(NamedTuple):
     """ids int64 [B, T]; targets int64 [B, T]: the answer token that follows, or IGNORED; pair int64 [B, T]: number of the
-    pair, -1 for padding; position int64 [B, T]: place inside the pair."""
+    pair, -1 for padding; position int64 [B, T]: position inside the pair."""
 
     ids: Tensor
     targets: Tensor
@@ -69,20 +69,20 @@ def pack_pairs(questions: Sequence[Sequence[tuple[str, str]]], text: PictureText
     return Pairs(*torch.tensor([row + [padding] * (longest - len(row)) for row in rows]).unbind(-1))
 
 
-def pair_attention(pairs: Pairs, places: int) -> Tensor:
-    """bool [B, 1, places + T, places + T], True where a place may look: the prefix at the prefix, a token at the prefix and
-    at what stands before it in its own pair."""
+def pair_attention(pairs: Pairs, prefix: int) -> Tensor:
+    """bool [B, 1, N + T, N + T], True where a position may look: the prefix (N = `prefix` positions) at the prefix, a token at
+    the prefix and at what stands before it in its own pair."""
     b, t = pairs.pair.shape
     same = pairs.pair[:, :, None] == pairs.pair[:, None, :]
-    allowed = pairs.ids.new_zeros(b, places + t, places + t, dtype=torch.bool)
-    allowed[:, :, :places] = True
-    allowed[:, :places, places:] = False
-    allowed[:, places:, places:] = same & torch.ones(t, t, dtype=torch.bool, device=same.device).tril()
+    allowed = pairs.ids.new_zeros(b, prefix + t, prefix + t, dtype=torch.bool)
+    allowed[:, :, :prefix] = True
+    allowed[:, :prefix, prefix:] = False
+    allowed[:, prefix:, prefix:] = same & torch.ones(t, t, dtype=torch.bool, device=same.device).tril()
     return allowed[:, None]
 
 
 @options
-class ReaderOptions:
+class ProbeLMOptions:
     """init: folder of a pretrained causal language model of transformers, or "" for a fresh one of the sizes in `model`.
 
     model: model_type and fields of transformers' config. max_side: longest side of a grid of codes.
@@ -102,10 +102,10 @@ class ReaderOptions:
     max_side: int = 64
 
 
-class Reader(nn.Module):
+class ProbeLM(nn.Module):
     """A causal language model of transformers with a projection of picture vectors before it."""
 
-    def __init__(self, channels: int, vocab_size: int, options: ReaderOptions) -> None:
+    def __init__(self, channels: int, vocab_size: int, options: ProbeLMOptions) -> None:
         super().__init__()
         if options.init:
             self.language_model = AutoModelForCausalLM.from_pretrained(options.init)
@@ -117,7 +117,7 @@ class Reader(nn.Module):
         width = self.language_model.config.hidden_size
         self.norm = nn.LayerNorm(channels)
         self.project = nn.Linear(channels, width, bias=False)
-        # Where a place is must be readable from the first step on: rotary positions alone bind late.
+        # Where a position is must be readable from the first step on: rotary positions alone bind late.
         self.row, self.column = (nn.Embedding(options.max_side, width) for _ in range(2))
         nn.init.normal_(self.project.weight, std=_WORD_SIZE / math.sqrt(channels))
         for table in (self.row, self.column):
@@ -129,14 +129,14 @@ class Reader(nn.Module):
         where = self.row.weight[:rows, None] + self.column.weight[None, :columns]  # [rows, columns, E]
         prefix = self.project(self.norm(features)) + where.flatten(0, 1)
         words = self.language_model.get_input_embeddings()(pairs.ids)
-        places = prefix.shape[1]
-        positions = torch.arange(places, device=prefix.device).expand(len(prefix), -1)
+        count = prefix.shape[1]
+        positions = torch.arange(count, device=prefix.device).expand(len(prefix), -1)
         hidden = self.language_model.get_decoder()(
             inputs_embeds=torch.cat([prefix, words.to(prefix.dtype)], dim=1),
-            attention_mask=pair_attention(pairs, places),
-            position_ids=torch.cat([positions, places + pairs.position], dim=1),
+            attention_mask=pair_attention(pairs, count),
+            position_ids=torch.cat([positions, count + pairs.position], dim=1),
             use_cache=False,
-        ).last_hidden_state[:, places:]
+        ).last_hidden_state[:, count:]
         answered = pairs.targets != IGNORED
         return self.language_model.get_output_embeddings()(hidden[answered]), pairs.targets[answered]
 
@@ -144,7 +144,7 @@ class Reader(nn.Module):
 def right_pairs(logits: Tensor, pairs: Pairs) -> list[list[bool]]:
     """For each picture and pair, whether every token of the answer is the most likely one.
 
-    That is the same as: greedy decoding writes exactly this answer. logits [A, V] as `Reader` gives them.
+    That is the same as: greedy decoding writes exactly this answer. logits [A, V] as `ProbeLM` gives them.
     """
     answered = pairs.targets != IGNORED
     right = torch.ones_like(pairs.targets, dtype=torch.bool)

@@ -32,8 +32,8 @@ from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, Pictur
 from llada_uni.training.tokenizer.picture_text import PictureText, TextOptions
 from llada_uni.training.tokenizer.probe_lm import (
     Pairs,
-    Reader,
-    ReaderOptions,
+    ProbeLM,
+    ProbeLMOptions,
     choose_questions,
     even_length,
     pack_pairs,
@@ -65,7 +65,7 @@ class QuantizerOptions:
     vision: VisionSizes = field(default_factory=VisionSizes)
     book: BookSizes = field(default_factory=BookSizes)
     codebook: CodebookOptions = field(default_factory=CodebookOptions)
-    reader: ReaderOptions = field(default_factory=ReaderOptions)
+    probe_lm: ProbeLMOptions = field(default_factory=ProbeLMOptions)
     questions: int = 8
     captions: float = 0.5
     features_first: int = 1000
@@ -100,7 +100,7 @@ class QuantizerStage(CodedVisionStage):
 
     def __init__(self, options: QuantizerOptions, processes: Processes | None = None) -> None:
         super().__init__(options, processes)
-        self.reader = Reader(options.vision.hidden_size, options.text.vocab_size, options.reader)
+        self.probe_lm = ProbeLM(options.vision.hidden_size, options.text.vocab_size, options.probe_lm)
         self.batches = PictureBatches(options.pictures, need="questions")
         self.text = PictureText(options.text, self.batches)
 
@@ -113,7 +113,7 @@ class QuantizerStage(CodedVisionStage):
         convolution = self.vq.post_quant_conv
         features = F.linear(even_length(vectors).to(convolution.weight.dtype), convolution.weight[:, :, 0, 0], convolution.bias)
         patch = self.options.vision.patch_size
-        return self.reader(features, (images.shape[2] // patch, images.shape[3] // patch), pairs)
+        return self.probe_lm(features, (images.shape[2] // patch, images.shape[3] // patch), pairs)
 
     def batch(self, step: int, micro_batch: int, generators: Generators) -> Asked:
         images, pictures = self.batches.draw(generators.python)
@@ -173,13 +173,13 @@ class QuantizerStage(CodedVisionStage):
         return {name: right_pairs(self.answer(v, images, pairs)[0], pairs) for name, v in (("codes", q), ("features", z))}
 
     def shard_units(self) -> list[nn.Module]:
-        return [*self.vision.blocks, *self.reader.language_model.get_decoder().layers]
+        return [*self.vision.blocks, *self.probe_lm.language_model.get_decoder().layers]
 
     def fingerprint(self) -> dict[str, Any]:
         return {
             "vision": asdict(self.options.vision),
             "book": asdict(self.options.book),
-            "reader": self.reader.language_model.config.to_diff_dict(),
+            "probe_lm": self.probe_lm.language_model.config.to_diff_dict(),
             "text": self.text.fingerprint(),
         }
 

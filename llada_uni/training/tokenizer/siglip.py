@@ -126,7 +126,7 @@ class SiglipStage(Stage):
         return F.normalize(self.pool(batched_features(self.vision, images)), dim=-1)
 
     def text_vectors(self, ids: Tensor) -> Tensor:
-        """Unit vectors [B, P] of captions int64 [B, T], padded with end of text: the last place is the pooled one."""
+        """Unit vectors [B, P] of captions int64 [B, T], padded with end of text: the last position is the pooled one."""
         return F.normalize(self.text_encoder(input_ids=ids).pooler_output, dim=-1)
 
     def caption_ids(self, captions: list[str]) -> Tensor:

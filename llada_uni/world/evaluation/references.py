@@ -84,7 +84,7 @@ class Oracle:
     def encode_image(self, image):
         return image
 
-    def decode_codes(self, codes, decoder, decoder_steps, seed):
+    def decode_codes(self, codes, **settings):
         return codes
 
 
@@ -117,5 +117,5 @@ class Wrong:
     def encode_image(self, image):
         return image
 
-    def decode_codes(self, codes, decoder, decoder_steps, seed):
-        return self._scene(seed)
+    def decode_codes(self, codes, **settings):
+        return self._scene(settings["seed"])

@@ -13,7 +13,7 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.training.tokenizer.picture_batches import PictureOptions, to_images
 from llada_uni.training.tokenizer.picture_text import TextOptions
-from llada_uni.training.tokenizer.probe_lm import IGNORED, ReaderOptions, pack_pairs, pair_attention, right_pairs
+from llada_uni.training.tokenizer.probe_lm import IGNORED, ProbeLMOptions, pack_pairs, pair_attention, right_pairs
 from llada_uni.training.tokenizer.quantizer import QuantizerOptions, QuantizerStage
 from llada_uni.training.tokenizer.vision import BookSizes, VisionSizes
 from tests.training.helpers.runs import loss_of
@@ -29,7 +29,7 @@ def tiny_options(**changes) -> QuantizerOptions:
             "text": TextOptions(vocab_size=480, pictures=200),
             "vision": VisionSizes(hidden_size=32, intermediate_size=64, num_heads=2, depth=2),
             "book": BookSizes(num_embeddings=16, embed_dim=8),
-            "reader": ReaderOptions(model={"model_type": "llama", **sizes}),
+            "probe_lm": ProbeLMOptions(model={"model_type": "llama", **sizes}),
             "features_first": 0,
             "evaluate_pictures": 8,
             **changes,

@@ -60,6 +60,6 @@ def _tables(here: Context) -> dict[str, list[Setting]]:
     for kind in OFFERED:
         defaults = parts.defaults.of(kind)
         if decoders and decode.decoder not in decoders:
-            defaults |= {"decoder": decoders[0], "decoder_steps": decode.steps_of(decoders[0])}
+            defaults |= decode.own(decoders[0])
         tables[kind.__name__.lower()] = table(kind, defaults, limits, {"decoder": decoders})
     return tables
