@@ -1,8 +1,8 @@
 """Makes transformers know our classes: `import llada_uni.adapters.transformers_auto`, and no remote code is needed.
 
-What flows through: "model_type": "llada2_moe" of a config.json -> AutoConfig, AutoModel, AutoModelForCausalLM and
-AutoProcessor -> our classes. A directory whose config names remote code (`auto_map`) gets ours as well, unless the caller
-passes trust_remote_code=True.
+"model_type" of a config.json ("llada2_moe", or the published "llada2_moe_veomni") -> AutoConfig, AutoModel,
+AutoModelForCausalLM and AutoProcessor -> our classes. A directory whose config names remote code (`auto_map`) gets ours as
+well, unless the caller passes trust_remote_code=True.
 
     import llada_uni.adapters.transformers_auto
     model = AutoModelForCausalLM.from_pretrained("models/world")
@@ -16,10 +16,10 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 
 from llada_uni.adapters.transformers_model import (
     CONVERSION,
-    MODEL_TYPE,
     LLaDA2MoeConfig,
     LLaDA2MoeModel,
     LLaDA2MoeModelLM,
+    LLaDA2MoePublishedConfig,
 )
 from llada_uni.adapters.transformers_processor import LLaDA2UniProcessor
 
@@ -28,11 +28,12 @@ __all__ = ["LLaDA2MoeConfig", "LLaDA2MoeModel", "LLaDA2MoeModelLM", "LLaDA2UniPr
 
 def register() -> None:
     """Done by the import; once more does no harm."""
-    AutoConfig.register(MODEL_TYPE, LLaDA2MoeConfig, exist_ok=True)
-    AutoModel.register(LLaDA2MoeConfig, LLaDA2MoeModel, exist_ok=True)
-    AutoModelForCausalLM.register(LLaDA2MoeConfig, LLaDA2MoeModelLM, exist_ok=True)
-    AutoProcessor.register(LLaDA2MoeConfig, LLaDA2UniProcessor, exist_ok=True)
-    register_checkpoint_conversion_mapping(MODEL_TYPE, CONVERSION, overwrite=True)
+    for config in (LLaDA2MoeConfig, LLaDA2MoePublishedConfig):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, LLaDA2MoeModel, exist_ok=True)
+        AutoModelForCausalLM.register(config, LLaDA2MoeModelLM, exist_ok=True)
+        AutoProcessor.register(config, LLaDA2UniProcessor, exist_ok=True)
+        register_checkpoint_conversion_mapping(config.model_type, CONVERSION, overwrite=True)
 
 
 register()

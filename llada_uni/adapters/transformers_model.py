@@ -28,7 +28,7 @@ from llada_uni.backbone.model import Backbone
 from llada_uni.backbone.moe import Router
 from llada_uni.backbone.quantized import use_quantized_experts
 from llada_uni.checkpoint.source import own_scheme
-from llada_uni.config import BackboneConfig
+from llada_uni.config import MODEL_TYPE, BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.files.weights import read_json
 from llada_uni.generation.batch import BatchEngine, Request
@@ -40,7 +40,7 @@ from llada_uni.tasks.common import settings_of
 from llada_uni.tasks.defaults import FILE, Defaults
 from llada_uni.text.tokenizer import END_OF_TEXT, MASK
 
-MODEL_TYPE = "llada2_moe"  # released config.json
+PUBLISHED_TYPE = f"{MODEL_TYPE}_veomni"  # of the published config.json
 SPECIAL_IDS = {MASK: "mask_token_id", END_OF_TEXT: "eos_token_id"}  # what generation needs -> its name in transformers
 HUB_ARGUMENTS = ("cache_dir", "local_files_only", "revision", "subfolder", "token")  # of from_pretrained: where files are
 CONVERSION = [  # released layout -> ours; transformers applies it backwards when it saves
@@ -82,6 +82,15 @@ class LLaDA2MoeConfig(PreTrainedConfig):
                 "transformers cannot read these quantised experts; UniModel can, and llada-uni convert makes them plain"
             )
         return network
+
+
+class LLaDA2MoePublishedConfig(LLaDA2MoeConfig):
+    """The same under the model type of the published directory, which is kept when it is saved."""
+
+    model_type = PUBLISHED_TYPE
+
+
+LLaDA2MoePublishedConfig.__name__ = LLaDA2MoeConfig.__name__  # by which transformers tells whether a model takes a config
 
 
 class LLaDA2MoePreTrainedModel(PreTrainedModel):

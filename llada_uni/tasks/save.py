@@ -68,9 +68,10 @@ def _write_parts(parts: Parts, out: Path, dtype: torch.dtype | None, layout: Lay
             where = None  # a directory without a backbone is a model directory too
         for file in [] if where is None else BACKBONE.files(where):
             shutil.copyfile(where / file, out / file)
-    for part in (IMAGE_TOKENIZER, *DECODERS.values(), VAE):
-        if part.path(source).is_dir():
-            shutil.copytree(part.path(source), part.path(out))
+    for part in (IMAGE_TOKENIZER, CODE_FEATURES, *DECODERS.values(), VAE):
+        for file in part.files(source):
+            (out / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / file, out / file)
     if "image_tokenizer" in parts.loaded:
         kept = dtype or _dtype_of(IMAGE_TOKENIZER.path(source), IMAGE_TOKENIZER)
         parts.image_tokenizer.save_pretrained(IMAGE_TOKENIZER.path(out), kept)
