@@ -25,7 +25,6 @@ GROUP = "llada_uni.plugins"
 KINDS = MappingProxyType(
     {
         "stages": "options class of a training stage (training/recipes/stages.py)",
-        "sizes": "dict of backbone sizes that a recipe may name (training/recipes/sizes.py)",
         "sources": "function that opens conversation records, `(name, side) -> RecordSource` (data/sources.py)",
         "images": "function that opens images with texts, `(side, split) -> PictureSource` (data/pictures.py)",
         "words": "function that lists words, each to be one token of a new tokenizer, `() -> list[str]` (data/vocabulary.py)",

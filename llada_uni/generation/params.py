@@ -23,7 +23,7 @@ from pydantic_core import core_schema
 
 from llada_uni.checked import Checked
 from llada_uni.errors import UserError
-from llada_uni.generation.unmasking import OWN_MEASURE_ONLY, RULES
+from llada_uni.generation.unmasking import RULES
 from llada_uni.image.geometry import FITS
 
 CONFIDENCES = ("probability", "margin", "entropy", "neg_entropy", "random")  # measures of certainty, see generation/sampling.py
@@ -201,14 +201,14 @@ class Sampling(Params):
     @model_validator(mode="after")
     def _measure_fits(self) -> Sampling:
         own = RULES[self.rule]
-        if self.rule in OWN_MEASURE_ONLY and self.confidence not in (None, own):
-            raise ValueError(f"confidence is {self.confidence!r}; allowed with the rule {self.rule!r}: {own}")
+        if own.own_measure_only and self.confidence not in (None, own.measure):
+            raise ValueError(f"confidence is {self.confidence!r}; allowed with the rule {self.rule!r}: {own.measure}")
         return self
 
     @property
     def measure(self) -> str:
         """How the certainty of a proposal is measured: as asked for, else as the rule wants it."""
-        return self.confidence or RULES[self.rule]
+        return self.confidence or RULES[self.rule].measure
 
     def overlaid(self, data: Mapping[str, Any], where: str = "") -> Sampling:
         """See `Checked.overlaid`. A rule brings its own measure, whatever the one before was measured by."""

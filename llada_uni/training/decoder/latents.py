@@ -29,6 +29,7 @@ from llada_uni.data.pictures import Picture, open_pictures
 from llada_uni.decoder.decode import UPSCALE
 from llada_uni.decoder.model import load_vae
 from llada_uni.errors import UserError
+from llada_uni.files import shipped
 from llada_uni.files.model_dir import IMAGE_TOKENIZER, VAE, find_weights
 from llada_uni.files.weights import add_file, read_json, write_json, write_weights
 from llada_uni.image.batched import batch_attention, batched_codes
@@ -44,7 +45,7 @@ _AT_ONCE = 32
 
 @options
 class LatentOptions:
-    """folder: where the shards are, or are to be made; source: "world" or a folder of conversation records;
+    """folder: where the shards are, or are to be made; source: images of a plug-in by name, or a folder of records;
     tokenizer, vae: model directories or runs that hold these parts; side: pixels; count: pictures; shard: pictures a shard;
     split: "train" leaves out what the source holds out, "any" does not; held_out: further pictures, always from the held-out
     part, for evaluation only.
@@ -56,7 +57,7 @@ class LatentOptions:
     folder: str
     tokenizer: str
     vae: str
-    source: str = "world"
+    source: str = shipped.MODEL
     side: int = 128
     count: int = 6000
     shard: int = 500

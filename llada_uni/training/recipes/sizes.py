@@ -7,6 +7,7 @@ from typing import Any
 
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.files import shipped
 
 # What released config files say beside the sizes; other loaders read it.
 _RELEASED_NAMES = {
@@ -39,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 1,
         "moe_intermediate_size": 64,
     },
-    "world": {
+    shipped.MODEL: {
         **_SMALL,
         "hidden_size": 192,
         "intermediate_size": 512,
@@ -50,8 +51,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "released_16b": BackboneConfig.released_16b().to_json(),
 }
-"""smoke: minutes on a CPU; world: the shipped model; released_16b: the released configuration. Without vocab_size and
-image_token_offset these come from the data."""
+"""smoke: minutes on a CPU; shipped.MODEL: that of the shipped model; released_16b: the released configuration.
+Without vocab_size and image_token_offset these come from the data."""
 
 
 def sizes_of(sizes: str | Mapping[str, Any]) -> dict[str, Any]:

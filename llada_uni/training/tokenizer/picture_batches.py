@@ -18,6 +18,7 @@ from torch import Tensor
 
 from llada_uni.data.pictures import Picture, PictureSource, open_pictures
 from llada_uni.errors import UserError
+from llada_uni.files import shipped
 from llada_uni.options import Share, options
 from llada_uni.training.loop.stage import Generators
 
@@ -26,7 +27,8 @@ EVALUATION_SEED = 20260420  # held-out pictures are the same in every evaluation
 
 @options
 class PictureOptions:
-    """source: "world" or a folder of records; side: pixels; count: pictures a micro-batch; split: train | heldout | any.
+    """source: images of a plug-in by name, or a folder of records; side: pixels; count: images per micro-batch;
+    split: train | heldout | any.
 
     shrunk: the part of the pictures that is drawn at twice the side and scaled down, as a picture that the decoder has
     drawn comes back; noisy: blur, noise and small shifts, so that such a picture is read like a rendered one.
@@ -35,7 +37,7 @@ class PictureOptions:
     mirrored at the border.
     """
 
-    source: str = "world"
+    source: str = shipped.MODEL
     side: int = 64
     count: int = 16
     split: str = "any"
