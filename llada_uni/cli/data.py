@@ -135,7 +135,7 @@ def extract(
     shard: Annotated[str, typer.Option(help="i/n: do part i (from 0) of n; for a cluster, one part a machine.")] = "0/1",
     batch: Annotated[int, typer.Option(help="Pictures of one size in one pass.")] = 64,
     shard_records: Annotated[int, typer.Option(help="Conversations a shard.")] = 5000,
-    unconditional: Annotated[float, typer.Option(help="Share of t2i and edit records without words, for guidance.")] = 0.1,
+    unconditional: Annotated[float, typer.Option(help="Share of t2i and edit records that lose their text for good.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the choice of those records.")] = 0,
     on_bad: OnBad = "stop",
     device: Annotated[str, typer.Option(help="cpu, cuda (spread over the GPUs), cuda:1.")] = "cpu",

@@ -49,15 +49,15 @@ class Extraction:
 
     records: a file, a folder or a plug-in's `NAME:...`; model: a model directory, or the model/ of a run, with an
     image_tokenizer; tokenizer: another tokenizer.json than the model's; unconditional: share of the records of tasks with a
-    given header (t2i, edit) whose words are left out, for guidance; batch: pictures of one size in one pass;
-    shard_records: conversations a shard.
+    given header (t2i, edit) that lose their text for good (training leaves it out use by use: masking.unconditional);
+    batch: pictures of one size in one pass; shard_records: conversations a shard.
     """
 
     records: str
     out: str
     model: str
     tokenizer: str | None = None
-    unconditional: float = 0.1
+    unconditional: float = 0.0
     seed: int = 0
     on_bad: str = "stop"
     batch: int = 64

@@ -45,6 +45,8 @@ class MaskingOptions:
     text_share: how often a sample that has both words and codes is used for its words.
     moved: share of samples whose block borders are moved by a random number of places: guidance aligns a shorter prompt to
     the end, so its borders may fall anywhere. tail_weight: weight of the end-of-text filling.
+    unconditional: share of the uses of a plain drawing or an edit in which `<uncondition>` stands in place of the user's text,
+    for classifier-free guidance; drawn again for every use (shards made before 0.4 do not say where the text stands).
     """
 
     block: AtLeastOne = 32
@@ -58,6 +60,7 @@ class MaskingOptions:
     text_share: Share = 0.5
     moved: Share = 0.0
     tail_weight: Share = 0.05
+    unconditional: Share = 0.1
 
     def __post_init__(self) -> None:
         low, high = self.rates

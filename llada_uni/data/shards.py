@@ -2,7 +2,8 @@
 
 A folder holds `tokens-00000.safetensors`, ... , `manifest.json` and `tokenizer.json`. A shard holds, for N places in R
 records one after another: ids int32 [N], kinds int8 [N] (kinds.py), ends int64 [R] (where each record stops), task int16 [R]
-(index into the list of names in the shard's own header). Files are mapped, not read: a record costs its own bytes.
+(index into the list of names in the shard's own header), text int32 [R, 2] (where the
+text stands that guidance leaves out). Files are mapped, not read: a record costs its own bytes.
 """
 
 from __future__ import annotations
@@ -26,13 +27,20 @@ MANIFEST = "manifest.json"
 _FIELDS = ("image_token_offset", "codebook_size", "tasks", "records", "text_tokenizer", "image_tokenizer", "shards")
 
 
+NO_TEXT = (-1, -1)
+
+
 @dataclass(frozen=True)
 class Record:
-    """One token record. ids: int32 [n]; kinds: int8 [n]; task: the name that mixing weights count it by."""
+    """One token record. ids: int32 [n]; kinds: int8 [n]; task: the name that mixing weights count it by.
+
+    text: (first, after the last) position of the user's text that guidance leaves out; NO_TEXT where none is.
+    """
 
     ids: np.ndarray
     kinds: np.ndarray
     task: str
+    text: tuple[int, int] = NO_TEXT
 
 
 def shard_name(number: int) -> str:
@@ -49,6 +57,7 @@ def write_shard(path: Path, records: Sequence[Record], skipped: Sequence[str] = 
         "kinds": np.concatenate([record.kinds for record in records] or empty).astype(np.int8),
         "ends": np.cumsum([len(record.ids) for record in records], dtype=np.int64),
         "task": np.array([names.index(record.task) for record in records], np.int16),
+        "text": np.array([record.text for record in records], np.int32).reshape(-1, 2),
     }
     header = {"tasks": {name: counts[name] for name in names}, "skipped": list(skipped)}
     with atomic_file(path) as temporary:
@@ -69,6 +78,8 @@ class TokenShard:
             self.ends = self._file.get_tensor("ends")
             self._task = self._file.get_tensor("task")
             self._ids, self._kinds = self._file.get_slice("ids"), self._file.get_slice("kinds")
+            # Shards of earlier versions do not say where the text stands.
+            self._text = self._file.get_tensor("text") if "text" in self._file.keys() else None
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             reason = "there is no such file" if not path.is_file() else " ".join(str(error).split())[:100]
             raise UserError(f"{path} is no usable token shard ({reason})") from None
@@ -87,7 +98,8 @@ class TokenShard:
         """The record with number `number` among those of `task`."""
         row = int(self._rows[task][number])
         start, stop = int(self.ends[row - 1]) if row else 0, int(self.ends[row])
-        return Record(self._ids[start:stop], self._kinds[start:stop], task)
+        text = NO_TEXT if self._text is None else (int(self._text[row, 0]), int(self._text[row, 1]))
+        return Record(self._ids[start:stop], self._kinds[start:stop], task, text)
 
     def learnt_ids(self) -> np.ndarray:
         """Ids of all places that are learnt: those whose kind is not CONTEXT."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.records import Conversation
-from llada_uni.data.shards import Record
+from llada_uni.data.shards import NO_TEXT, Record
 from llada_uni.data.templates import template_of
 from llada_uni.text.prompts import Part, PromptFormat, Turn
-from llada_uni.text.tokenizer import TextTokenizer
+from llada_uni.text.tokenizer import TextTokenizer, role
 
 
 def default_offset(text: TextTokenizer) -> int:
@@ -29,19 +29,43 @@ def token_records(
     """One record for the last answer, or one for each answer where the conversation says that all are learnt.
 
     turns: the messages with codes for pictures. unconditional: the words of the user's last turn are replaced by
-    `<uncondition>` (training for classifier-free guidance).
+    `<uncondition>` for good. Otherwise plain drawings and edits remember where these words stand, so that training can replace
+    them now and then (`without_text`; classifier-free guidance).
     """
     template, last = template_of(conversation.task), len(turns) - 1
     prompt = form.unconditional if unconditional else form.prompt
     records = []
     for answer in range(1, last + 1, 2) if conversation.learn_all else (last,):
-        ids = prompt(template.system, turns[:answer])
-        kinds = [CONTEXT] * len(ids)
+        asked = prompt(template.system, turns[:answer])
+        ids, kinds = list(asked), [CONTEXT] * len(asked)
         for stretch, kind in _answer(turns[answer].parts, form, template.header_given):
             ids += stretch
             kinds += [kind] * len(stretch)
-        records.append(Record(np.array(ids, np.int32), np.array(kinds, np.int8), conversation.mix))
+        text = NO_TEXT if unconditional or not template.header_given else text_span(turns[:answer], len(asked), form)
+        records.append(Record(np.array(ids, np.int32), np.array(kinds, np.int8), conversation.mix, text))
     return records
+
+
+def text_span(turns: Sequence[Turn], end: int, form: PromptFormat) -> tuple[int, int]:
+    """(first position, position after the last) of the text of the user's last turn, in a prompt of `end` ids.
+
+    The template puts it behind the turn's images and before the mark of the assistant's turn.
+    """
+    stop = end - len(form.text.encode_control(role("ASSISTANT")))
+    return stop - sum(len(form.text.encode(part)) for part in turns[-1].parts if isinstance(part, str)), stop
+
+
+def without_text(record: Record, replacement: Sequence[int]) -> Record:
+    """The record with `replacement` (the ids of `<uncondition>`) in place of the user's text.
+
+    The same as `token_records` gives with `unconditional`; a record that does not know where its text stands stays as it is.
+    """
+    start, stop = record.text
+    if (start, stop) == NO_TEXT:
+        return record
+    ids = np.concatenate([record.ids[:start], np.array(replacement, record.ids.dtype), record.ids[stop:]])
+    kinds = np.concatenate([record.kinds[:start], np.full(len(replacement), CONTEXT, record.kinds.dtype), record.kinds[stop:]])
+    return Record(ids, kinds, record.task)
 
 
 def _answer(parts: Sequence[Part], form: PromptFormat, header_given: bool) -> list[tuple[list[int], int]]:

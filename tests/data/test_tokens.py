@@ -6,10 +6,12 @@ import pytest
 
 from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.records import PictureFile, parse_record
-from llada_uni.data.tokens import default_offset, token_records
+from llada_uni.data.shards import NO_TEXT
+from llada_uni.data.templates import TEMPLATES
+from llada_uni.data.tokens import default_offset, token_records, without_text
 from llada_uni.image.codes import ImageCodes
 from llada_uni.text.prompts import PromptFormat, Turn
-from llada_uni.text.tokenizer import train_tokenizer
+from llada_uni.text.tokenizer import UNCONDITION, train_tokenizer
 from tests.data.test_records import GOOD
 
 LETTERS = {CONTEXT: "c", TEXT: "t", CODE: "d"}
@@ -96,6 +98,20 @@ def test_without_words_pictures_stay(form):
     (edited,) = told(form, "edit", unconditional=True)
     assert f"HUMAN</role>{SHOWN_BLOCK}<uncondition><role>" in edited
     assert edited.endswith("| d:[3] | c:<|/image|>")
+
+
+@pytest.mark.parametrize("task", sorted(GOOD))
+def test_leaving_the_text_out_later_gives_what_extraction_would(form, task):
+    """`without_text` and `unconditional` are two ways to one prompt: of plain drawings and edits, and of no other task."""
+    conversation = parse_record(GOOD[task], "here", lambda name: PictureFile(name, name))
+    records = token_records(conversation, turns_of(conversation), form)
+    bare = [without_text(record, form.text.encode(UNCONDITION)) for record in records]
+    given = TEMPLATES[task].header_given
+    for one, other in zip(bare, token_records(conversation, turns_of(conversation), form, unconditional=given), strict=True):
+        assert one.ids.tolist() == other.ids.tolist() and one.kinds.tolist() == other.kinds.tolist()
+    assert given == any(record.text != NO_TEXT for record in records)
+    for record in records if given else ():
+        assert form.text.decode(record.ids[slice(*record.text)].tolist()) == conversation.messages[-2].text()
 
 
 def test_a_person_cannot_write_control_tokens(form):

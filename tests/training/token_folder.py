@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from llada_uni.data.kinds import CODE, CONTEXT, TEXT
-from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
+from llada_uni.data.shards import NO_TEXT, Record, TokenShard, shard_name, write_manifest, write_shard
 from llada_uni.text.tokenizer import TextTokenizer, train_tokenizer
 
 CODEBOOK = 16
@@ -41,4 +41,4 @@ def _record(rng: random.Random, text: TextTokenizer, task: str, choice: range) -
         parts = [(CONTEXT, words), *frame, *frame, (TEXT, [*words, text.eos_id])]
     ids = np.concatenate([ids for _, ids in parts]).astype(np.int32)
     kinds = np.concatenate([[kind] * len(ids) for kind, ids in parts]).astype(np.int8)
-    return Record(ids, kinds, task)
+    return Record(ids, kinds, task, (0, len(words)) if task == "t2i" else NO_TEXT)

@@ -23,11 +23,12 @@ from llada_uni.checkpoint.load import save_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.data.masking import Masker, MaskingOptions
 from llada_uni.data.packing import Batch, Packer, pack
-from llada_uni.data.shards import read_manifest
+from llada_uni.data.shards import NO_TEXT, Record, read_manifest
+from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
 from llada_uni.files.weights import read_json, write_json
 from llada_uni.options import AtLeastOne, Share, options
-from llada_uni.text.tokenizer import TextTokenizer
+from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
 from llada_uni.training.language.balance import Balance
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
 from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
@@ -149,11 +150,13 @@ class BackboneStage(Stage):
     def __init__(self, model: nn.Module, options: BackboneOptions, processes: Processes, seed: int) -> None:
         super().__init__(processes)
         self.model, self.options, self.seed = model, options, seed
-        longest = options.length - options.masking.block  # so that a record and any one of its views fit into a sequence
+        # So that a record and any one of its views fit into a sequence.
+        self.longest = longest = options.length - options.masking.block
         self.data = Mixture(options.data, options.tasks, longest, seed)
         self.heldout = Mixture({options.heldout: 1.0}, None, longest, seed) if options.heldout else None
         self.heldout_start = self.heldout.state(0) if self.heldout else {}
         self.text = self.data.text
+        self.uncondition = self.text.encode(UNCONDITION)
         self._check_vocabulary()
         self.masker = Masker(options.masking, self.text.mask_id, self.text.eos_id, options.length)
         self.balance = Balance(model, options.balance, self.processes)
@@ -187,16 +190,24 @@ class BackboneStage(Stage):
 
     def _samples(self, data: Mixture, micro_batch: int, count: int, rng: random.Random) -> Batch:
         """`count` records, in as many sequences as they take."""
-        records = [data.draw(micro_batch, rng) for _ in range(count)]
+        records = [self._draw(data, micro_batch, rng) for _ in range(count)]
         rows = [row for r in records for row in self.masker.rows(r.ids, r.kinds, r.task, rng)]
         return pack(rows, self.options.length, self.text.pad_id)
+
+    def _draw(self, data: Mixture, micro_batch: int, rng: random.Random) -> Record:
+        """The next record, now and then without the user's text. One that would become too long keeps it."""
+        record, share = data.draw(micro_batch, rng), self.options.masking.unconditional
+        if share and record.text != NO_TEXT and rng.random() < share:
+            bare = without_text(record, self.uncondition)
+            return bare if len(bare.ids) <= self.longest else record
+        return record
 
     def _sequences(self, micro_batch: int, rng: random.Random) -> Batch:
         """As many records as fit; the first that does not is put back, for the next step."""
         packer = Packer(self.options.length, self.options.sequences)
         while True:
             before = self.data.state(micro_batch)
-            record = self.data.draw(micro_batch, rng)
+            record = self._draw(self.data, micro_batch, rng)
             if not packer.add(self.masker.rows(record.ids, record.kinds, record.task, rng)):
                 self.data.load_state(micro_batch, before)
                 return packer.batch(self.text.pad_id)

@@ -115,6 +115,24 @@ def test_the_reader_of_a_micro_batch_goes_on_where_it_was(tokens):
         second.load_reader_state(0, {"other/folder": {}})
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("sequences", [None, 2])
+def test_text_is_left_out_use_by_use(tokens, share, sequences):
+    """For guidance: of drawings alone, in the given share of the uses, so that one record is met with and without."""
+    masking = MaskingOptions(block=8, unconditional=share)
+    changes = {"samples": None if sequences else 6, "sequences": sequences, "masking": masking}
+    stage = build(tokens, **changes, tasks={"t2i": 0.5, "understand": 0.5})
+    stage.begin(1)
+    bare = {"t2i": [], "understand": []}
+    for step in range(30):
+        packed = stage.batch(step, 0, seeded(0, step, 0)).packed
+        for segment, task in enumerate(packed.tasks):
+            ids = packed.ids[packed.segments == segment].tolist()
+            bare[task].append(ids[: len(stage.uncondition)] == stage.uncondition)
+    assert not any(bare["understand"])
+    assert sum(bare["t2i"]) / len(bare["t2i"]) == pytest.approx(share, abs=0.12)
+
+
 def test_a_fixed_number_of_sequences_loses_no_record(tokens):
     stage = build(tokens, samples=None, sequences=1, tasks={"t2i": 1.0}, masking=MaskingOptions(block=8, text_share=0.0))
     drawn = []
@@ -197,7 +215,9 @@ def test_released_recipes_describe_the_released_network(name):
     assert recipe.options.masking.block == 32
 
 
-@pytest.mark.parametrize("name", [*(f"smoke/s{i}" for i in range(3)), *(f"world/s{i}" for i in range(5))])
+@pytest.mark.parametrize(
+    "name", [*(f"smoke/s{i}" for i in range(3)), *(f"world/s{i}" for i in range(5)), *(f"photos/s{i}" for i in range(3))]
+)
 def test_small_recipes_parse(name):
     recipe = read_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml")
     assert recipe.stage in ("backbone", "world_backbone") and recipe.options.data
