@@ -98,7 +98,7 @@ class PrefixCache:
         return known, None
 
     def _blocks(self, prompt: Sequence[int], shift: int, block_length: int) -> Iterator[tuple[int, int]]:
-        """(first place, place after the last) of every block, whole or cut by the beginning, inside a prompt."""
+        """(first position, the one after the last) of every block, whole or cut by the beginning, inside a prompt."""
         begin, end = 0, block_length - shift % block_length
         while end <= len(prompt) and self.limit > 0:
             yield begin, end
