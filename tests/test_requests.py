@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.requests import REQUESTS, Chat, Draw, Edit, Request, Story, Understand
 from llada_uni.tasks.common import settings_of
 from llada_uni.tasks.defaults import Defaults
+from tests.changed_package import PACKAGE, changed_package, run_there
 
-PACKAGE = Path(__file__).parents[1] / "llada_uni"
 CONTENT: dict[str, dict[str, Any]] = {  # what a task is about, without which there is no request
     "draw": {"prompt": "a cat"},
     "edit": {"images": ["a.png"], "instruction": "a dog"},
@@ -253,25 +252,11 @@ except ValueError as error:
 @pytest.fixture(scope="module")
 def with_patience(tmp_path_factory) -> Path:
     """The package with one more setting of sampling: one line of params.py, and all other files as they are."""
-    here = tmp_path_factory.mktemp("package")
-    (here / "llada_uni" / "generation").mkdir(parents=True)
-    for folder in (PACKAGE, PACKAGE / "generation"):
-        for path in folder.iterdir():
-            if path.name not in ("generation", "params.py", "__pycache__"):
-                (here / path.relative_to(PACKAGE.parent)).symlink_to(path)
     text = (PACKAGE / "generation" / "params.py").read_text(encoding="utf-8")
     begin = '    panel = "Sampling"\n\n    steps:'
     assert text.count(begin) == 1
     new = text.replace(begin, begin.replace("    steps:", f"{MADE_UP}    steps:"))
-    (here / "llada_uni" / "generation" / "params.py").write_text(new, encoding="utf-8")
-    return here
-
-
-def run_there(here: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(here), "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, *arguments], cwd=here, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return changed_package(tmp_path_factory.mktemp("package"), "generation/params.py", new)
 
 
 def test_a_new_setting_is_one_line_of_params(with_patience):

@@ -50,7 +50,7 @@ CONVERSION = [  # released layout -> ours; transformers applies it backwards whe
 
 
 @accepts(UnderstandSettings, Blocks, text="")
-class TextRequest(Asked):
+class TextRequest(Asked, init=False):
     """The settings of text behind a prompt of ids: those that `requests.Understand` has."""
 
     section = "understand"

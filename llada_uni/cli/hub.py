@@ -95,8 +95,8 @@ def _show(found: Diagnosis) -> None:
         print(to_line(check))
     drawing = found.settings["generate"]
     print(
-        f"settings: {found.profile}; drawing {drawing['height']} x {drawing['width']}, {drawing['codes']['steps']} steps, "
-        f"cfg_scale {drawing['cfg_scale']:g}"
+        f"settings: profile {found.settings['profile']}; drawing {drawing['height']} x {drawing['width']}, "
+        f"{drawing['codes']['steps']} steps, cfg_scale {drawing['cfg_scale']:g}"
     )
     table = Table("form", "backbone", "image tokenizer", "decoder, VAE", "working", "all", "with --offload", "in two steps")
     for column in table.columns[1:]:

@@ -189,7 +189,7 @@ def convert(
 def info(
     folder: Annotated[
         str | None,
-        typer.Argument(metavar="[DIR|ORG/NAME]", help="A model directory, or a name on the hub; default: the shipped one."),
+        typer.Argument(metavar="DIR|ORG/NAME", help="A model directory, or a name on the hub; default: the shipped one."),
     ] = None,
     revision: Revision = None,
     as_json: Json = False,

@@ -18,7 +18,7 @@ from llada_uni.decoder.decode import TILE
 from llada_uni.doctor.checks import Check, OnCheck, run_checks
 from llada_uni.doctor.memory import FORMS, Device, Fit, Need, best_fit, needs, this_machine
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import BACKBONE, CODE_FEATURES, SETTINGS, backbone_folder
+from llada_uni.files.model_dir import BACKBONE, CODE_FEATURES, backbone_folder
 from llada_uni.hub.listing import Access, Listing
 from llada_uni.hub.names import is_id
 from llada_uni.hub.record import check_complete
@@ -30,14 +30,15 @@ _PROMPT = "a lighthouse at sunset"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What doctor found. settings: what holds where a caller gives nothing; fits: the best way on each device that has one."""
+    """What doctor found. settings: what holds where a caller gives nothing, "profile" whose conventions; fits: the best way on
+    each device that has one.
+    """
 
     name: str
     commit: str | None
     checks: tuple[Check, ...]
     info: ModelInfo
     settings: dict[str, Any]
-    profile: str
     needs: tuple[Need, ...]
     devices: tuple[Device, ...]
     fits: tuple[Fit, ...]
@@ -58,7 +59,6 @@ class Diagnosis:
             "ok": self.ok,
             "checks": [check.to_json() for check in self.checks],
             **{name: value for name, value in self.info.to_json().items() if name in ("parts", "missing", "parameters")},
-            "profile": self.profile,
             "settings": self.settings,
             "needs": [need.to_json() for need in self.needs],
             "devices": [asdict(device) for device in self.devices],
@@ -105,15 +105,14 @@ def diagnose(
             check_complete(model)  # its line is the better one
             raise
         checks = tuple(run_checks(model, info, deep, listing is not None, on_check))
-        settings, own = Defaults.from_folder(model), SETTINGS.there(model)
+        settings = Defaults.from_folder(model)
         parts = (*info.parts, *_features(listing))
         table = needs(parts, _config(model), settings.generate.height, TILE)
     found = tuple(this_machine() if devices is None else devices)
     stored = next((part.quantization for part in info.parts if part.name == BACKBONE.name), None)
     fits = tuple(fit for device in found if (fit := best_fit(table, device, stored)) is not None)
-    profile = f"its own ({SETTINGS.marker})" if own else "that of the published model"
     commit = None if listing is None else listing.commit
-    return Diagnosis(name, commit, checks, info, settings.to_json(), profile, tuple(table), found, fits)
+    return Diagnosis(name, commit, checks, info, settings.to_json(), tuple(table), found, fits)
 
 
 def _features(listing: Listing | None) -> list[PartInfo]:

@@ -199,8 +199,10 @@ def _ways(need: Need, device: Device, stored: str | None) -> list[Fit]:
 
 
 def _order(device: Device, stored: str | None) -> list[str]:
-    """Forms worth trying, the best first; a directory that is quantized is taken as it is."""
-    if stored in FORMATS and stored is not None:
+    """Forms worth trying, the best first. What is stored smaller is not made wider; a CPU converts float8 slowly."""
+    if stored == "float8":
+        return ["int8", "int4", "float8"] if device.kind == "cpu" else ["float8", "int4"]
+    if stored is not None:
         return [stored]
     if device.kind == "cpu":
         return ["float32", "bfloat16", "int8", "int4"]

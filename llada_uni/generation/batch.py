@@ -5,7 +5,7 @@ between two forwards, each is at its own block and step, and its branches of gui
 tokens lie side by side in one stream, without padding; attention is done sequence by sequence. What a request gets
 does not depend on the others: its tokens are those it gets alone (and those of `oracle.generate`).
 One thread owns a BatchEngine; nothing here locks.
-Axes: N tokens of the stream, D width, P open places of one request, R its branches, V vocabulary (or a part of it).
+Axes: N tokens of the stream, D width, P open positions of one request, R its branches, V vocabulary (or a part of it).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from llada_uni.generation.settings import Generation, OnStep, Settings, Task, pr
 from llada_uni.generation.sprint import likeliest
 from llada_uni.generation.stream import Stream
 
-HEAD_PLACES = 512  # places of a prefix whose logits over the whole vocabulary are in memory at once
+HEAD_POSITIONS = 512  # positions whose logits over the whole vocabulary are in memory at once
 Proposals = tuple[list[int], list[float], list[float]]  # a stream's tokens, confidences, probabilities of the likeliest
-PREFILL = 1024  # places of prompts that one forward computes, beside the blocks
+PREFILL = 1024  # positions of prompts that one forward computes, beside the blocks
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class BatchEngine:
 
     max_rows: sequences in one forward at most, a request having one, and one more a branch of guidance; a request
     that is larger runs alone. prefix_cache_bytes: memory for prompts that later requests may share; 0: none.
-    prefill: places of prompts in one forward, at most, shared by the requests that begin; a longer prompt takes several
+    prefill: positions of prompts in one forward, at most, shared by the requests that begin; a longer prompt takes several
     forwards, so that no step of the others lasts much longer for it (a block of each branch is always computed).
     """
 
@@ -111,13 +111,13 @@ class BatchEngine:
         streams = {ticket: stream for ticket, stream in self._active.items() if stream.ready()}
         self._share_prefill(streams.values())
         if streams:
-            drafts = self._draft(list(streams.values()))
-            drafting = [ticket for ticket, stream in streams.items() if stream.drafts]
-            for ticket, proposals in zip(drafting, drafts, strict=True):
+            proposed = self._propose(list(streams.values()))
+            proposing = [ticket for ticket, stream in streams.items() if stream.proposes]
+            for ticket, proposals in zip(proposing, proposed, strict=True):
                 if ticket not in self._active:  # cancelled by the listener of another request
                     continue
                 try:
-                    streams[ticket].settle(*proposals)
+                    streams[ticket].accept(*proposals)
                 except Exception as failure:
                     streams[ticket].result.failure = failure
         finished = [
@@ -156,47 +156,47 @@ class BatchEngine:
         self._waiting.extendleft(reversed(postponed))
 
     def _share_prefill(self, streams: Collection[Stream]) -> None:
-        """Tell each stream how many places before its block the coming forward may compute."""
+        """Tell each stream how many positions before its block the coming forward may compute."""
         beginning = sum(len(stream.branches) for stream in streams if stream.behind > stream.settings.block_length)
         for stream in streams:
             stream.plan(self.prefill // max(1, beginning))
 
-    def _draft(self, streams: list[Stream]) -> list[Proposals]:
-        """One forward: what is proposed at the open places of each stream that reaches its block."""
+    def _propose(self, streams: list[Stream]) -> list[Proposals]:
+        """One forward: what is proposed at the open positions of each stream that reaches its block."""
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
-        opened: dict[Hashable, list[list[list[int]]]] = {}  # per group, stream and branch: open places in the packed stream
-        finished: list[int] = []  # those of places that become final and whose likeliest token SPRINT will ask for
+        opened: dict[Hashable, list[list[list[int]]]] = {}  # per group, stream and branch: open positions in the packed stream
+        finished: list[int] = []  # those of positions that become final and whose likeliest token SPRINT will ask for
         for stream in streams:
             stream.prune()
-            drafted = []
+            masked = []
             for branch in stream.branches:
-                places, ids, ends = stream.pending(branch)
+                span, ids, ends = stream.pending(branch)
                 if not ids:
                     continue
-                offset = len(tokens) - places.start
+                offset = len(tokens) - span.start
                 cache = branch.cache if branch.pruned is None else branch.pruned
-                spans.append(Span(cache, len(tokens), offset + places.stop, tuple(offset + end for end in ends)))
-                drafted.append([offset + column - branch.shift for column in stream.places])
+                spans.append(Span(cache, len(tokens), offset + span.stop, tuple(offset + end for end in ends)))
+                masked.append([offset + column - branch.shift for column in stream.open_columns])
                 if branch.confidence is not None:
-                    finished += range(offset + places.start, offset + min(places.stop, stream.prefix(branch)))
+                    finished += range(offset + span.start, offset + min(span.stop, stream.prefix(branch)))
                 tokens += ids
-                positions += places
-            if stream.drafts:
-                opened.setdefault(stream.choice_key, []).append(drafted)
+                positions += span
+            if stream.proposes:
+                opened.setdefault(stream.choice_key, []).append(masked)
         device = self.model.lm_head.weight.device
         packed = torch.tensor([tokens, positions], device=device)
         # Group by group, inside a group branch by branch, inside a branch stream by stream: [R, P of all its streams].
-        wanted = [place for group in opened.values() for row in zip(*group, strict=True) for part in row for place in part]
+        wanted = [index for group in opened.values() for row in zip(*group, strict=True) for part in row for index in part]
         only = torch.tensor(wanted + finished, device=device, dtype=torch.int64)
         states = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans), only)
         self._commit(streams, states[len(wanted) :])
-        return self._choose([stream for stream in streams if stream.drafts], states[: len(wanted)])
+        return self._choose([stream for stream in streams if stream.proposes], states[: len(wanted)])
 
     def _commit(self, streams: list[Stream], finished: Tensor) -> None:
-        """Keep what is final after a forward; finished [F, D]: states of the places SPRINT will ask for, in order."""
-        parts = finished.split(HEAD_PLACES) if len(finished) else ()
+        """Keep what is final after a forward; finished [F, D]: states of the positions SPRINT will ask for, in order."""
+        parts = finished.split(HEAD_POSITIONS) if len(finished) else ()
         confidence = torch.cat([finished.new_empty(0), *(likeliest(self.model.logits(part)) for part in parts)])
         for stream in streams:
             stream.commit()
@@ -204,7 +204,7 @@ class BatchEngine:
                 if branch.confidence is not None:
                     confidence = branch.take_confidence(confidence, branch.cache.length)
             stream.record_kept()
-            if stream.drafts and stream.result.evaluations == 0:
+            if stream.proposes and stream.result.evaluations == 0:
                 stream.unstored = set()
                 for branch in stream.branches:
                     self.prefixes.store(branch, stream.settings.block_length)
@@ -212,7 +212,7 @@ class BatchEngine:
     def _choose(self, streams: list[Stream], states: Tensor) -> list[Proposals]:
         """Head, guidance and choice, one call for all streams of equal settings; the results leave the device together.
 
-        states [sum of R * P, D]: of the open places, as `_draft` orders them.
+        states [sum of R * P, D]: of the open positions, as `_propose` orders them.
         """
         groups: dict[Hashable, list[int]] = {}
         for i, stream in enumerate(streams):
@@ -222,7 +222,7 @@ class BatchEngine:
         picked, begin = [], 0
         for members in groups.values():
             first = streams[members[0]]
-            end = begin + len(first.branches) * sum(len(streams[i].places) for i in members)
+            end = begin + len(first.branches) * sum(len(streams[i].open_columns) for i in members)
             logits = self._guided(first, states[begin:end])
             picked.append(self._pick(first, logits, [streams[i].draw() for i in members]))
             begin = end
@@ -230,7 +230,7 @@ class BatchEngine:
         proposed = zip(*columns, strict=True)
         out: list[Proposals] = [([], [], [])] * len(streams)
         for i in (i for members in groups.values() for i in members):
-            choice, confidence, likely = zip(*(next(proposed) for _ in streams[i].places), strict=True)
+            choice, confidence, likely = zip(*(next(proposed) for _ in streams[i].open_columns), strict=True)
             out[i] = (list(choice), list(confidence), list(likely))
         return out
 
@@ -243,7 +243,7 @@ class BatchEngine:
         guidance, branches = stream.settings.guidance, len(stream.branches)
         if guidance is None or not guidance.rescales:
             return combine(self.model.logits(states, stream.choice).unflatten(0, (branches, -1)), guidance)
-        parts = states.unflatten(0, (branches, -1)).split(max(1, HEAD_PLACES // branches), dim=1)
+        parts = states.unflatten(0, (branches, -1)).split(max(1, HEAD_POSITIONS // branches), dim=1)
         return torch.cat([stream.task.restrict(combine(self.model.logits(part), guidance)) for part in parts])
 
     @staticmethod

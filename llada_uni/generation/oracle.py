@@ -1,7 +1,7 @@
 """The definition of block-diffusion generation: slow and obvious. The engine must equal it token for token.
 
-prompt -> block after block, step after step: the whole sequence of every branch is computed anew, the logits
-of the open places are combined, tokens chosen, some accepted -> answer.
+prompt -> block after block, step after step: the whole sequence of every branch is computed again, the logits
+of the open positions are combined, tokens chosen, some accepted -> answer.
 Source: arXiv:2604.20796, block diffusion, guidance and SPRINT. Axes: T tokens, V vocabulary, D width, H key heads,
 d features a head.
 """
@@ -56,8 +56,8 @@ def generate(
         for step in range(steps):
             if settings.early_stop and stands() and (stop_accepted or not settings.stop_on_accept):
                 break
-            places = [c - task.start for c in range(max(begin, task.start), stop) if is_open[c - task.start]]
-            if not places:
+            masked = [c - task.start for c in range(max(begin, task.start), stop) if is_open[c - task.start]]
+            if not masked:
                 break
             prunes = settings.sprints is not None and step == settings.sprints.full_steps - 1
             computed = [
@@ -67,8 +67,8 @@ def generate(
             if prunes and result.kept is None and begin > 0:
                 result.kept = kept[0]
             logits = task.restrict(combine(torch.stack([branch for branch, _ in computed]), settings.guidance))
-            uniform, noise = draw(settings, generator, stop - begin, [task.start + i - begin for i in places])
-            logits = logits[[task.start + i for i in places]]
+            uniform, noise = draw(settings, generator, stop - begin, [task.start + i - begin for i in masked])
+            logits = logits[[task.start + i for i in masked]]
             choice, confidence, likely = pick(
                 logits,
                 None if uniform is None else uniform.to(logits.device),
@@ -89,13 +89,13 @@ def generate(
                 step,
                 likely.tolist(),
             )
-            drafts, sure = list(answer), [1.0] * len(answer)
-            for i, token, certainty in zip(places, tokens, confidence.tolist(), strict=True):
-                drafts[i], sure[i] = token, certainty
+            proposed, sure = list(answer), [1.0] * len(answer)
+            for i, token, certainty in zip(masked, tokens, confidence.tolist(), strict=True):
+                proposed[i], sure[i] = token, certainty
             stop_accepted = any(tokens[i] in stops for i in accepted)
             for i in accepted:
-                answer[places[i]] = tokens[i]
-                is_open[places[i]] = False
+                answer[masked[i]] = tokens[i]
+                is_open[masked[i]] = False
             result.evaluations += 1
             result.branch_evaluations += len(task.prompts)
             result.accepted.append(len(accepted))
@@ -104,7 +104,7 @@ def generate(
                 on_step(
                     StepEvent(
                         shown.start,
-                        tuple(drafts[i] for i in shown),
+                        tuple(proposed[i] for i in shown),
                         tuple(not is_open[i] for i in shown),
                         step,
                         tuple(sure[i] for i in shown),
@@ -120,7 +120,7 @@ def generate(
     return result
 
 
-_Kept = list[torch.Tensor]  # for every layer the places of the prefix that SPRINT kept
+_Kept = list[torch.Tensor]  # for every layer the positions of the prefix that SPRINT kept
 
 
 def _logits(
@@ -162,11 +162,11 @@ def _logits(
     return torch.cat((answers.new_zeros(task.start, answers.shape[1]), answers)), kept
 
 
-def _pruned(mask: torch.Tensor, prefix: int, places: torch.Tensor) -> torch.Tensor:
-    """The mask [T, T] of which the places behind the prefix see the places [K] of the prefix alone."""
+def _pruned(mask: torch.Tensor, prefix: int, seen: torch.Tensor) -> torch.Tensor:
+    """The mask [T, T] in which positions behind the prefix see the positions `seen` [K] of the prefix alone."""
     pruned = mask.clone()
     pruned[prefix:, :prefix] = False
-    pruned[prefix:, places] = True
+    pruned[prefix:, seen] = True
     return pruned
 
 

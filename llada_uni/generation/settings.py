@@ -76,11 +76,11 @@ class Settings(Sampling, Blocks):
 
 @dataclass(frozen=True)
 class StepEvent:
-    """One step of one block, for the places of the block that belong to the answer.
+    """One step of one block, for the positions of the block that belong to the answer.
 
-    block_start: the answer's index of the first of them. tokens: what stands there now, drafts included.
+    block_start: the answer's index of the first of them. tokens: what stands there now, proposals included.
     accepted: True where the token is final. step: number of this step in its block, from 0.
-    confidences: how sure the model was of the draft of each place in this step; 1 where the token was final before.
+    confidences: how sure the model was of the proposal for each position in this step; 1 where the token was final before.
     """
 
     block_start: int
@@ -123,7 +123,7 @@ class Task:
     open: tuple[bool, ...]  # which of them are to be generated
     end: int  # the column after the last one that is computed
     choice: slice | torch.Tensor | None  # rows of the vocabulary that may be chosen
-    forbidden: int | None  # the mask's own place among them: a mask is no answer
+    forbidden: int | None  # the mask's own index among them: a mask is no answer
 
     @property
     def start(self) -> int:
@@ -141,7 +141,7 @@ class Task:
         if self.choice is None:
             return index
         if isinstance(self.choice, slice):
-            return self.choice.start + index
+            return int(self.choice.start) + index
         return int(self.choice[index])
 
     def restrict(self, logits: torch.Tensor) -> torch.Tensor:
@@ -201,7 +201,7 @@ def prepare(
 
 
 def _choice(settings: Settings) -> tuple[slice | torch.Tensor | None, int | None]:
-    """Rows of the head for the allowed ids (a slice where they are contiguous), and the mask's place among
+    """Rows of the head for the allowed ids (a slice where they are contiguous), and the mask's index among
     them.
     """
     if settings.allowed is None:

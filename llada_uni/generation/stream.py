@@ -1,11 +1,11 @@
-"""The state of one generation between two forwards: its answer, its place in block and step, its caches.
+"""The state of one generation between two forwards: its answer, its block and step, its caches.
 
 `ready` moves to the next step that needs a forward -> `plan` decides how far this forward goes -> `pending` says which
 tokens of each branch are to be computed -> (the forward, by `batch`) -> `commit` keeps what is final of the caches ->
-`settle` accepts drafts. A finished block is not given a forward of its own: its final tokens go through the model
-together with the first draft of the block after it, and the prompt's with the first block. So there are as many
-forwards as the oracle has; a long prompt takes some more, which give no drafts, so that others need not wait for it.
-Columns are positions of the conditional prompt's sequence; places of a branch count from its own first token.
+`accept` takes proposals. A finished block is not given a forward of its own: its final tokens go through the model
+together with the first step of the block after it, and the prompt's with the first block. So there are as many
+forwards as the oracle has; a long prompt takes some more, which propose nothing, so that others need not wait for it.
+Columns are positions in the conditional prompt's sequence; those of a branch count from its own first token.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from llada_uni.backbone import Backbone, KeyValueCache
 from llada_uni.backbone.cache import PrunedCache
 from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, draw
 from llada_uni.generation.sprint import Sprint, choose_kept
-from llada_uni.generation.unmasking import accept
+from llada_uni.generation.unmasking import accept as accepted_indices
 
 
 class Branch:
     """One prompt of a generation and what is known of its sequence.
 
     cache: final keys and values, from its first token on. confidence: for SPRINT, the probability of the likeliest
-    token at the first `measured` of those places. pruned: what the steps of the present block see of the prefix;
+    token at the first `measured` of those positions. pruned: what the steps of the present block see of the prefix;
     None in its first one.
     """
 
@@ -41,7 +41,7 @@ class Branch:
         self.pruned: PrunedCache | None = None
 
     def take_confidence(self, numbers: Tensor, length: int) -> Tensor:
-        """Take the first of these for the places up to `length` that have none; returns the rest."""
+        """Take the first of these for the positions up to `length` that have none; returns the rest."""
         new = length - self.measured
         self.confidence[self.measured : length] = numbers[:new]
         self.measured = length
@@ -92,10 +92,10 @@ class Stream:
         self.begin = task.start // settings.block_length * settings.block_length
         self.step = 0
         self.unstored: set[Hashable] = set()  # keys of blocks of its prompts that the prefix cache will get from it
-        self.places: list[int] = []  # columns of the block that still hold a mask
+        self.open_columns: list[int] = []  # columns of the block that still hold a mask
         self.stop_accepted = False  # whether the last step accepted a stop token
-        self.drafts = True  # whether the coming forward reaches the block
-        self.limit = 0  # places of each branch it may compute before the block
+        self.proposes = True  # whether the coming forward reaches the block
+        self.limit = 0  # positions of each branch it may compute before the block
         self.result = Generation([])
 
     @property
@@ -108,8 +108,8 @@ class Stream:
             stands = self._stands()
             ends = self.settings.early_stop and stands and (self.stop_accepted or not self.settings.stop_on_accept)
             if self.step < self.steps and not ends:
-                self.places = self._open_places()
-                if self.places:
+                self.open_columns = self._masked_columns()
+                if self.open_columns:
                     return True
             if stands:
                 break
@@ -126,20 +126,20 @@ class Stream:
         return max(self.prefix(branch) - branch.cache.length for branch in self.branches)
 
     def plan(self, limit: int) -> None:
-        """Let the coming forward compute at most `limit` places of a branch, or one block, before the present block.
+        """Let the coming forward compute at most `limit` positions of a branch, or one block, before the present block.
 
-        Where that does not reach the block, the forward gives no drafts.
+        Where that does not reach the block, the forward proposes nothing.
         """
         self.limit = limit
-        self.drafts = self.behind <= max(limit, self.settings.block_length)
+        self.proposes = self.behind <= max(limit, self.settings.block_length)
 
     def pending(self, branch: Branch) -> tuple[range, list[int], list[int]]:
-        """(places of the branch to compute, their tokens, the ends of their blocks) for the coming forward."""
+        """(positions of the branch to compute, their tokens, the ends of their blocks) for the coming forward."""
         length = self.settings.block_length
         first = branch.cache.length
         border = (first + branch.shift) // length * length + length - branch.shift
         last = self.stop - branch.shift
-        if not self.drafts:
+        if not self.proposes:
             whole = max(0, first + self.limit - border) // length
             last = max(first, min(self.prefix(branch), border + whole * length))
         answered = first - len(branch.prompt)
@@ -157,7 +157,7 @@ class Stream:
                 branch.prune(self.answer, sprint, self.first_code, self.settings.block_length)
 
     def commit(self) -> None:
-        """After a forward: everything before the block is final, the block's own keys and values are a draft's."""
+        """After a forward: everything before the block is final, the block's own keys and values are not."""
         for branch in self.branches:
             if branch.pruned is None:
                 branch.cache.truncate(min(branch.cache.length, self.prefix(branch)))
@@ -165,7 +165,7 @@ class Stream:
     def record_kept(self) -> None:
         """SPRINT: note what the first pruning keeps, whether or not a later step of the block uses it."""
         sprint, branch = self.settings.sprints, self.branches[0]
-        if sprint is None or self.result.kept is not None or not self.drafts or self.step != sprint.full_steps - 1:
+        if sprint is None or self.result.kept is not None or not self.proposes or self.step != sprint.full_steps - 1:
             return
         if self.prefix(branch) > 0:
             chosen = branch.choose(self.answer, sprint, self.first_code)
@@ -178,27 +178,27 @@ class Stream:
 
     def draw(self) -> tuple[Tensor | None, Tensor | None]:
         """The random numbers of this step, see `settings.draw`."""
-        return draw(self.settings, self.generator, self.stop - self.begin, [c - self.begin for c in self.places])
+        return draw(self.settings, self.generator, self.stop - self.begin, [c - self.begin for c in self.open_columns])
 
-    def settle(self, choice: Sequence[int], confidence: Sequence[float], likeliest: Sequence[float]) -> None:
-        """Take the drafts of the open places: accept some, tell the listener, count."""
+    def accept(self, choice: Sequence[int], confidence: Sequence[float], likeliest: Sequence[float]) -> None:
+        """Take the proposals for the open columns: accept some, tell the listener, count."""
         settings, start = self.settings, self.task.start
         tokens = [self.task.token_of(i) for i in choice]
         block, threshold = settings.block_length, settings.threshold
-        accepted = accept(settings.unmasking, confidence, threshold, block, self.steps, self.step, likeliest)
+        accepted = accepted_indices(settings.unmasking, confidence, threshold, block, self.steps, self.step, likeliest)
         self.stop_accepted = any(tokens[i] in self.stops for i in accepted)
         for i in accepted:
-            self.answer[self.places[i] - start] = tokens[i]
-            self.is_open[self.places[i] - start] = False
+            self.answer[self.open_columns[i] - start] = tokens[i]
+            self.is_open[self.open_columns[i] - start] = False
         self.result.evaluations += 1
         self.result.branch_evaluations += len(self.branches)
         self.result.accepted.append(len(accepted))
         step, self.step = self.step, self.step + 1
         if self.on_step is not None:
-            drafts = dict(zip(self.places, zip(tokens, confidence, strict=True), strict=True))
-            self.on_step(self._event(drafts, step))
+            proposed = dict(zip(self.open_columns, zip(tokens, confidence, strict=True), strict=True))
+            self.on_step(self._event(proposed, step))
 
-    def _open_places(self) -> list[int]:
+    def _masked_columns(self) -> list[int]:
         start = self.task.start
         return [c for c in range(max(self.begin, start), self.stop) if self.is_open[c - start]]
 
@@ -207,17 +207,17 @@ class Stream:
         length = self.settings.gen_length
         return bool(self.stops) and self.task.has_stop(self.answer[:length], self.is_open[:length], self.stops)
 
-    def _event(self, drafts: dict[int, tuple[int, float]], step: int) -> StepEvent:
-        """drafts: token and confidence of each column that was open in this step."""
+    def _event(self, proposed: dict[int, tuple[int, float]], step: int) -> StepEvent:
+        """proposed: token and confidence of each column that was open in this step."""
         start = self.task.start
         shown = range(max(self.begin, start), min(self.stop, start + self.settings.gen_length))
-        places = [drafts.get(c, (self.answer[c - start], 1.0)) for c in shown]
+        there = [proposed.get(c, (self.answer[c - start], 1.0)) for c in shown]
         return StepEvent(
             shown.start - start,
-            tuple(token for token, _ in places),
+            tuple(token for token, _ in there),
             tuple(not self.is_open[c - start] for c in shown),
             step,
-            tuple(certainty for _, certainty in places),
+            tuple(certainty for _, certainty in there),
         )
 
     def _cut(self) -> list[int]:

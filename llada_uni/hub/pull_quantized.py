@@ -85,6 +85,7 @@ def pull_quantized(
     write_skeleton(listing, list(shards.values()), source, access.token)
     stored = Source(source)
     if stored.ours:
+        shutil.rmtree(work)
         raise UserError(f"{id} is quantized already ({stored.scheme.format}); pull it without --quantization")
     outputs = plan(stored, scheme, max_shard_bytes)
     result, rest = sum(output.size for output in outputs), sum(file.size for file in others)

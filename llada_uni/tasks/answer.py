@@ -18,6 +18,7 @@ from llada_uni.requests import Chat, Story, Understand
 from llada_uni.results import (
     ChatResult,
     EndEvent,
+    EndReason,
     Evaluations,
     Event,
     ImageEvent,
@@ -78,7 +79,7 @@ def _chat_in_text(parts: Parts, request: Chat, on_progress: OnProgress | None) -
     return ChatResult((text,) if text else (), EndEvent(reason, seed, work, clock.total()))
 
 
-Writer = Callable[[list[Turn], int], tuple[str, str, Evaluations]]
+Writer = Callable[[list[Turn], int], tuple[str, EndReason, Evaluations]]
 
 
 def _writer(parts: Parts, request: Understand | Chat, on_progress: OnProgress | None) -> Writer:
@@ -86,10 +87,10 @@ def _writer(parts: Parts, request: Understand | Chat, on_progress: OnProgress | 
     settings = settings_of(request, parts.defaults.understand).text
     phases = phases_of(parts, request, on_progress)
 
-    def write(turns: list[Turn], seed: int) -> tuple[str, str, Evaluations]:
+    def write(turns: list[Turn], seed: int) -> tuple[str, EndReason, Evaluations]:
         ids = parts.format.prompt("understand", turns)
         written = phases.write(ids, settings, settings.max_tokens, generator_of(seed), images=False)
-        reason = "stop" if phases.engine.stopped else "finished" if written.end == "eos" else "length"
+        reason: EndReason = "stop" if phases.engine.stopped else "finished" if written.end == "eos" else "length"
         return phases.engine.text, reason, evaluations_of(written.work)
 
     return write

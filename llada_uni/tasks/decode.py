@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from PIL import Image
 
+from llada_uni.decoder.decode import Variant
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import BACKBONE, CODE_FEATURES, VAE
 from llada_uni.generation.params import CODES_ONLY, Decoding
@@ -47,7 +50,7 @@ def decode(
             on_progress(Progress("decode", done, total))
 
     image = parts.decoder.decode(
-        codes, variant, steps=steps, generator=generator_of(seed), on_step=count, multiplier=multiplier
+        codes, cast(Variant, variant), steps=steps, generator=generator_of(seed), on_step=count, multiplier=multiplier
     )
     return image, made
 

@@ -51,7 +51,7 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
     return turns
 
 
-def _read_message(message: Any) -> tuple[str, list[str | Image.Image | ImageCodes]]:
+def _read_message(message: Any) -> tuple[str, list[Any]]:
     """(role, items) of one message."""
     if isinstance(message, Turn):
         return message.role, list(message.parts)
@@ -86,7 +86,7 @@ def _read_item(item: Any) -> str | Image.Image | ImageCodes:
     if isinstance(item, Mapping):
         kind = item.get("type")
         if kind == "text" and isinstance(item.get("text"), str):
-            return item["text"]
+            return str(item["text"])
         if kind == "image" and "image" in item:
             picture = item["image"]
             return open_picture(picture)

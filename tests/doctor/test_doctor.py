@@ -30,11 +30,11 @@ def test_a_whole_directory_is_well(model):
     found = diagnose(str(model), deep=True)
     assert found.ok and not wrong(model)
     assert {check.name for check in found.checks} >= {"files", "links", "backbone", "vae", "text tokenizer", "vae, values"}
-    assert found.settings["block_length"] == 8 and found.profile.startswith("its own")
+    assert found.settings["block_length"] == 8 and found.settings["profile"] == "plain"
     assert found.commands[0].startswith(f'llada-uni generate "a lighthouse at sunset" -m {model} --device')
     assert json.loads(json.dumps(found.to_json()))["needs"][0]["form"] == "float32"
     (model / "generation_config.json").unlink()
-    assert diagnose(str(model)).profile == "that of the published model"
+    assert diagnose(str(model)).settings["profile"] == "published"
 
 
 def test_a_shard_that_is_cut_short(model):
@@ -74,6 +74,13 @@ def test_a_part_whose_tensors_are_not_those_of_its_config(model):
     tensors["wings"] = torch.zeros(1)
     save_file(tensors, file)
     assert "has the unknown tensor wings" in wrong(model)["decoder-turbo"]
+
+
+def test_a_decoder_whose_config_does_not_know_the_width_of_its_condition(model):
+    """The published configs leave it to their program; the weights have it."""
+    file = model / "decoder" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "cap_feat_dim": 2560}))
+    assert not wrong(model)
 
 
 def test_a_config_for_another_architecture(model):

@@ -108,7 +108,7 @@ def found(tmp_path_factory) -> Diagnosis:
 def test_it_is_whole_and_as_large_as_published(found):
     assert found.ok, [check for check in found.checks if check.ok is False]
     assert sum(part.bytes_stored for part in found.info.parts) == pytest.approx(60.3 * GB, rel=0.01)
-    assert found.profile == "that of the published model"
+    assert found.settings["profile"] == "published"
     assert any("merge_size 2" in check.detail for check in found.checks)
 
 

@@ -76,7 +76,7 @@ def requests(draw: st.DrawFn) -> dict:
         steps=draw(st.integers(1, 5)),
         threshold=draw(st.sampled_from([0.1, 0.4, 0.95])),
         gen_length=length,
-        stop_ids=draw(st.lists(tokens, max_size=2)),
+        stop_ids=draw(st.lists(tokens, max_size=2) | st.just(tuple(range(24, 39, 3)))),
         early_stop=draw(st.booleans()),
         stop_on_accept=draw(st.booleans()),
         temperature=draw(st.sampled_from([0.0, 0.0, 0.8])),

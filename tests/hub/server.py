@@ -37,7 +37,8 @@ class Request:
 @dataclass
 class Fault:
     """A way to fail. part: of the path that is hit; status: the answer (0: the body breaks off after `after` bytes, or, with
-    `flip`, has one byte changed); times: how often (a large number: always); method: None is any.
+    `flip`, has one byte changed); times: how often (a large number: always); method: None is any; whole: requests without a
+    range only.
     """
 
     part: str
@@ -47,6 +48,7 @@ class Fault:
     times: int = 1_000_000
     headers: dict[str, str] = field(default_factory=dict)
     method: str | None = None
+    whole: bool = False
 
 
 @dataclass
@@ -99,7 +101,8 @@ class Hub:
     def fault(self, request: Request) -> Fault | None:
         with self.lock:
             for fault in self.faults:
-                if fault.part in request.path and fault.times > 0 and fault.method in (None, request.method):
+                hit = fault.part in request.path and not (fault.whole and request.range)
+                if hit and fault.times > 0 and fault.method in (None, request.method):
                     fault.times -= 1
                     return fault
         return None

@@ -120,7 +120,7 @@ def test_mistakes_are_named(build, model, tmp_path):
         build(sizes=DecoderSizes("world", {"layers": 3}))
     with pytest.raises(UserError, match=r"preset is 'huge'; allowed: released, world"):
         build(sizes=DecoderSizes("huge"))
-    with pytest.raises(UserError, match="has no decoder, which the decoder starts from"):
+    with pytest.raises(UserError, match=r"has no decoder/config\.json, which the decoder starts from"):
         shutil.copytree(model / "image_tokenizer", tmp_path / "image_tokenizer")
         build(init=str(tmp_path))
     with pytest.raises(UserError, match="are 4 x 8 x 8, but the decoder's patches need 4 x 16 x 16"):
