@@ -122,7 +122,7 @@ def _not_blank(value: str, info: ValidationInfo) -> str:
     return value
 
 
-Words = Annotated[str, AfterValidator(_not_blank)]
+Text = Annotated[str, AfterValidator(_not_blank)]
 
 
 @accepts(params.GenerateSettings, params.Blocks, codes="", text="reasoning_")
@@ -131,7 +131,7 @@ class Draw(Request, Decoding, init=False):
 
     section = "generate"
 
-    prompt: Words = Field(description="What to draw.")
+    prompt: Text = Field(description="What to draw.")
     thinking: bool = Field(
         default=False,
         description="Reason in text first; the model may then choose the size itself.",
@@ -146,7 +146,7 @@ class Edit(Request, Decoding, init=False):
     section = "edit"
 
     images: Any = Field(description="The image, or several reference images.")
-    instruction: Words = Field(description="What to change.")
+    instruction: Text = Field(description="What to change.")
 
 
 @accepts(params.InpaintSettings, params.Fitted, params.Blocks, codes="")
@@ -157,7 +157,7 @@ class Inpaint(Request, Decoding, init=False):
 
     image: Any = Field(description="The image.")
     mask: Any = Field(description="An image of the same size, white where it is to be filled.")
-    prompt: Words = Field(description="What the whole image shows afterwards.")
+    prompt: Text = Field(description="What the whole image shows afterwards.")
 
 
 @accepts(params.UnderstandSettings, params.Blocks, text="")

@@ -26,7 +26,7 @@ from llada_uni.results import (
     TextEvent,
     TextResult,
 )
-from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, check_words, generator_of
+from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, check_text, generator_of
 from llada_uni.tasks.common import Clock, encode_pictures, evaluations_of, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, decode
 from llada_uni.tasks.messages import read_messages
@@ -40,7 +40,7 @@ def understand(parts: Parts, request: Understand, on_progress: OnProgress | None
     """See `UniModel.understand`."""
     seed, pictures = check_seed(request.seed), check_pictures(request.images)
     if not parts.defaults.as_published:
-        check_words(request.question, "question")
+        check_text(request.question, "question")
     write, clock = _writer(parts, request, on_progress), Clock()
     codes = encode_pictures(parts, pictures, "understand")
     clock.lap("encode")
