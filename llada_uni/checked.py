@@ -68,6 +68,7 @@ class Checked(BaseModel):
             if is_group(type(self), name) and not isinstance(value, Checked):
                 if not isinstance(value, Mapping):
                     raise UserError(f"{_before(where)}{name!r} must hold settings, not {value!r}")
+                assert isinstance(old, Checked), "a group is always there"
                 value = old.overlaid(value, f"{where} {name}".strip())
             changes[name] = value
         try:

@@ -17,11 +17,13 @@ from typing import Any, overload
 
 import torch
 
+from llada_uni.checkpoint.layout import Layout
 from llada_uni.decoder.decode import TILE
 from llada_uni.errors import UserError
 from llada_uni.hub.listing import Access
 from llada_uni.image.code_files import write_codes
 from llada_uni.image.codes import ImageCodes
+from llada_uni.image.tokenizer import Mode
 from llada_uni.requests import Chat, Decode, Draw, Edit, Inpaint, Request, Story, Understand
 from llada_uni.results import ChatResult, Event, ImageResult, OnProgress, TextResult
 from llada_uni.tasks import answer, save
@@ -96,7 +98,7 @@ class UniModel:
         self,
         folder: str | os.PathLike[str],
         dtype: str | torch.dtype | None = None,
-        layout: str = "released",
+        layout: Layout = "released",
     ) -> Path:
         """Writes a model directory in one step: a reader sees the old one or the new one.
 
@@ -205,7 +207,7 @@ class UniModel:
 
     # --- images and codes ---
 
-    def encode_image(self, image: Picture, mode: str = "understand", fit: str = "auto") -> ImageCodes:
+    def encode_image(self, image: Picture, mode: Mode = "understand", fit: str = "auto") -> ImageCodes:
         """Codes of an image. mode: "understand" or "edit" (how it is scaled and cropped), or "raw" (not at all).
 
         fit: only for "edit", how a large image is brought to the grid (`image.geometry.editing_crop`). An image that is codes

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, create_model, model_validator
 
@@ -38,6 +38,15 @@ class Request(Seeded):
     section: ClassVar[str]
     paths: ClassVar[dict[str, tuple[str, ...]]] = {}
     panels: ClassVar[dict[str, str]] = {}
+
+    if TYPE_CHECKING:  # the settings that `accepts` adds; records are declared with init=False, so that these are taken
+
+        def __init__(self, **values: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
+        """init: for type checkers (`typing.dataclass_transform`), nothing here."""
+        super().__init_subclass__(**options)
 
     def changes(self) -> dict[str, Any]:
         """The settings that are given, nested as in the settings of the task."""
@@ -74,6 +83,7 @@ def accepts(*groups: type[Checked], **prefixes: str) -> Callable[[type[R]], type
                     fields[outer], paths[outer], panels[outer] = _optional(field, ""), (outer,), _panel(group, outer)
                     continue
                 prefix, inside = prefixes[outer], field.annotation
+                assert isinstance(inside, type) and issubclass(inside, Checked), "is_group says so"
                 for inner, setting in inside.model_fields.items():
                     name = STEPS[outer] if inner == "steps" and not prefix else prefix + inner
                     what = next((words for start, words in OF_WHAT.items() if name.startswith(start)), "")
@@ -95,7 +105,7 @@ def _optional(field: Any, what: str, prefix: str = "") -> Any:
     kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     text = field.description or ""
     title = f"{prefix.strip('_').capitalize()} {field.title.lower()}" if prefix and field.title else field.title
-    return Optional[kind], Field(None, title=title, description=f"{text.removesuffix('.')} ({what})." if what else text)  # noqa: UP045
+    return Optional[kind], Field(default=None, title=title, description=f"{text.removesuffix('.')} ({what})." if what else text)  # noqa: UP045
 
 
 def _panel(group: type[Checked], name: str) -> str:
@@ -103,7 +113,7 @@ def _panel(group: type[Checked], name: str) -> str:
     extra = group.model_fields[name].json_schema_extra
     if isinstance(extra, dict) and "panel" in extra:
         return str(extra["panel"])
-    return next(base.panel for base in group.__mro__ if name in inspect.get_annotations(base))
+    return str(next(getattr(base, "panel") for base in group.__mro__ if name in inspect.get_annotations(base)))  # noqa: B009
 
 
 def _not_blank(value: str, info: ValidationInfo) -> str:
@@ -112,46 +122,46 @@ def _not_blank(value: str, info: ValidationInfo) -> str:
     return value
 
 
-Words = Annotated[str, AfterValidator(_not_blank)]
+Text = Annotated[str, AfterValidator(_not_blank)]
 
 
 @accepts(params.GenerateSettings, params.Blocks, codes="", text="reasoning_")
-class Draw(Request, Decoding):
+class Draw(Request, Decoding, init=False):
     """An image of what the prompt says (`UniModel.generate_image`)."""
 
     section = "generate"
 
-    prompt: Words = Field(description="What to draw.")
+    prompt: Text = Field(description="What to draw.")
     thinking: bool = Field(
-        False,
+        default=False,
         description="Reason in text first; the model may then choose the size itself.",
         json_schema_extra={"panel": "Reasoning"},
     )
 
 
 @accepts(params.Size, params.EditSettings, params.Blocks, codes="")
-class Edit(Request, Decoding):
+class Edit(Request, Decoding, init=False):
     """An image changed as the instruction says; several images are references, in order (`UniModel.edit_image`)."""
 
     section = "edit"
 
     images: Any = Field(description="The image, or several reference images.")
-    instruction: Words = Field(description="What to change.")
+    instruction: Text = Field(description="What to change.")
 
 
 @accepts(params.InpaintSettings, params.Fitted, params.Blocks, codes="")
-class Inpaint(Request, Decoding):
+class Inpaint(Request, Decoding, init=False):
     """The white part of a mask filled so that the whole becomes what the prompt says (`UniModel.inpaint`)."""
 
     section = "generate"
 
     image: Any = Field(description="The image.")
     mask: Any = Field(description="An image of the same size, white where it is to be filled.")
-    prompt: Words = Field(description="What the whole image shows afterwards.")
+    prompt: Text = Field(description="What the whole image shows afterwards.")
 
 
 @accepts(params.UnderstandSettings, params.Blocks, text="")
-class Understand(Request, Stopped):
+class Understand(Request, Stopped, init=False):
     """An answer to a question about one or several images (`UniModel.understand`)."""
 
     section = "understand"
@@ -161,7 +171,7 @@ class Understand(Request, Stopped):
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
-class Chat(Request, Stopped, Decoding):
+class Chat(Request, Stopped, Decoding, init=False):
     """The next answer in a conversation, which may hold images (`UniModel.chat`).
 
     messages: {"role": "user", "assistant" or "system", "content": text, image, or a list of these}, the last by the user.
@@ -171,7 +181,9 @@ class Chat(Request, Stopped, Decoding):
     section = "interleave"
 
     messages: Any = Field(description="The conversation so far.")
-    modalities: params.Modalities = Field(params.MODALITIES, description="What an answer may hold: text, or text and image.")
+    modalities: params.Modalities = Field(
+        default=params.MODALITIES, description="What an answer may hold: text, or text and image."
+    )
 
     @model_validator(mode="after")
     def _fits_modalities(self) -> Chat:
@@ -183,7 +195,7 @@ class Chat(Request, Stopped, Decoding):
 
 
 @accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
-class Story(Request, Stopped, Decoding):
+class Story(Request, Stopped, Decoding, init=False):
     """Text and images in turn (`UniModel.interleave`). messages: a text, or messages as in `Chat`."""
 
     section = "interleave"
@@ -192,14 +204,14 @@ class Story(Request, Stopped, Decoding):
 
 
 @accepts()
-class Decode(Request, Decoding):
+class Decode(Request, Decoding, init=False):
     """The image of codes (`UniModel.decode_codes`)."""
 
     section = "decode"
 
     codes: Any = Field(description="The codes of an image.")
     decoder: params.Decoder | None = Field(
-        None, description="turbo (distilled) or base (guided).", json_schema_extra={"panel": Decoding.panel}
+        default=None, description="turbo (distilled) or base (guided).", json_schema_extra={"panel": Decoding.panel}
     )
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Every stage in a row, from the art of the small world to a model directory that does every task.
+# Every stage in a row, from the art of the small world, or from photographs, to a model directory that does every task.
 # Each stage resumes where it was interrupted; a finished one is not done again.
-# usage: bash scripts/pipeline.sh smoke|world [OUT]      (OUT: the model directory, default runs/SIZE/model)
+# usage: bash scripts/pipeline.sh smoke|world|photos [OUT]      (OUT: the model directory, default runs/SIZE/model)
+# photos: PHOTOS is a folder of class folders, or of tars of them, default ../shared/data/cifar10; only its split "train" is read.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-size=${1:?usage: bash scripts/pipeline.sh smoke|world [OUT]}
+size=${1:?usage: bash scripts/pipeline.sh smoke|world|photos [OUT]}
 out=${2:-runs/$size/model}
 uni=${LLADA_UNI:-.venv/bin/llada-uni}
 runs=runs/$size
@@ -23,15 +24,33 @@ case $size in
          decoders=(decoder1 decoder2 decoder3) stages=(s0 s1 s2) ;;
   world) tokenizer=$runs/patch_tokenizer words=world:20000:5 images=(patch_tokenizer)
          decoders=(decoder1 decoder2 decoder3 decoder4) stages=(s0 s1 s2 s3 s4) ;;
-  *) echo "unknown size $size; allowed: smoke, world (released needs a cluster: docs/training.md)" >&2; exit 2 ;;
+  photos) tokenizer=$runs/quantizer words=$runs/records/train images=(siglip quantizer)
+         decoders=(decoder1 decoder2 decoder3) stages=(s0 s1 s2) ;;
+  *) echo "unknown size $size; allowed: smoke, world, photos (released needs a cluster: docs/training.md)" >&2; exit 2 ;;
 esac
+
+if [ "$size" = photos ]; then
+  import() {
+    say "import $1"
+    "$uni" data import folder "${PHOTOS:-../shared/data/cifar10}" "$runs/$1" --source-split train --templates "recipes/photos/$2" \
+      --split train=0.96 --split held=0.04 >/dev/null
+  }
+  import tokenizer-records tokenizer_templates.yaml
+  import records templates.yaml
+  for part in train held; do
+    [ -f "$runs/records/$part/edits-00000.jsonl" ] || ${PYTHON:-.venv/bin/python} -m scripts.photos_edits "$runs/records/$part"
+  done
+fi
 
 # What needs only pictures goes on one core: the autoencoder first, and, once there are codes, the decoder.
 say "train vae (in the background, log in $runs/vae.log)"
 "$uni" train "recipes/$size/vae.yaml" >"$runs/vae.log" 2>&1 &
 vae=$!
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-[ -f "$runs/tokenizer.json" ] || "$uni" data tokenizer "$words" "$runs/tokenizer.json" --vocab-size 1312 --keep-words world
+if [ ! -f "$runs/tokenizer.json" ]; then
+  if [ "$size" = photos ]; then text=(--vocab-size 640); else text=(--vocab-size 1312 --keep-words world); fi
+  "$uni" data tokenizer "$words" "$runs/tokenizer.json" "${text[@]}"
+fi
 train "${images[@]}"
 wait "$vae" || { tail -5 "$runs/vae.log"; exit 1; }
 
@@ -41,6 +60,9 @@ decoder=$!
 # Meanwhile the other core learns words and codes.
 if [ "$size" = smoke ]; then
   extract world:3000:11 tokens
+elif [ "$size" = photos ]; then
+  extract "$runs/records/train" tokens
+  extract "$runs/records/held" tokens-held
 else
   extract world:50000:13:first tokens-first
   extract world:60000:14:places tokens-places

@@ -146,7 +146,7 @@ class Shots:
         page.get_by_label("Think first").uncheck()
         settings = panel.locator("details.settings > summary")
         settings.click()
-        panel.locator("details.panel > summary", has_text="Sampling").click()
+        panel.locator("details.settings-group > summary", has_text="Sampling").click()
         panel.get_by_label("Threshold", exact=True).fill("1")
         settings.click()
         panel.get_by_label("Pictures").fill("2")

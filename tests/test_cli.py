@@ -304,7 +304,7 @@ def test_eval_scores_records_and_draws_prompts(call, here):
     for drawn in (4, 0):  # the second time everything is there
         code, out, _ = call("eval", "--prompts", "prompts.txt", "--out", "drawn", "--samples", 2, "--json", "-")
         assert code == 0 and json.loads(out) == {"prompts": 2, "drawn": drawn, "there": 4 - drawn}
-    assert Image.open("drawn/00001-1.png").size == (32, 32)
+    assert Image.open("drawn/00001/samples/00001.png").size == (32, 32)
 
 
 @pytest.mark.parametrize(

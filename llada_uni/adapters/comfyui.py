@@ -23,6 +23,7 @@ from llada_uni.errors import UserError
 from llada_uni.files import shipped
 from llada_uni.generation.params import CODES_ONLY, LARGEST_SEED, Size
 from llada_uni.image.codes import ImageCodes
+from llada_uni.image.tokenizer import Mode
 from llada_uni.model import UniModel
 from llada_uni.requests import Draw, Request
 from llada_uni.results import EndEvent, ImageEvent, Progress
@@ -201,7 +202,7 @@ class Encode:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": (MODEL,), "image": ("IMAGE",), "mode": (["edit", "understand", "raw"],)}}
 
-    def encode(self, model: OpenModel, image: torch.Tensor, mode: str) -> tuple[list[ImageCodes]]:
+    def encode(self, model: OpenModel, image: torch.Tensor, mode: Mode) -> tuple[list[ImageCodes]]:
         return ([model().encode_image(picture, mode) for picture in to_pictures(image)],)
 
 

@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 
 from llada_uni.adapters.seeds import seeds_of
 from llada_uni.errors import UserError
@@ -50,11 +49,12 @@ class LLaDA2UniPipelineOutput(ImagePipelineOutput):
 class LLaDA2UniPipeline(DiffusionPipeline):
     """Text to image; with `image` editing; with `image` and `mask_image` inpainting."""
 
+    model: UniModel
     _callback_tensor_inputs = ("codes",)
 
     def __init__(self, model: UniModel) -> None:
         super().__init__()
-        self.register_modules(model=model)
+        self.register_modules(model=model)  # type: ignore[no-untyped-call]
         self._asked_dtype: torch.dtype | None = None
         self._interrupt = False
 
@@ -76,7 +76,9 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         pipe._asked_dtype = torch_dtype
         return pipe
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+    def save_pretrained(  # type: ignore[override]  # a model directory has one form
+        self, save_directory: str | os.PathLike[str]
+    ) -> None:
         """Writes a model directory (`UniModel.save_pretrained`)."""
         self.model.save_pretrained(save_directory)
 
@@ -205,9 +207,9 @@ def _pictures(given: Any) -> list[Any]:
         return []
     if isinstance(given, torch.Tensor):
         batch = given if given.dim() == 4 else given[None]
-        return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(batch))
+        return list(VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(batch)))
     if isinstance(given, np.ndarray):
-        return VaeImageProcessor.numpy_to_pil(given)
+        return list(VaeImageProcessor.numpy_to_pil(given))
     if isinstance(given, list | tuple):
         return [picture for one in given for picture in _pictures(one)]
     return [given]

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.core_model_loading import MergeModulelist, WeightConverter
+from transformers.core_model_loading import MergeModulelist, WeightConverter, WeightRenaming
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from llada_uni.adapters.seeds import seeds_of
 from llada_uni.backbone.masks import block_causal
@@ -43,14 +43,15 @@ from llada_uni.text.tokenizer import END_OF_TEXT, MASK
 PUBLISHED_TYPE = f"{MODEL_TYPE}_veomni"  # of the published config.json
 SPECIAL_IDS = {MASK: "mask_token_id", END_OF_TEXT: "eos_token_id"}  # what generation needs -> its name in transformers
 HUB_ARGUMENTS = ("cache_dir", "local_files_only", "revision", "subfolder", "token")  # of from_pretrained: where files are
-CONVERSION = [  # released layout -> ours; transformers applies it backwards when it saves
+# released layout -> ours; transformers applies it backwards when it saves
+CONVERSION: list[WeightConverter | WeightRenaming] = [
     WeightConverter(f"mlp.experts.*.{name}_proj.weight", f"mlp.experts.{name}_proj", [MergeModulelist(dim=0)])
     for name in ("gate", "up", "down")
 ]
 
 
 @accepts(UnderstandSettings, Blocks, text="")
-class TextRequest(Asked):
+class TextRequest(Asked, init=False):
     """The settings of text behind a prompt of ids: those that `requests.Understand` has."""
 
     section = "understand"
@@ -98,8 +99,8 @@ class LLaDA2MoePreTrainedModel(PreTrainedModel):
 
     config_class = LLaDA2MoeConfig
     base_model_prefix = "model"
-    _no_split_modules = ("Layer",)
-    _keep_in_fp32_modules_strict = ("mlp.gate.weight", "mlp.gate.expert_bias")  # the router decides in float32
+    _no_split_modules = ["Layer"]  # noqa: RUF012  # transformers' own type
+    _keep_in_fp32_modules_strict = ["mlp.gate.weight", "mlp.gate.expert_bias"]  # noqa: RUF012  # the router decides in float32
     defaults = Defaults()
 
     @torch.no_grad()
@@ -107,7 +108,9 @@ class LLaDA2MoePreTrainedModel(PreTrainedModel):
         """As `Backbone.init_weights`; transformers leaves what it has loaded alone."""
         if isinstance(module, Router):
             module.reset_load()
-            init.zeros_(module.expert_bias)
+            bias = module.expert_bias
+            assert isinstance(bias, Tensor), "a buffer"
+            init.zeros_(bias)
         for parameter in module.parameters(recurse=False):
             if parameter.dim() == 1:
                 init.ones_(parameter)
@@ -152,7 +155,7 @@ class LLaDA2MoePreTrainedModel(PreTrainedModel):
 class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
     """Embedding, layers and final norm: ids to states."""
 
-    _keys_to_ignore_on_load_unexpected = ("lm_head.weight",)
+    _keys_to_ignore_on_load_unexpected = ["lm_head.weight"]  # noqa: RUF012
 
     def __init__(self, config: LLaDA2MoeConfig, backbone: Backbone | None = None) -> None:
         """backbone: the network whose trunk this is; None makes one."""
@@ -161,7 +164,7 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         trunk = backbone.model
         self.word_embeddings, self.layers, self.norm = trunk.word_embeddings, trunk.layers, trunk.norm
         self._backbone = [backbone]  # in a list: its parts are registered above, under the released names
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         return self.word_embeddings
@@ -190,10 +193,11 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         self.model = LLaDA2MoeModel(config, backbone)
         self.lm_head = backbone.lm_head
         self._backbone = [backbone]
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
+        head: nn.Module = self.lm_head
+        return head
 
     def read_directory(self, read: Callable[[str], dict[str, Any]]) -> None:
         """Also the ids of the mask and of the end of text, into `generation_config`."""
@@ -225,7 +229,7 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         return CausalLMOutput(loss=loss, logits=logits)
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]  # block diffusion takes what it can do, and no more
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -289,7 +293,7 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         found = getattr(self.generation_config, name, None)
         if found is None:
             raise UserError(f"generation_config.{name} is not known: the directory has no tokenizer.json; set it")
-        return found
+        return int(found)
 
 
 def _json_of(name: Any, file: str, where: dict[str, Any]) -> dict[str, Any]:

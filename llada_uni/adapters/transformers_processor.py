@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import BatchFeature
@@ -30,14 +30,14 @@ FILES = ("tokenizer.json", "config.json", "generation_config.json")
 class LLaDA2UniProcessor(ProcessorMixin):
     """Prompts of one model directory. The image tokenizer is read when the first picture comes."""
 
-    model_input_names = ("input_ids", "attention_mask")
+    model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.chat_template = None
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # arguments that say nothing here are left to `_`
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str],
         device: str | torch.device | None = "cpu",
@@ -60,7 +60,9 @@ class LLaDA2UniProcessor(ProcessorMixin):
         """What is shown of it."""
         return {"processor_class": type(self).__name__, "folder": str(self.parts.folder)}
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> list[str]:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike[str], **_: Any
+    ) -> list[str]:
         """Copies tokenizer.json and image_tokenizer/ beside a saved model; a config that is there already stays."""
         target = Path(save_directory)
         target.mkdir(parents=True, exist_ok=True)
@@ -89,9 +91,11 @@ class LLaDA2UniProcessor(ProcessorMixin):
         chats = [
             [{"role": "user", "content": [*_pictures(own), question]}] for question, own in zip(questions, images, strict=True)
         ]
-        return self.apply_chat_template(chats, tokenize=True, return_dict=True, **options)
+        inputs = self.apply_chat_template(chats, tokenize=True, return_dict=True, **options)
+        assert isinstance(inputs, BatchFeature), "asked for as such"
+        return inputs
 
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]  # our templates are no Jinja text
         self,
         conversation: Sequence[Any],
         tokenize: bool = False,

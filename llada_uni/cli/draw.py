@@ -144,8 +144,8 @@ def story(
 
     request = Story(messages=prompt, **settings)
     uni = loading.load()
-    parts: list[dict] = []
-    end: dict = {}
+    parts: list[dict[str, Any]] = []
+    end: dict[str, Any] = {}
     with progress_bar() as report:
         events = uni.run(request, report)
         make_folder(out)

@@ -36,7 +36,7 @@ def evaluate(
     html: Annotated[Path | None, typer.Option(help="Directory for a page of right and wrong.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Of prompts: directory for the images.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Of prompts: images of each.")] = 4,
-    layout: Annotated[str, typer.Option(help="Of prompts: plain, geneval or dpg, as that benchmark reads them.")] = "plain",
+    layout: Annotated[str, typer.Option(help="Of prompts: geneval or dpg, as that benchmark reads them.")] = "geneval",
     *,
     loading: ModelOptions,
 ) -> None:
@@ -46,7 +46,7 @@ def evaluate(
 
     Example: `llada-uni eval --records my-data/ --metric f1 --json -`
 
-    Example: `llada-uni eval --prompts evaluation_metadata.jsonl --layout geneval --out out/geneval`
+    Example: `llada-uni eval --prompts evaluation_metadata.jsonl --out out/geneval`
     """
     if sum(given is not None for given in (suite, records, prompts)) > 1:
         raise UserError("--suite, --records and --prompts are three ways to evaluate; give one of them")

@@ -49,8 +49,8 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     def called(**given: Any) -> None:
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
-        for name, group in settings.items():
-            given[name] = group.read({option: given.pop(option) for option in group.names})
+        for name, those in settings.items():
+            given[name] = those.read({option: given.pop(option) for option in those.names})
         command(**given)
 
     called.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]

@@ -109,6 +109,13 @@ def load_transformer(
     folder: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> ZImageTransformer2DModel:
     """Reads `decoder/` or `decoder-turbo/`; dtype None: float32 on the CPU, bfloat16 elsewhere."""
+    model, weights = open_transformer(folder)
+    stream_into(model, weights, device, dtype or default_dtype(device), to_module_name)
+    return model.eval().requires_grad_(False)
+
+
+def open_transformer(folder: str | os.PathLike[str]) -> tuple[ZImageTransformer2DModel, WeightFiles]:
+    """The network that `folder` describes, on the meta device, and the weights that belong into it."""
     folder = Path(folder)
     config = read_json(folder / "config.json")
     weights = WeightFiles(folder, DECODER.weights)
@@ -117,9 +124,7 @@ def load_transformer(
     if entry:
         config = {**config, "cap_feat_dim": entry[0]}
     with torch.device("meta"):
-        model = build_transformer(config, str(folder / "config.json"))
-    stream_into(model, weights, device, dtype or default_dtype(device), to_module_name)
-    return model.eval().requires_grad_(False)
+        return build_transformer(config, str(folder / "config.json")), weights
 
 
 def save_transformer(

@@ -1,7 +1,9 @@
-"""Draws every prompt of a file, several images each, in the folders that public benchmarks read.
+"""Draws every prompt of a benchmark, several images each, in the folders that the benchmark's own judge reads.
 
 What flows through: a prompt file -> `Prompt`s -> images by the model's public call -> PNG files, in one of LAYOUTS. An image
 that is there is not drawn again: the same command goes on where an interrupted one stopped.
+
+For images as such, one per prompt with settings of its own, see `llada-uni generate --prompts-file` (cli/many.py).
 
 Prompt files: .txt (a prompt on each line), .jsonl (objects with "prompt"; GenEval's metadata is such a file), or a folder of
 .txt files with a prompt each (DPG-Bench).
@@ -84,16 +86,12 @@ def _geneval(out: Path, prompt: Prompt, number: int) -> Path:
     return out / prompt.name / "samples" / f"{number:05}.png"
 
 
-def _plain(out: Path, prompt: Prompt, number: int) -> Path:
-    return out / f"{prompt.name}-{number}.png"
-
-
 def _dpg(out: Path, prompt: Prompt, number: int) -> Path:
     return out / "samples" / f"{prompt.name}-{number}.png"
 
 
-LAYOUTS: dict[str, Place] = {"plain": _plain, "geneval": _geneval, "dpg": _dpg}
-"""plain: NAME-0.png, ... in one folder. geneval: NAME/samples/00000.png beside NAME/metadata.jsonl, as GenEval's
+LAYOUTS: dict[str, Place] = {"geneval": _geneval, "dpg": _dpg}
+"""geneval: NAME/samples/00000.png beside NAME/metadata.jsonl, as GenEval's
 evaluate_images.py reads it. dpg: one grid of all samples, NAME.png, as DPG-Bench reads it; the samples are kept in samples/."""
 
 
@@ -103,7 +101,7 @@ def draw_prompts(
     out: str | Path,
     samples: int = 4,
     seed: int = 0,
-    layout: str = "plain",
+    layout: str = "geneval",
     progress: Callable[[str, int, int], None] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:

@@ -252,6 +252,17 @@ def stream_into(
     `rename`: a file's name -> the module's; `dtype` None keeps the file's. All names and shapes are checked
     before the first tensor is read. Raises UserError for missing or unknown tensors and wrong shapes.
     """
+    ours = check_tensors(module, weights, rename)
+    for name in module.state_dict():
+        tensor = weights.tensor(ours[name])
+        target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        set_tensor(module, name, tensor.to(device=device, dtype=target))
+
+
+def check_tensors(
+    module: nn.Module, weights: WeightFiles, rename: Callable[[str], str] = lambda name: name
+) -> dict[str, str]:
+    """The module's tensors -> their names in the file. UserError for missing or unknown tensors and wrong shapes."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     ours = {rename(name): name for name in weights}
     back = {
@@ -260,10 +271,7 @@ def stream_into(
     check_names(weights.path, set(expected), set(ours))
     for name, shape in expected.items():
         check_shape(weights.path, back[name], shape, weights.shapes[ours[name]])
-    for name in expected:
-        tensor = weights.tensor(ours[name])
-        target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        set_tensor(module, name, tensor.to(device=device, dtype=target))
+    return ours
 
 
 def load_torch(path: str | os.PathLike[str]) -> Any:

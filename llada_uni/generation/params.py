@@ -100,19 +100,23 @@ class Sprint(Params):
     """
 
     r: Share | None = Field(
-        None, title="Share kept", description="Report: share of the prefix that is kept; without it 0.5."
+        default=None, title="Share kept", description="Report: share of the prefix that is kept; without it 0.5."
     )
     r_text: Share | None = Field(
-        None, title="Share of text kept", description="Report: share of the prefix's text that is kept."
+        default=None, title="Share of text kept", description="Report: share of the prefix's text that is kept."
     )
     r_img: Share | None = Field(
-        None, title="Share of images kept", description="Report: share of the prefix's image codes that is kept."
+        default=None, title="Share of images kept", description="Report: share of the prefix's image codes that is kept."
     )
-    alpha: Share = Field(0.5, title="Weight of the key norm", description="Weight of the key norm against the confidence.")
-    keep_ratio: Share | None = Field(None, description="As published (0.7): share of the prefix that is kept.")
-    warmup: Steps | None = Field(None, description="As published: steps of a block that see everything; without it 2.")
-    image_keep_ratio: Share | None = Field(None, description="As published: 1 keeps all image codes, nothing else does.")
-    text_keep_ratio: Share | None = Field(None, description="As published: below 1, text may be pruned too.")
+    alpha: Share = Field(
+        default=0.5, title="Weight of the key norm", description="Weight of the key norm against the confidence."
+    )
+    keep_ratio: Share | None = Field(default=None, description="As published (0.7): share of the prefix that is kept.")
+    warmup: Steps | None = Field(default=None, description="As published: steps of a block that see everything; without it 2.")
+    image_keep_ratio: Share | None = Field(
+        default=None, description="As published: 1 keeps all image codes, nothing else does."
+    )
+    text_keep_ratio: Share | None = Field(default=None, description="As published: below 1, text may be pruned too.")
 
     @model_validator(mode="after")
     def _one_form(self) -> Sprint:
@@ -175,19 +179,23 @@ class Sampling(Params):
 
     panel = "Sampling"
 
-    steps: Steps = Field(32, description="Most unmasking steps of a block; fewer are quicker.")
-    threshold: Share = Field(0.95, description="Proposals surer than this are accepted at once; other rules: their bound.")
-    temperature: Annotated[float, Field(ge=0, le=100)] = Field(0.0, description="Higher varies more; 0 is greedy.")
-    top_k: Annotated[int, Field(ge=0, le=2**24)] = Field(0, description="Sample among so many best tokens; 0 is off.")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Sample among the best tokens that together have this probability; 1 is off."
+    steps: Steps = Field(default=32, description="Most unmasking steps of a block; fewer are quicker.")
+    threshold: Share = Field(
+        default=0.95, description="Proposals surer than this are accepted at once; other rules: their bound."
     )
-    rule: Rule = Field("threshold", title="Acceptance rule", description="Which proposals a step accepts.")
+    temperature: Annotated[float, Field(ge=0, le=100)] = Field(default=0.0, description="Higher varies more; 0 is greedy.")
+    top_k: Annotated[int, Field(ge=0, le=2**24)] = Field(default=0, description="Sample among so many best tokens; 0 is off.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Sample among the best tokens that together have this probability; 1 is off."
+    )
+    rule: Rule = Field(default="threshold", title="Acceptance rule", description="Which proposals a step accepts.")
     confidence: Confidence | None = Field(
-        None, title="Certainty measure", description="How the certainty of a proposal is measured; default: the rule's own."
+        default=None,
+        title="Certainty measure",
+        description="How the certainty of a proposal is measured; default: the rule's own.",
     )
     sprint: Annotated[Sprint | None, BeforeValidator(_sprint)] = Field(
-        None, title="Pruning", description="Prune the prefix for the later steps of a block."
+        default=None, title="Pruning", description="Prune the prefix for the later steps of a block."
     )
 
     @model_validator(mode="after")
@@ -217,40 +225,42 @@ class TextSampling(Sampling):
     """How text is sampled, and how long it may become."""
 
     max_tokens: Annotated[int, Field(ge=1, le=2**20)] = Field(
-        2048, title="Longest text", description="At most so many tokens of text."
+        default=2048, title="Longest text", description="At most so many tokens of text."
     )
 
 
 class Blocks(Params):
     panel = "Sampling"
 
-    block_length: Annotated[int, Field(ge=1, le=4096)] = Field(32, description="Positions of a block.")
+    block_length: Annotated[int, Field(ge=1, le=4096)] = Field(default=32, description="Positions of a block.")
 
 
 # --- what is drawn, and how it is guided ---
 
 
 class Size(Params):
-    height: Side = Field(1024, description="Height in pixels, a multiple of one code's side (released: 32).")
-    width: Side = Field(1024, description="Width in pixels, a multiple of one code's side (released: 32).")
+    height: Side = Field(default=1024, description="Height in pixels, a multiple of one code's side (released: 32).")
+    width: Side = Field(default=1024, description="Width in pixels, a multiple of one code's side (released: 32).")
 
 
 class Rescaled(Params):
-    rescale: Share = Field(0.0, description="How far guided scores get back the spread of unguided ones; 0 is off.")
+    rescale: Share = Field(default=0.0, description="How far guided scores get back the spread of unguided ones; 0 is off.")
 
 
 class Guided(Rescaled):
-    cfg_scale: Scale = Field(2.0, title="Guidance", description="Classifier-free guidance towards the prompt; 1 is none.")
+    cfg_scale: Scale = Field(
+        default=2.0, title="Guidance", description="Classifier-free guidance towards the prompt; 1 is none."
+    )
 
 
 class EditGuided(Rescaled):
-    text_scale: Scale = Field(4.0, title="Text guidance", description="Guidance towards the text; 1 is none.")
-    image_scale: Scale = Field(0.0, title="Image guidance", description="Guidance towards the images given; 0 is none.")
+    text_scale: Scale = Field(default=4.0, title="Text guidance", description="Guidance towards the text; 1 is none.")
+    image_scale: Scale = Field(default=0.0, title="Image guidance", description="Guidance towards the images given; 0 is none.")
 
 
 class Fitted(Params):
     fit: Fit = Field(
-        "auto",
+        default="auto",
         description="How an image is brought to the grid: crop (its middle, as published), resize (scaled first), or auto "
         "(resize where it is more than twice the grid, else crop).",
     )
@@ -260,12 +270,14 @@ class FramesGuided(EditGuided):
     """Guidance of frames. The report gives none for the first one, which has no history: ours is that of text to image."""
 
     first_scale: Scale = Field(
-        2.0, title="Guidance of the first image", description="Guidance of the first image of an answer; 1 is none."
+        default=2.0, title="Guidance of the first image", description="Guidance of the first image of an answer; 1 is none."
     )
 
 
 class Frames(Params):
-    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(10, title="Most images", description="At most so many images.")
+    max_frames: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=10, title="Most images", description="At most so many images."
+    )
 
 
 # --- what every request may have ---
@@ -275,23 +287,23 @@ class Seeded(Params):
     panel = "Sampling"
 
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = Field(
-        None, description="The same seed gives the same result; default: a new one."
+        default=None, description="The same seed gives the same result; default: a new one."
     )
 
 
 class Stopped(Params):
     panel = "Sampling"
 
-    stop: Stops = Field((), description="Text that ends the answer and is no part of it.")
+    stop: Stops = Field(default=(), description="Text that ends the answer and is no part of it.")
 
 
 class Decoding(Params):
     panel = "Decoder"
 
-    decoder: DecoderOrNone | None = Field(None, description="turbo (distilled), base (guided), or none (codes only).")
-    decoder_steps: DecoderSteps | None = Field(None, description="Steps from codes to pixels.")
+    decoder: DecoderOrNone | None = Field(default=None, description="turbo (distilled), base (guided), or none (codes only).")
+    decoder_steps: DecoderSteps | None = Field(default=None, description="Steps from codes to pixels.")
     resolution_multiplier: Multiplier | None = Field(
-        None, description="Size of the image: 2 is as asked for, 1 half of it, 4 twice as much each way."
+        default=None, description="Size of the image: 2 is as asked for, 1 half of it, 4 twice as much each way."
     )
 
 
@@ -301,7 +313,7 @@ class Decoding(Params):
 def _default(kind: type[Params], name: str, value: Any) -> Any:
     """A field as in `kind` with another default."""
     field = kind.model_fields[name]
-    return Field(value, title=field.title, description=field.description)
+    return Field(default=value, title=field.title, description=field.description)
 
 
 class InpaintSettings(Guided):
@@ -339,7 +351,7 @@ class DecodeSettings(Params):
     resolution_multiplier: Multiplier = 2
 
     def steps_of(self, decoder: str) -> int:
-        return getattr(self, f"{decoder}_steps")
+        return int(getattr(self, f"{decoder}_steps"))
 
     def own(self, decoder: str | None = None) -> dict[str, Any]:
         """The defaults of `Decoding`, by name, with a decoder (None: the usual one)."""

@@ -175,9 +175,10 @@ class Phases:
 
 def _before_header(ids: list[int], form: PromptFormat) -> tuple[list[int], list[int]]:
     """(words, sizes) of ids that end with a broken header whose `<boi>` was taken off."""
-    sizes = []
-    while ids and form.text.size_of(ids[-1]) is not None:
-        sizes.append(form.text.size_of(ids.pop()))
+    sizes: list[int] = []
+    while ids and (size := form.text.size_of(ids[-1])) is not None:
+        sizes.append(size)
+        ids.pop()
     if ids and ids[-1] == form.text.image_start_id:
         ids.pop()
     return ids, sizes

@@ -1,8 +1,8 @@
 """Keys and values of prompts that were computed before: shared by every request that begins with the same tokens.
 
 Under block-causal attention a block depends on itself and on what stands before it, so a block that lies fully inside
-a prompt has the same keys and values in every sequence that begins with the same tokens and has its borders at the
-same places. Entries form chains: one block, under the entry of all blocks before it. The least recently used ones
+a prompt has the same keys and values in every sequence that begins with the same tokens and has the same borders of
+blocks. Entries form chains: one block, under the entry of all blocks before it. The least recently used ones
 leave when the memory is full; the end of a chain leaves before its beginning.
 """
 

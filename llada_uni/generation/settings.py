@@ -141,7 +141,7 @@ class Task:
         if self.choice is None:
             return index
         if isinstance(self.choice, slice):
-            return self.choice.start + index
+            return int(self.choice.start) + index
         return int(self.choice[index])
 
     def restrict(self, logits: torch.Tensor) -> torch.Tensor:

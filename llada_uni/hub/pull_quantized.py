@@ -122,6 +122,8 @@ def _start(work: Path, record: Record, say: Callable[[str], None]) -> None:
         shutil.rmtree(work)
     with failures_of(record.id):
         work.mkdir(parents=True, exist_ok=True)
+        for half in work.glob(".*.tmp"):  # what a killed process was writing
+            half.unlink()
         record.write(work)
 
 

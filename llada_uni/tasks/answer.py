@@ -18,6 +18,7 @@ from llada_uni.requests import Chat, Story, Understand
 from llada_uni.results import (
     ChatResult,
     EndEvent,
+    EndReason,
     Evaluations,
     Event,
     ImageEvent,
@@ -25,7 +26,7 @@ from llada_uni.results import (
     TextEvent,
     TextResult,
 )
-from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, check_words, generator_of
+from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, check_text, generator_of
 from llada_uni.tasks.common import Clock, encode_pictures, evaluations_of, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, decode
 from llada_uni.tasks.messages import read_messages
@@ -39,7 +40,7 @@ def understand(parts: Parts, request: Understand, on_progress: OnProgress | None
     """See `UniModel.understand`."""
     seed, pictures = check_seed(request.seed), check_pictures(request.images)
     if not parts.defaults.as_published:
-        check_words(request.question, "question")
+        check_text(request.question, "question")
     write, clock = _writer(parts, request, on_progress), Clock()
     codes = encode_pictures(parts, pictures, "understand")
     clock.lap("encode")
@@ -78,7 +79,7 @@ def _chat_in_text(parts: Parts, request: Chat, on_progress: OnProgress | None) -
     return ChatResult((text,) if text else (), EndEvent(reason, seed, work, clock.total()))
 
 
-Writer = Callable[[list[Turn], int], tuple[str, str, Evaluations]]
+Writer = Callable[[list[Turn], int], tuple[str, EndReason, Evaluations]]
 
 
 def _writer(parts: Parts, request: Understand | Chat, on_progress: OnProgress | None) -> Writer:
@@ -86,10 +87,10 @@ def _writer(parts: Parts, request: Understand | Chat, on_progress: OnProgress | 
     settings = settings_of(request, parts.defaults.understand).text
     phases = phases_of(parts, request, on_progress)
 
-    def write(turns: list[Turn], seed: int) -> tuple[str, str, Evaluations]:
+    def write(turns: list[Turn], seed: int) -> tuple[str, EndReason, Evaluations]:
         ids = parts.format.prompt("understand", turns)
         written = phases.write(ids, settings, settings.max_tokens, generator_of(seed), images=False)
-        reason = "stop" if phases.engine.stopped else "finished" if written.end == "eos" else "length"
+        reason: EndReason = "stop" if phases.engine.stopped else "finished" if written.end == "eos" else "length"
         return phases.engine.text, reason, evaluations_of(written.work)
 
     return write

@@ -21,7 +21,7 @@ Picture = str | os.PathLike[str] | bytes | Image.Image | ImageCodes
 LARGEST_SEED = 2**63 - 1
 
 
-def check_words(text: Any, what: str) -> str:
+def check_text(text: Any, what: str) -> str:
     """A string that is not blank."""
     if not isinstance(text, str):
         raise UserError(f"the {what} must be a string, not {type(text).__name__}")

@@ -15,6 +15,7 @@ from llada_uni.generation.phases import Phases, Work
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.geometry import editing_crop
 from llada_uni.image.preprocess import crop_for_editing
+from llada_uni.image.tokenizer import Mode
 from llada_uni.requests import Request
 from llada_uni.results import Evaluations, OnProgress
 from llada_uni.tasks.listening import Listened
@@ -40,7 +41,7 @@ def evaluations_of(work: Work, decoder: int = 0) -> Evaluations:
     return Evaluations(work.evaluations, work.branches, decoder)
 
 
-def encode_pictures(parts: Parts, pictures: list[Image.Image | ImageCodes], mode: str) -> list[ImageCodes]:
+def encode_pictures(parts: Parts, pictures: list[Image.Image | ImageCodes], mode: Mode) -> list[ImageCodes]:
     """Codes of pictures; those that are codes already are only checked against the codebook."""
     alone = len(pictures) == 1
     out = []

@@ -35,9 +35,9 @@ def generate_image(parts: Parts, request: Draw, on_progress: OnProgress | None) 
         # A model of the published code goes on behind its own tokens, whatever they are; ours were trained on text alone.
         said = list(written.ids) if published else [token for token in written.ids if form.text.is_text(token)]
         text, work = phases.engine.text, written.work
-        fits = written.grid and phases.room(ids) >= len(said) + 4 + written.grid[0] * written.grid[1]
-        if fits and not size_given:
-            grid = written.grid
+        wanted = written.grid
+        if wanted and not size_given and phases.room(ids) >= len(said) + 4 + wanted[0] * wanted[1]:
+            grid = wanted
         ids += said
         clock.lap("think")
     header = form.image_header(*grid)

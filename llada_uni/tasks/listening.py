@@ -39,13 +39,14 @@ class Listened:
             return self._write(prompt, settings, more)
         grid = self.form.read_header(prompt) or (1, settings.gen_length)
         hear = _Codes(grid, self.form.image_token_offset, self.on_progress)
-        return self.engine.generate(prompt, settings, **{**more, "on_step": hear})
+        made: Generation = self.engine.generate(prompt, settings, **{**more, "on_step": hear})
+        return made
 
     def _write(self, prompt: Sequence[int], settings: Settings, more: dict[str, Any]) -> Generation:
         text = self.form.text
         hear = _Words(CertainText(text, self.stop), settings, self.on_progress)
         try:
-            made = self.engine.generate(prompt, settings, **{**more, "on_step": hear})
+            made: Generation = self.engine.generate(prompt, settings, **{**more, "on_step": hear})
         except _Stopped:
             steps = len(hear.accepted)
             ids = [token for token in hear.ids if token not in hear.stops]  # no header after the end

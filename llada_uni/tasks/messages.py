@@ -14,7 +14,7 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 from llada_uni.results import ImageEvent, ImageResult
-from llada_uni.tasks.checks import check_words, open_picture
+from llada_uni.tasks.checks import check_text, open_picture
 from llada_uni.tasks.common import own_codes
 from llada_uni.tasks.parts import Parts
 from llada_uni.text.prompts import Turn
@@ -29,7 +29,7 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
     for anything else, for an empty user turn, and for the wrong order of roles.
     """
     if isinstance(messages, str):
-        messages = [{"role": "user", "content": check_words(messages, "prompt")}]
+        messages = [{"role": "user", "content": check_text(messages, "prompt")}]
     if not isinstance(messages, Sequence) or not messages:
         raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
     read = _with_system_words([_read_message(message) for message in messages])
@@ -51,7 +51,7 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
     return turns
 
 
-def _read_message(message: Any) -> tuple[str, list[str | Image.Image | ImageCodes]]:
+def _read_message(message: Any) -> tuple[str, list[Any]]:
     """(role, items) of one message."""
     if isinstance(message, Turn):
         return message.role, list(message.parts)
@@ -86,7 +86,7 @@ def _read_item(item: Any) -> str | Image.Image | ImageCodes:
     if isinstance(item, Mapping):
         kind = item.get("type")
         if kind == "text" and isinstance(item.get("text"), str):
-            return item["text"]
+            return str(item["text"])
         if kind == "image" and "image" in item:
             picture = item["image"]
             return open_picture(picture)

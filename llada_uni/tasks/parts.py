@@ -52,7 +52,7 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     if dtype is None:
         return default_dtype(device)
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen not in DTYPES.values():
+    if chosen is None or chosen not in DTYPES.values():
         raise UserError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
     return chosen
 
@@ -118,8 +118,9 @@ class Parts:
 
     @cached_property
     def decoder(self) -> ImageDecoder:
-        how = {"offload": self.offload, "tile": self.tile, "need": self.need}
-        return ImageDecoder.from_pretrained(self.folder, self.device, self.dtype, **how)
+        return ImageDecoder.from_pretrained(
+            self.folder, self.device, self.dtype, offload=self.offload, tile=self.tile, need=self.need
+        )
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -131,7 +132,7 @@ class Parts:
         """How many image codes there are: the image tokenizer's word, or all ids from the offset on."""
         rest = self.config.vocab_size - self.config.image_token_offset
         path = IMAGE_TOKENIZER.path(self.folder) / IMAGE_TOKENIZER.marker
-        size = read_json(path).get("vq_config", {}).get("num_embeddings", rest) if path.is_file() else rest
+        size: int = read_json(path).get("vq_config", {}).get("num_embeddings", rest) if path.is_file() else rest
         if size > rest:
             raise UserError(f"{self.folder}: the image tokenizer has {size} codes, the backbone has room for {rest} only")
         return size
@@ -141,8 +142,8 @@ class Parts:
         """Side in pixels of the square that one code becomes (released: 32), from the decoder's configs."""
         for part in DECODERS.values():
             if part.there(self.folder) and VAE.there(self.folder):
-                patch = read_json(part.path(self.folder) / part.marker).get("all_patch_size", [2])[0]
+                patch: int = read_json(part.path(self.folder) / part.marker).get("all_patch_size", [2])[0]
                 vae = read_json(VAE.path(self.folder) / VAE.marker)
                 stages = len(vae.get("block_out_channels", [0] * 4))
-                return UPSCALE * patch * 2 ** (stages - 1)
+                return int(UPSCALE * patch * 2 ** (stages - 1))
         return 32

@@ -63,11 +63,12 @@ def _write_parts(parts: Parts, out: Path, dtype: torch.dtype | None, layout: Lay
         save_backbone(parts.backbone, out, layout=layout, dtype=kept)
     else:
         try:
-            where = backbone_folder(source)
+            where: Path | None = backbone_folder(source)
         except UserError:
             where = None  # a directory without a backbone is a model directory too
-        for file in [] if where is None else BACKBONE.files(where):
-            shutil.copyfile(where / file, out / file)
+        if where is not None:
+            for file in BACKBONE.files(where):
+                shutil.copyfile(where / file, out / file)
     for part in (IMAGE_TOKENIZER, CODE_FEATURES, *DECODERS.values(), VAE):
         for file in part.files(source):
             (out / file).parent.mkdir(exist_ok=True)

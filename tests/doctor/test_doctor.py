@@ -76,6 +76,13 @@ def test_a_part_whose_tensors_are_not_those_of_its_config(model):
     assert "has the unknown tensor wings" in wrong(model)["decoder-turbo"]
 
 
+def test_a_decoder_whose_config_does_not_know_the_width_of_its_condition(model):
+    """The published configs leave it to their program; the weights have it."""
+    file = model / "decoder" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "cap_feat_dim": 2560}))
+    assert not wrong(model)
+
+
 def test_a_config_for_another_architecture(model):
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))

@@ -56,12 +56,12 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     prompts, first, second = read_prompts(tmp_path / "a.txt"), Painter(), Painter()
     assert draw_prompts(first, prompts, tmp_path / "out", 3, seed=10, decoder="turbo")["drawn"] == 6
     assert first.drawn[4] == ("a dog", 14, {"decoder": "turbo"})
-    (tmp_path / "out" / "00001-1.png").unlink()
+    (tmp_path / "out/00001/samples/00001.png").unlink()
     assert draw_prompts(second, prompts, tmp_path / "out", 3, seed=10) == {"prompts": 2, "drawn": 1, "there": 5}
     assert second.drawn == [("a dog", 14, {})]
     listed = [json.loads(line) for line in (tmp_path / "out" / "prompts.jsonl").read_text().splitlines()]
     assert listed[1] == {
-        "name": "00001", "prompt": "a dog", "files": [f"00001-{n}.png" for n in range(3)], "seeds": [13, 14, 15],
+        "name": "00001", "prompt": "a dog", "files": [f"00001/samples/{n:05}.png" for n in range(3)], "seeds": [13, 14, 15],
     }  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_layouts_of_benchmarks(tmp_path):
     draw_prompts(Painter(), prompts, tmp_path / "dpg", 4, layout="dpg")
     page = Image.open(tmp_path / "dpg" / "00000.png")
     assert page.size == (16, 16) and [page.getpixel(p)[0] for p in ((0, 0), (8, 0), (0, 8), (8, 8))] == [0, 1, 2, 3]
-    with pytest.raises(UserError, match="allowed: plain, geneval, dpg"):
+    with pytest.raises(UserError, match="allowed: geneval, dpg"):
         draw_prompts(Painter(), prompts, tmp_path / "x", layout="hpd")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -19,8 +21,10 @@ from llada_uni.checkpoint.quantize import quantize
 from llada_uni.files.weights import WeightFiles, write_json
 from tests.backbone.helpers import small_config
 from tests.checkpoint.test_fp8 import make
-from tests.hub.conftest import copy, same_files, shard
+from tests.hub.conftest import ROOT, copy, environment, same_files, shard
 from tests.hub.server import Fault
+
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def wide(hub, tiny32) -> Path:
     return tiny32
 
 
-@pytest.mark.parametrize("format", ["int4", "int8", "float8"])
+@pytest.mark.parametrize("format", ["int4", pytest.param("int8", marks=SLOW), pytest.param("float8", marks=SLOW)])
 def test_it_is_what_quantize_makes_of_the_whole(format, client, wide, tmp_path):
     answer = client.command("pull", "org/wide", "--quantization", format, "--to", tmp_path / "small")
     assert answer.code == 0, answer.err
@@ -131,6 +135,7 @@ def test_interrupted_it_goes_on_with_the_first_file_that_is_missing(client, hub,
     assert equal(tmp_path / "small", tmp_path / "whole")
 
 
+@SLOW
 def test_another_revision_or_format_is_begun_again(client, hub, wide, tmp_path):
     names = sorted(file.name for file in wide.glob("model-*.safetensors"))
     hub.faults = [Fault(names[5], status=500, whole=True)]
@@ -168,6 +173,7 @@ def test_mistakes(client, hub, wide, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["done"], "nothing is left behind"
 
 
+@SLOW
 def test_float8_whose_scales_lie_in_another_shard(client, hub, golden, tmp_path):
     """As others store it: the weights of the experts in one file, what they are multiplied by in the next."""
     fp8, _ = make(golden, tmp_path, "released blocks")
@@ -183,3 +189,30 @@ def test_float8_whose_scales_lie_in_another_shard(client, hub, golden, tmp_path)
     assert answer.code == 0, answer.err
     quantize(fp8, tmp_path / "whole", "int8")
     assert equal(tmp_path / "small", tmp_path / "whole")
+
+
+@SLOW
+def test_killed_in_the_middle_of_a_shard_it_goes_on(hub, wide, tmp_path):
+    source, home = SMALL.format(str(tmp_path / "small"), 100_000), environment(hub, tmp_path / "home")
+    hub.rate = 400_000
+    first = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT, env=home, stderr=subprocess.DEVNULL)
+    work, end = tmp_path / ".small.pull", time.monotonic() + 120
+    while len(list(work.glob("model-*.safetensors"))) < 4:
+        assert first.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    done = {file.name: file.stat().st_mtime_ns for file in work.glob("model-*.safetensors")}
+    hub.rate = None
+    subprocess.run([sys.executable, "-c", source], cwd=ROOT, env=home, check=True, stderr=subprocess.DEVNULL)
+    assert {name: os.stat(tmp_path / "small" / name).st_mtime_ns for name in done} == done
+    assert not list((tmp_path / "small").glob(".*.tmp")) and not work.exists()
+    for file in wide.glob("model-*.safetensors"):
+        whole = [request for request in hub.asked("/cdn/") if file.name in request.path and not _header(request)]
+        assert sum(request.sent for request in whole) <= 2 * file.stat().st_size and len(whole) <= 2
+    quantize(wide, tmp_path / "whole", "int4")
+    assert equal(tmp_path / "small", tmp_path / "whole")
+
+
+def _header(request) -> bool:
+    return (request.range or "").startswith("bytes=0-")

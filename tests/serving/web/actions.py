@@ -40,7 +40,7 @@ def hold_seed(page: Page, mode: str, seed: int) -> None:
 def open_settings(form: Locator) -> None:
     """Opens the fold of the settings, and those of their headings."""
     form.locator("details.settings > summary").click()
-    for heading in form.locator("details.panel:not([open]):visible > summary").all()[::-1]:
+    for heading in form.locator("details.settings-group:not([open]):visible > summary").all()[::-1]:
         heading.click()
 
 

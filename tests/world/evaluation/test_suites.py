@@ -79,12 +79,12 @@ def test_report_holds_settings_and_is_written(tmp_path) -> None:
         json_path=tmp_path / "sub" / "report.json",
         html_dir=tmp_path / "page",
         progress=lambda *step: seen.append(step),
-        settings={"generate": {"steps": 4}},
+        settings={"generate": {"image_steps": 4}},
     )
     assert json.loads((tmp_path / "sub" / "report.json").read_text()) == json.loads(json.dumps(report))
     used = report["settings"]
     assert (used["seed"], used["split"], used["limit"]) == (0, "heldout", 4)
-    assert used["calls"]["generate"] == {"steps": 4, "decoder": "turbo"}
+    assert used["calls"]["generate"] == {"image_steps": 4, "decoder": "turbo"}
     page = (tmp_path / "page" / "index.html").read_text()
     assert page.count("<article>") == 4 + 8 + 12
     assert "data:image/png;base64," in page

@@ -29,7 +29,7 @@ export function createSettings(root, tasks, tables) {
     if (!panels.has(name)) {
       const inside = el("div", { class: "settings-list" });
       panels.set(name, inside);
-      list.append(el("details", { class: "panel", open: panels.size === 1 }, el("summary", {}, name), inside));
+      list.append(el("details", { class: "settings-group", open: panels.size === 1 }, el("summary", {}, name), inside));
     }
     return panels.get(name);
   }
@@ -115,9 +115,9 @@ function createField(setting, onchange) {
       input.value = value == null ? "" : String(value);
     },
     suggest(value) {
-      const words = value == null ? "off" : String(value);
-      if (number) input.placeholder = words;
-      else input.options[0].textContent = `${words} (default)`;
+      const nothing = setting.name.includes(".") ? "off" : "default"; // an object that is not given is off
+      if (number) input.placeholder = value == null ? nothing : String(value);
+      else input.options[0].textContent = value == null ? nothing : `${value} (default)`;
     },
     check() {
       input.setAttribute("aria-invalid", String(!input.validity.valid));
