@@ -95,6 +95,7 @@ class BackboneOptions:
     def config(self) -> BackboneConfig:
         """The config of the network; the data are looked at only for a vocabulary that `sizes` does not name."""
         if self.sizes is None:
+            assert self.init is not None  # one of the two is there (__post_init__)
             given = self._vocabulary()
             return read_config(self.init, given["vocab_size"], given["image_token_offset"])
         sizes = sizes_of(self.sizes)
@@ -204,6 +205,7 @@ class BackboneStage(Stage):
 
     def _sequences(self, micro_batch: int, rng: random.Random) -> Batch:
         """As many records as fit; the first that does not is put back, for the next step."""
+        assert self.options.sequences is not None  # samples or sequences is there
         packer = Packer(self.options.length, self.options.sequences)
         while True:
             before = self.data.state(micro_batch)
