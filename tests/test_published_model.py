@@ -147,7 +147,7 @@ def test_adapters(folder):
     assert drawn.images[0].size == (side, side)
     model = AutoModelForCausalLM.from_pretrained(folder)
     inputs = AutoProcessor.from_pretrained(folder)(text="what?", images=[PICTURE])
-    assert model.generate(**inputs, max_new_tokens=4, steps=1).shape[1] > inputs["input_ids"].shape[1]
+    assert model.generate(**inputs, max_new_tokens=4, text_steps=1).shape[1] > inputs["input_ids"].shape[1]
     assert model.defaults.as_published
 
 

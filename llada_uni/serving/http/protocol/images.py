@@ -121,12 +121,15 @@ class ImagesUsage(BaseModel):
 
 
 class ImageItem(BaseModel):
-    """seed: gives the same picture again. thinking: the thought before it, where one was asked for."""
+    """seed: gives the same picture again. thinking: the thought before it, where one was asked for. notices: what was done
+    to the images given that nobody asked for.
+    """
 
     b64_json: str
     seed: int
     revised_prompt: str
     thinking: str | None = None
+    notices: list[str] | None = None
 
 
 class ImagesResponse(BaseModel):
@@ -164,4 +167,5 @@ class CompletedEvent(_PictureEvent):
     seed: int
     revised_prompt: str
     thinking: str | None = None
+    notices: list[str] | None = None
     usage: ImagesUsage

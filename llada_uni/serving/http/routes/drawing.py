@@ -67,7 +67,10 @@ async def draw(
 async def _item(body: Body, outcome: Outcome) -> ImageItem:
     picture = outcome.images[0]
     data = await as_base64(picture.image, body.format, body.output_compression)
-    return ImageItem(b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning)
+    notices = list(picture.notices) or None
+    return ImageItem(
+        b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning, notices=notices
+    )
 
 
 def _size(image: Image.Image) -> str:
@@ -127,6 +130,7 @@ async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, u
         seed=picture.seed,
         revised_prompt=body.prompt,
         thinking=picture.reasoning,
+        notices=list(picture.notices) or None,
         usage=_usage([usage]),
     )
     return sse.message(completed, completed.type)
