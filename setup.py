@@ -1,4 +1,4 @@
-"""Puts the shipped model and the recipes into the wheel; all else about the build is in pyproject.toml.
+"""Puts the shipped models and the recipes into the wheel; all else about the build is in pyproject.toml.
 
 They lie beside the package in the repository, where people look for them, and inside it in a wheel: llada_uni/shipped/.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-FOLDERS = ("models/world", "recipes")
+FOLDERS = ("models/world", "models/photos", "recipes")
 
 
 class BuildWithShipped(build_py):

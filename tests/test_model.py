@@ -182,6 +182,19 @@ def test_inpainting_keeps_the_codes_outside_the_mask(model, picture):
     assert model.inpaint(picture, whole, "a cat", seed=3).codes == model.generate_image("a cat", seed=3).codes
 
 
+def test_inpainting_takes_codes_and_lays_their_grid_over_the_mask(model, picture, tmp_path):
+    codes = model.encode_image(picture, "edit")
+    file = model.save_codes(codes, tmp_path / "codes.pt")
+    mask = Image.new("L", (200, 100), 0)
+    mask.paste(255, (0, 0, 100, 25))  # two cells of the first row, again
+    result = model.inpaint(file, mask, "a dog on green", seed=3)
+    assert result.codes.codes[2:] == codes.codes[2:]
+    assert model.edit_image(file, "a dog", seed=2).codes == model.edit_image(picture, "a dog", seed=2).codes
+    assert model.encode_image(file) == codes
+    assert model.understand(file, "what?", seed=1).text == model.understand(codes, "what?", seed=1).text
+    assert model.decode_codes(file, seed=1).image.tobytes() == model.decode_codes(codes, seed=1).image.tobytes()
+
+
 def test_inpainting_takes_masks_of_larger_pictures(model, picture):
     large = picture.resize((96, 64))
     mask = Image.new("L", (96, 64), 0)

@@ -62,8 +62,11 @@ class Source:
             expected = (released_shapes if self.layout == "released" else stacked_shapes)(self.config)
         passed_over = {*self._scales.values(), *(name for name in self.weights if fp8.is_activation_scale(name))}
         check_names(self.weights.path, set(expected), set(self.weights) - passed_over)
-        for name, shape in expected.items():
-            check_shape(self.weights.path, name, shape, self.weights.shapes[name])
+        try:
+            for name, shape in expected.items():
+                check_shape(self.weights.path, name, shape, self.weights.shapes[name])
+        except UserError as error:
+            raise UserError(f"{error}; {BACKBONE.marker} and all weights must be of one revision") from None
 
     def _foreign_scheme(self) -> Scheme | None:
         """That of the float8 experts of a released directory. UserError when only some are float8."""

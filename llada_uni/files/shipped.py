@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from llada_uni.errors import UserError
@@ -11,6 +12,7 @@ MODEL = "world"
 INSIDE = "shipped"
 """Folder of the installed package that setup.py fills."""
 _PACKAGE = Path(__file__).parents[1]
+_STAGE = re.compile(r"^stage:", re.MULTILINE)
 
 
 def shipped(kind: str) -> Path:
@@ -19,10 +21,16 @@ def shipped(kind: str) -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / kind
 
 
+def shipped_models() -> dict[str, Path]:
+    """Every model that comes with the program, by its name."""
+    return {path.name: path for path in sorted(shipped("models").glob("*")) if path.is_dir()}
+
+
 def shipped_recipes() -> dict[str, Path]:
-    """Every shipped recipe by its name, "world/s1" for recipes/world/s1.yaml."""
+    """Every shipped recipe by its name, "world/s1" for recipes/world/s1.yaml. Other YAML files beside them name no stage."""
     folder = shipped("recipes")
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.glob("*/*.yaml"))}
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.glob("*/*.yaml"))}
+    return {name: path for name, path in found.items() if _STAGE.search(path.read_text(encoding="utf-8"))}
 
 
 def find_recipe(name_or_path: str | Path) -> Path:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from llada_uni.decoder.decode import Variant
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import BACKBONE, CODE_FEATURES, VAE
+from llada_uni.files.model_dir import BACKBONE, CODE_FEATURES, DECODERS, VAE, find_weights
 from llada_uni.generation.params import CODES_ONLY, Decoding
 from llada_uni.generation.phases import Drawn, Work
 from llada_uni.image.codes import ImageCodes
@@ -67,6 +67,10 @@ def check_decoder(parts: Parts, asked: Decoding) -> None:
     for name in (VAE.folder, CODE_FEATURES.folder):
         if not (parts.folder / name).is_dir():
             raise UserError(f"{parts.folder} has no {name}/, which decoding needs; use decoder={CODES_ONLY!r} for codes only")
+    for part in (DECODERS[variant], VAE):
+        folder = part.path(parts.folder)
+        if any(folder.glob("*.safetensors*")):  # none: they are fetched when they are first needed
+            find_weights(folder, part.weights)
 
 
 def finish(

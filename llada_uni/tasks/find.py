@@ -55,15 +55,16 @@ def open_model(name_or_dir: str | os.PathLike[str] | None = None, access: Access
     """The directory of a model, and its `Need`.
 
     name_or_dir: a directory (also a cache root `models--org--name`, whose revision is `access.revision`); else a name
-    "org/name" on the hub, of which only the configs are fetched now; None, or the name shipped.MODEL, is the shipped model.
-    None looks at the environment variable LLADA_UNI_MODEL first. UserError when nothing is there, and for half a download.
+    "org/name" on the hub, of which only the configs are fetched now; the name of a model
+    that comes with the program (files/shipped.py); None for what LLADA_UNI_MODEL names, else `shipped.MODEL`.
+    UserError when nothing is there, and for half a download.
     """
     access = access or Access()
     if name_or_dir is None:
         name_or_dir = os.environ.get(ENVIRONMENT) or shipped.MODEL
     path = Path(name_or_dir).expanduser()
-    if not path.is_dir() and str(name_or_dir) == shipped.MODEL:
-        path = shipped.shipped("models") / shipped.MODEL
+    if not path.is_dir() and str(name_or_dir) in (shipped.MODEL, *shipped.shipped_models()):
+        path = shipped.shipped("models") / str(name_or_dir)
         if not path.is_dir():
             raise UserError(f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory")
     if not path.exists() and isinstance(name_or_dir, str) and is_id(name_or_dir):

@@ -19,8 +19,9 @@ def test_an_installed_package_has_them_inside(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "_PACKAGE", tmp_path / "llada_uni")
     for name in ("llada_uni/shipped/recipes/a/one.yaml", "recipes/a/two.yaml", "models/world/config.json"):
         (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    assert list(shipped.shipped_recipes()) == ["a/one"]
+        (tmp_path / name).write_text("stage: vae\n")
+    (tmp_path / "llada_uni/shipped/recipes/a/wordings.yaml").write_text("caption: [it is a {}]\n")  # no recipe
+    assert list(shipped.shipped_recipes()) == ["a/one"] and list(shipped.shipped_models()) == ["world"]
     assert shipped.shipped("models") == tmp_path / "models"
 
 

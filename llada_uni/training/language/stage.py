@@ -95,6 +95,7 @@ class BackboneOptions:
     def config(self) -> BackboneConfig:
         """The config of the network; the data are looked at only for a vocabulary that `sizes` does not name."""
         if self.sizes is None:
+            assert self.init is not None  # one of the two is there (__post_init__)
             given = self._vocabulary()
             return read_config(self.init, given["vocab_size"], given["image_token_offset"])
         sizes = sizes_of(self.sizes)
@@ -118,13 +119,11 @@ class BackboneOptions:
     def first_model(self, seed: int) -> nn.Module:
         """The network with its first weights and its adapters (with low_memory: on the meta device)."""
         with torch.device("meta"):
-            model: nn.Module = self.build_model()
+            model = self.build_model()
         if not self.low_memory:
             model = model.to_empty(device="cpu")
             fill_backbone(model, self.init, seed)
-        if self.lora is not None:
-            model = add_lora(model.requires_grad_(False), self.lora, seed)
-        return model
+        return model if self.lora is None else add_lora(model.requires_grad_(False), self.lora, seed)
 
 
 class MaskedBatch(NamedTuple):
@@ -146,6 +145,8 @@ class MaskedBatch(NamedTuple):
 
 class BackboneStage(Stage):
     """Weighted cross-entropy at masked positions. model: a Backbone, or one with adapters."""
+
+    model: Any  # peft's wrapper hands on what it does not know
 
     def __init__(self, model: nn.Module, options: BackboneOptions, processes: Processes, seed: int) -> None:
         super().__init__(processes)
@@ -204,6 +205,7 @@ class BackboneStage(Stage):
 
     def _sequences(self, micro_batch: int, rng: random.Random) -> Batch:
         """As many records as fit; the first that does not is put back, for the next step."""
+        assert self.options.sequences is not None  # samples or sequences is there
         packer = Packer(self.options.length, self.options.sequences)
         while True:
             before = self.data.state(micro_batch)
@@ -238,11 +240,11 @@ class BackboneStage(Stage):
         packed = batch.packed
         hidden = self.model.hidden(packed.ids, packed.positions, packed.mask(), only=batch.at)
         losses, right = chunked_cross_entropy(hidden, batch.targets, self.model.logits, self.options.chunk)
-        metrics: dict[str, tuple[Any, Any]] = {}
+        metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {}
         for name, chosen in batch.counted.items():
             values = right if name.endswith("_acc") else losses.detach()
             metrics[name] = ((values * chosen).sum(), chosen.sum())
-        return Loss((losses * batch.weights).sum(), batch.divisor, metrics | batch.amounts)
+        return Loss((losses * batch.weights).sum(), batch.divisor, {**metrics, **batch.amounts})
 
     def after_step(self, step: int) -> dict[str, Any]:
         return self.balance.after_step()
