@@ -63,8 +63,9 @@ def from_plain(kind: type[T], value: Any, where: str) -> T:
         if not is_pydantic_dataclass(kind):
             raise TypeError(f"{kind.__name__} must be made by @options (llada_uni.options), so that unknown keys are errors")
         value = {} if value is None else value
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
         raise UserError(explain(error, kind, where)) from None
 

@@ -201,13 +201,14 @@ class ImageEvent(_Drawn):
     """A finished image of an answer.
 
     number: from 1; repaired: why its header had to be mended, or None; seed: gives the same again; reasoning: the text
-    before it, or None.
+    before it, or None; notices: as in `ImageResult`.
     """
 
     number: int
     repaired: str | None = None
     seed: int = 0
     reasoning: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

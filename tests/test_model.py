@@ -182,6 +182,19 @@ def test_inpainting_keeps_the_codes_outside_the_mask(model, picture):
     assert model.inpaint(picture, whole, "a cat", seed=3).codes == model.generate_image("a cat", seed=3).codes
 
 
+def test_inpainting_takes_codes_and_lays_their_grid_over_the_mask(model, picture, tmp_path):
+    codes = model.encode_image(picture, "edit")
+    file = model.save_codes(codes, tmp_path / "codes.pt")
+    mask = Image.new("L", (200, 100), 0)
+    mask.paste(255, (0, 0, 100, 25))  # two cells of the first row, again
+    result = model.inpaint(file, mask, "a dog on green", seed=3)
+    assert result.codes.codes[2:] == codes.codes[2:]
+    assert model.edit_image(file, "a dog", seed=2).codes == model.edit_image(picture, "a dog", seed=2).codes
+    assert model.encode_image(file) == codes
+    assert model.understand(file, "what?", seed=1).text == model.understand(codes, "what?", seed=1).text
+    assert model.decode_codes(file, seed=1).image.tobytes() == model.decode_codes(codes, seed=1).image.tobytes()
+
+
 def test_inpainting_takes_masks_of_larger_pictures(model, picture):
     large = picture.resize((96, 64))
     mask = Image.new("L", (96, 64), 0)
@@ -426,16 +439,13 @@ def test_bad_generation_config(folder, tmp_path, content, words):
         UniModel.from_pretrained(tmp_path / "model", device="cpu").generate_image("a cat")
 
 
-def test_without_a_generation_config_the_released_values_hold(folder, tmp_path):
+def test_without_a_generation_config_the_values_of_the_published_code_hold(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").unlink()
     defaults = UniModel.from_pretrained(tmp_path / "model", device="cpu").parts.defaults
-    assert (defaults.block_length, defaults.generate.height, defaults.generate.cfg_scale) == (32, 1024, 2.0)
-    assert (defaults.edit.text_scale, defaults.edit.image_scale, defaults.generate.codes.steps) == (
-        4.0,
-        0.0,
-        8,
-    )
+    assert (defaults.block_length, defaults.generate.height, defaults.generate.cfg_scale) == (32, 1024, 4.0)
+    assert (defaults.generate.rescale, defaults.edit.rescale, defaults.decode.decoder) == (0.7, 0.7, "base")
+    assert (defaults.edit.text_scale, defaults.edit.image_scale, defaults.generate.codes.steps) == (4.0, 0.0, 16)
     assert (defaults.interleave.text_scale, defaults.interleave.image_scale) == (7.5, 1.5)
     assert (defaults.interleave.rescale, defaults.interleave.max_frames) == (0.7, 10)
     assert (defaults.generate.text.max_tokens, defaults.understand.text.steps) == (4096, 32)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from llada_uni.backbone.attention import Attention, Linear
 from llada_uni.backbone.cache import KeyValueCache
-from llada_uni.backbone.moe import MixtureOfExperts, SwiGLU
+from llada_uni.backbone.moe import MixtureOfExperts, Router, SwiGLU
 from llada_uni.backbone.norm import RMSNorm
 from llada_uni.backbone.rope import rotary_tables
 from llada_uni.config import BackboneConfig
@@ -156,6 +156,6 @@ class Backbone(nn.Module):
         for router in self.routers():
             router.reset_load()
 
-    def routers(self) -> list[nn.Module]:
+    def routers(self) -> list[Router]:
         """The routers of all mixture-of-experts layers, from the first on."""
         return [layer.mlp.gate for layer in self.model.layers if isinstance(layer.mlp, MixtureOfExperts)]

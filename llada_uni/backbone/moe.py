@@ -38,6 +38,9 @@ class Router(nn.Module):
     training's balance rule writes it.
     """
 
+    expert_bias: Tensor
+    load: Tensor
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.top_k, self.groups, self.kept_groups = (

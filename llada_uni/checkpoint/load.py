@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors.torch import save_file
@@ -263,13 +264,18 @@ def convert(
     dtype). Everything else in the directory is copied as it is. `target` must not exist yet; it appears complete
     or not at all. Raises UserError like `load_backbone`.
     """
-    if layout not in (None, "released", "stacked"):
-        raise UserError(f"unknown layout {layout!r}; allowed: released, stacked")
     stored = Source(source)
     layout = layout or ("stacked" if stored.layout == "released" else "released")
+    check_layout(layout)
     with new_directory(source, target, stored) as folder:
         convert_backbone(stored, folder, layout, dtype, max_shard_bytes)
     return layout
+
+
+def check_layout(layout: str) -> None:
+    """UserError for a layout that there is not."""
+    if layout not in get_args(Layout):
+        raise UserError(f"unknown layout {layout!r}; allowed: {', '.join(get_args(Layout))}")
 
 
 def convert_backbone(

@@ -117,9 +117,9 @@ class _Talk:
         self.pictures = 0
 
     def show(self, path: Path) -> None:
-        from llada_uni.image.preprocess import open_image
+        from llada_uni.tasks.checks import open_picture
 
-        self.waiting.append(open_image(path))
+        self.waiting.append(open_picture(path))
 
     def say(self, words: str) -> str:
         """One turn: the answer as a line, with the files of its pictures."""

@@ -75,8 +75,9 @@ class Replica:
         from llada_uni.serving.scheduler.service import Service
 
         self.options = plan.options
-        memory = {"quantization": plan.quantization, "offload": plan.offload}
-        model = UniModel.from_pretrained(plan.model, plan.device, plan.dtype, **memory)
+        model = UniModel.from_pretrained(
+            plan.model, plan.device, plan.dtype, quantization=plan.quantization, offload=plan.offload
+        )
         self.service = Service(model, plan.limits, Metrics())
         self.service.start()
         pause = threading.Event()

@@ -67,6 +67,10 @@ class TextTokenizer:
         self._length = 1 + max(self._template.get_vocab(with_added_tokens=True).values())
         self._control = {token["content"]: int(token["id"]) for token in _control(data)}
         self._control_ids = frozenset(self._control.values())
+        added = {token["content"]: int(token["id"]) for token in data.get("added_tokens") or []}
+        self._plain = {name: token_id for name, token_id in added.items() if name not in self._control}  # text as any other
+        longest_first = sorted(self._plain, key=len, reverse=True)
+        self._plain_pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self._sizes = {}
         for name, token_id in self._control.items():
             if match := SIZE_PATTERN.fullmatch(name):
@@ -103,7 +107,12 @@ class TextTokenizer:
         """Ids of a person's text: never a control token, whatever they typed. UserError for text that is no
         Unicode.
         """
-        return self._encode(self._user, text)
+        if not self._plain or not isinstance(text, str):
+            return self._encode(self._user, text)
+        ids: list[int] = []
+        for number, piece in enumerate(self._plain_pattern.split(text)):
+            ids += [self._plain[piece]] if number % 2 else self._encode(self._user, piece)
+        return ids
 
     def encode_control(self, text: str) -> list[int]:
         """Ids of a template: control tokens are recognised. Only for strings written by this package."""
@@ -195,12 +204,13 @@ def _control(data: dict) -> list[dict]:
 
 
 def _without_control(data: dict) -> dict:
-    """The same tokenizer with every control token gone: from the added tokens, and from the vocabulary and merges as
-    well.
+    """The same tokenizer with every added token gone: from the list, and from the vocabulary and merges as well.
+
+    The library numbers added tokens in order, so one that stayed would get the id of another; `encode` puts those that are
+    text in by itself.
     """
-    names = {token["content"] for token in _control(data)}
-    kept = [token for token in data.get("added_tokens") or [] if token["content"] not in names]
-    out = dict(data, added_tokens=kept, post_processor=None, truncation=None, padding=None)
+    names = {token["content"] for token in data.get("added_tokens") or []}
+    out = dict(data, added_tokens=[], post_processor=None, truncation=None, padding=None)
     model = dict(data["model"])
     if isinstance(model.get("vocab"), dict):
         model["vocab"] = {token: i for token, i in model["vocab"].items() if token not in names}

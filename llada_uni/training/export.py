@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from llada_uni.checkpoint.layout import Layout
-from llada_uni.checkpoint.load import convert_backbone, load_backbone, save_backbone
+from llada_uni.checkpoint.load import check_layout, convert_backbone, load_backbone, save_backbone
 from llada_uni.checkpoint.source import Source
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
@@ -56,6 +56,7 @@ def export_model(
     the backbone's weights. A model at `out` is replaced. UserError for a source without any part, parts that do not fit
     together, and an `out` that holds something else.
     """
+    check_layout(layout)
     folders = [model_folder(source) for source in sources]
     for folder in folders:
         check_links(folder)

@@ -147,6 +147,23 @@ def test_tokenizers_that_spell_roles_from_pieces_work(tmp_path):
     assert text.decode(typed) == "<role>HUMAN</role>"
 
 
+def test_added_tokens_that_are_not_special_are_text(tmp_path):
+    """`<think>` of the published tokenizer: typed, read and shown; what the prompts need is control in any case."""
+    data = json.loads(TEXT._definition)
+    first = len(TEXT)
+    for number, name in enumerate(("<think>", "</think>", "<|odd|>")):
+        data["added_tokens"].append(dict(data["added_tokens"][0], content=name, id=first + number, special=name == "<|odd|>"))
+    for token in data["added_tokens"]:
+        if token["content"] == "<boi>":
+            token["special"] = False
+    text = TextTokenizer(json.dumps(data))
+    typed = text.encode("<think>a cat</think><boi><|odd|>")
+    assert typed[0] == first and first + 1 in typed and text.boi_id not in typed and first + 2 not in typed
+    assert text.decode([*typed, text.boi_id, first + 2, text.eos_id]) == "<think>a cat</think><boi><|odd|>"
+    assert text.encode_control("<think>") == [first] and text.encode("a cat") == TEXT.encode("a cat")
+    assert text.is_text(first) and not text.is_text(first + 2) and not text.is_text(text.boi_id)
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(UserError, match="no tokenizer"):
         TextTokenizer.from_file(tmp_path / "tokenizer.json")

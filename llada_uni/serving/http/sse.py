@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import BaseModel
@@ -20,7 +21,7 @@ PING = KEEPALIVE_COMMENT
 DONE = format_sse_event(data_str="[DONE]")
 # For /openapi.json: what a route answers when its body says `stream`. The schema is that of one event.
 _EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
-STREAMED = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
 
 Messages = AsyncGenerator[bytes, None]
 

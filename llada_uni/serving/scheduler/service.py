@@ -263,6 +263,7 @@ class Service:
         """Runs a job; returns its end, or what its client is to be told when it failed."""
         try:
             job.check()
+            assert self._model_thread is not None, "workers run while it does"
             parts = SharedParts(self.model.parts, self._model_thread, self._lanes, job.check)
             return work(parts, job.request, job.emit, job.partial_images)
         except UserError as error:

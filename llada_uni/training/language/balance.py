@@ -42,6 +42,8 @@ class Balance(nn.Module):
     `start` [R, E, D] holds the router weights at the start of the run, so that a resumed run still measures its drift.
     """
 
+    start: Tensor
+
     def __init__(self, model: nn.Module, rate: float, processes: Processes) -> None:
         super().__init__()
         self.routers = tuple(module for module in model.modules() if isinstance(module, Router))  # not owned by this module

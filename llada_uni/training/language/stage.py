@@ -26,6 +26,7 @@ from llada_uni.data.packing import Batch, Packer, pack
 from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import SETTINGS
 from llada_uni.files.weights import read_json, write_json
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
@@ -40,7 +41,7 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
 
-GENERATION = "generation_config.json"
+GENERATION = SETTINGS.marker
 
 
 @options
@@ -95,6 +96,7 @@ class BackboneOptions:
     def config(self) -> BackboneConfig:
         """The config of the network; the data are looked at only for a vocabulary that `sizes` does not name."""
         if self.sizes is None:
+            assert self.init is not None  # one of the two is there (__post_init__)
             given = self._vocabulary()
             return read_config(self.init, given["vocab_size"], given["image_token_offset"])
         sizes = sizes_of(self.sizes)
@@ -118,13 +120,11 @@ class BackboneOptions:
     def first_model(self, seed: int) -> nn.Module:
         """The network with its first weights and its adapters (with low_memory: on the meta device)."""
         with torch.device("meta"):
-            model: nn.Module = self.build_model()
+            model = self.build_model()
         if not self.low_memory:
             model = model.to_empty(device="cpu")
             fill_backbone(model, self.init, seed)
-        if self.lora is not None:
-            model = add_lora(model.requires_grad_(False), self.lora, seed)
-        return model
+        return model if self.lora is None else add_lora(model.requires_grad_(False), self.lora, seed)
 
 
 class MaskedBatch(NamedTuple):
@@ -146,6 +146,8 @@ class MaskedBatch(NamedTuple):
 
 class BackboneStage(Stage):
     """Weighted cross-entropy at masked positions. model: a Backbone, or one with adapters."""
+
+    model: Any  # peft's wrapper hands on what it does not know
 
     def __init__(self, model: nn.Module, options: BackboneOptions, processes: Processes, seed: int) -> None:
         super().__init__(processes)
@@ -204,6 +206,7 @@ class BackboneStage(Stage):
 
     def _sequences(self, micro_batch: int, rng: random.Random) -> Batch:
         """As many records as fit; the first that does not is put back, for the next step."""
+        assert self.options.sequences is not None  # samples or sequences is there
         packer = Packer(self.options.length, self.options.sequences)
         while True:
             before = self.data.state(micro_batch)
@@ -238,11 +241,11 @@ class BackboneStage(Stage):
         packed = batch.packed
         hidden = self.model.hidden(packed.ids, packed.positions, packed.mask(), only=batch.at)
         losses, right = chunked_cross_entropy(hidden, batch.targets, self.model.logits, self.options.chunk)
-        metrics: dict[str, tuple[Any, Any]] = {}
+        metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {}
         for name, chosen in batch.counted.items():
             values = right if name.endswith("_acc") else losses.detach()
             metrics[name] = ((values * chosen).sum(), chosen.sum())
-        return Loss((losses * batch.weights).sum(), batch.divisor, metrics | batch.amounts)
+        return Loss((losses * batch.weights).sum(), batch.divisor, {**metrics, **batch.amounts})
 
     def after_step(self, step: int) -> dict[str, Any]:
         return self.balance.after_step()
@@ -296,8 +299,9 @@ class BackboneStage(Stage):
         write_json(folder / GENERATION, {**self._generation(), "block_length": options.masking.block})
 
     def _generation(self) -> dict[str, Any]:
+        """What the recipe gives, else what `init` has: a directory without the file is a published one, and stays so."""
         options = self.options
-        before = Path(options.init) / GENERATION if options.init else None
-        if options.generation or before is None or not before.is_file():
+        if options.generation or not options.init:
             return options.generation
-        return read_json(before)
+        before = Path(options.init) / GENERATION
+        return read_json(before) if before.is_file() else {"profile": "published"}

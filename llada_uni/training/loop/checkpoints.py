@@ -194,7 +194,8 @@ def load_full(run: str | os.PathLike[str], step: int | None = None, ema: bool = 
     state: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}}
     for name in names:
         part = "ema" if ema and f"ema.{name}" in listed else "model"
-        entry = listed[f"{part}.{name}"]
+        entry: Any = listed[f"{part}.{name}"]  # of a tensor: its size and dtype
         state[part][name] = torch.empty(entry.size, dtype=entry.properties.dtype)
     _quietly(dcp.load, {part: tensors for part, tensors in state.items() if tensors}, folder, True)
-    return {name: state["ema"].get(name, state["model"].get(name)) for name in names}
+    found = {**state["model"], **state["ema"]}
+    return {name: found[name] for name in names}

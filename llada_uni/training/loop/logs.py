@@ -20,10 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file
 
-Sums = dict[str, list[float]]  # name -> [sum, count]
+Sums = dict[str, list[Any]]  # name -> [sum, count], numbers or scalar tensors
 
 
-def add_metrics(sums: Sums, metrics: Mapping[str, Iterable[float]]) -> None:
+def add_metrics(sums: Sums, metrics: Mapping[str, Iterable[float | torch.Tensor]]) -> None:
     """Adds (sum, count) pairs to `sums`, in place; both may be scalar tensors, which are not read here."""
     for name, pair in metrics.items():
         value, count = (number.detach() if isinstance(number, torch.Tensor) else number for number in pair)

@@ -10,6 +10,7 @@ Source: K. Jordan et al., Muon (2024); the scale from arXiv:2502.16982, section 
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -62,7 +63,7 @@ class Muon(torch.optim.AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # there are no closures here
         """One step of all weights that have a gradient."""
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group["muon"]]
@@ -72,7 +73,7 @@ class Muon(torch.optim.AdamW):
             if group["muon"]:
                 self._step_hidden(group)
 
-    def _step_hidden(self, group: dict) -> None:
+    def _step_hidden(self, group: dict[str, Any]) -> None:
         beta, rate = group["betas"][0], group["lr"]
         alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         for weight in group["params"]:

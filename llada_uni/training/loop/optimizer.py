@@ -47,10 +47,12 @@ def optimizer_state(optimizer: torch.optim.AdamW, weights: Mapping[str, nn.Param
 
 def gradients(weights: Mapping[str, nn.Parameter]) -> list[Tensor]:
     """Every weight's gradient; zeros for a weight that no loss of this step used, so that processes agree."""
+    found = []
     for weight in weights.values():
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
-    return [weight.grad for weight in weights.values()]
+        found.append(weight.grad)
+    return found
 
 
 def total_norm(grads: list[Tensor]) -> Tensor:

@@ -132,7 +132,7 @@ def named_tensors(batch: Any, name: str = "") -> dict[str, Tensor]:
     if dataclasses.is_dataclass(batch):
         inner = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
     elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        inner = batch._asdict()
+        inner = dict(zip(batch._fields, batch, strict=True))
     elif isinstance(batch, (tuple, list)):
         inner = {str(number): value for number, value in enumerate(batch)}
     else:

@@ -9,6 +9,7 @@ however it is cut into micro-batches and processes.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class Loss(NamedTuple):
 
     total: Tensor
     weight: float
-    metrics: dict[str, tuple[float, float]]
+    metrics: Mapping[str, tuple[float | Tensor, float | Tensor]]
 
 
 class Stage(nn.Module):

@@ -211,7 +211,9 @@ class Trainer:
         """Adds up the gradients of this process's micro-batches -> ([total, weight] float64, metrics, the batches)."""
         device = self.processes.torch_device
         low = self.options.precision == "bfloat16" and not is_sharded(self.stage)
-        totals, sums, used = torch.zeros(2, dtype=torch.float64, device=device), {}, []
+        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        sums: Sums = {}
+        used: list[Drawn] = []
         before = batches.waited
         for _ in self.mine:
             drawn = batches.take()

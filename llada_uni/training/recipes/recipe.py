@@ -126,7 +126,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 def describe_keys(recipe: Recipe) -> list[str]:
     """One line a key that can be set for this stage: its name, type and default."""
-    lines = []
+    lines: list[str] = []
     for section in ("loop", "parallel", "options"):
         lines += describe(type(getattr(recipe, section)), section)
     return lines

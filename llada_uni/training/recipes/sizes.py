@@ -60,8 +60,10 @@ def sizes_of(sizes: str | Mapping[str, Any]) -> dict[str, Any]:
 
     UserError for an unknown name.
     """
-    given = {"preset": sizes} if isinstance(sizes, str) else dict(sizes)
+    given: dict[str, Any] = {"preset": sizes} if isinstance(sizes, str) else dict(sizes)
     name = given.pop("preset", None)
-    if name is not None and name not in PRESETS:
+    if name is None:
+        return {**_RELEASED_NAMES, **given}
+    if name not in PRESETS:
         raise UserError(f"sizes: {name!r} is unknown; allowed: {', '.join(PRESETS)}, or fields of config.json")
-    return {**PRESETS.get(name, _RELEASED_NAMES), **given}
+    return {**PRESETS[name], **given}

@@ -33,6 +33,8 @@ class CodebookOptions:
 class Codebook(nn.Module):
     """Moves a codebook of unit vectors [K, C], which the quantizer owns; `share` [K]: moving average of the codes' use."""
 
+    share: Tensor
+
     def __init__(self, size: int, width: int, options: CodebookOptions, processes: Processes) -> None:
         super().__init__()
         self.options, self.processes, self.width = options, processes, width

@@ -133,7 +133,7 @@ class QuantizerStage(CodedVisionStage):
         read = torch.where(from_codes[:, None, None], q, z)
         answers = self._reading_loss(read, images, pairs, from_codes)
         commit = (z - q.detach()).square().sum(-1).mean()
-        metrics = answers.metrics | {"commit": (commit.item(), 1.0), "cosine": (fit.item(), 1.0)}
+        metrics = {**answers.metrics, "commit": (commit.item(), 1.0), "cosine": (fit.item(), 1.0)}
         return Loss(answers.total + self.options.commit * commit * answers.weight, answers.weight, metrics)
 
     def _reading_loss(self, vectors: Tensor, images: Tensor, pairs: Pairs, from_codes: Tensor) -> Loss:

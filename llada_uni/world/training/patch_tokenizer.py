@@ -116,6 +116,9 @@ class Answered(NamedTuple):
 class PatchTokenizerStage(CodedVisionStage):
     """Vision transformer, quantizer and four linear readers."""
 
+    question: Tensor
+    means: Tensor
+
     def __init__(self, options: PatchTokenizerOptions, processes: Processes | None = None) -> None:
         super().__init__(options, processes)
         self.vq.post_quant_conv.requires_grad_(False)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.training.loop.prefetch import seeded
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.training.tokenizer.picture_batches import degrade
@@ -38,7 +39,7 @@ def test_pictures_and_noise_stay_in_range():
     rng = random.Random(0)
     images, answers = batch_of(rng, [crowded_scene(rng) for _ in range(6)])
     assert images.shape == (6, 3, 96, 96) and answers.shape == (6, 36)
-    noisy = degrade(images, random.Random(1))
+    noisy = degrade(images, seeded(1, 0, 0))
     assert noisy.shape == images.shape and noisy.abs().max() <= 1 and not torch.equal(noisy, images)
 
 

@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from llada_uni.requests import Draw, Edit, Inpaint
-from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, unsupported
+from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
-OnlyBase64 = unsupported("pictures come as b64_json; this server keeps no files that a URL could name", "b64_json")
-OnlyOpaque = unsupported("pictures have no transparent background", "auto", "opaque")
+OnlyBase64 = Annotated[
+    Any, Unsupported("pictures come as b64_json; this server keeps no files that a URL could name", "b64_json")
+]
+OnlyOpaque = Annotated[Any, Unsupported("pictures have no transparent background", "auto", "opaque")]
 
 # --- the requests ---
 
@@ -119,12 +121,15 @@ class ImagesUsage(BaseModel):
 
 
 class ImageItem(BaseModel):
-    """seed: gives the same picture again. thinking: the thought before it, where one was asked for."""
+    """seed: gives the same picture again. thinking: the thought before it, where one was asked for. notices: what was done
+    to the images given that nobody asked for.
+    """
 
     b64_json: str
     seed: int
     revised_prompt: str
     thinking: str | None = None
+    notices: list[str] | None = None
 
 
 class ImagesResponse(BaseModel):
@@ -162,4 +167,5 @@ class CompletedEvent(_PictureEvent):
     seed: int
     revised_prompt: str
     thinking: str | None = None
+    notices: list[str] | None = None
     usage: ImagesUsage

@@ -88,7 +88,9 @@ class JsonRoute(APIRoute):
             try:
                 return await handle(JsonRequest(request.scope, request.receive))
             except RequestValidationError as error:
-                raise describe(error.errors(), self.body_field.field_info.annotation) from None
+                assert self.body_field is not None, "every route of this kind has a body"
+                body: Any = self.body_field.field_info.annotation
+                raise describe(error.errors(), body) from None
 
         return strict
 

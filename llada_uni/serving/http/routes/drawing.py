@@ -35,6 +35,12 @@ from llada_uni.serving.scheduler.job import Outcome
 
 Kind = Literal["image_generation", "image_edit"]
 Body = GenerationRequest | EditFields
+PARTIAL: dict[Kind, Literal["image_generation.partial_image", "image_edit.partial_image"]] = {
+    "image_generation": "image_generation.partial_image", "image_edit": "image_edit.partial_image",
+}  # fmt: skip
+COMPLETED: dict[Kind, Literal["image_generation.completed", "image_edit.completed"]] = {
+    "image_generation": "image_generation.completed", "image_edit": "image_edit.completed",
+}  # fmt: skip
 
 
 async def draw(
@@ -61,7 +67,10 @@ async def draw(
 async def _item(body: Body, outcome: Outcome) -> ImageItem:
     picture = outcome.images[0]
     data = await as_base64(picture.image, body.format, body.output_compression)
-    return ImageItem(b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning)
+    notices = list(picture.notices) or None
+    return ImageItem(
+        b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning, notices=notices
+    )
 
 
 def _size(image: Image.Image) -> str:
@@ -99,7 +108,7 @@ async def _messages(
 
 async def _partial(body: Body, kind: Kind, number: int, event: PartialImage) -> bytes:
     partial = PartialImageEvent(
-        type=f"{kind}.partial_image",
+        type=PARTIAL[kind],
         index=number,
         created_at=int(time.time()),
         b64_json=await as_base64(event.image, body.format, body.output_compression),
@@ -112,7 +121,7 @@ async def _partial(body: Body, kind: Kind, number: int, event: PartialImage) -> 
 
 async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, usage: Usage) -> bytes:
     completed = CompletedEvent(
-        type=f"{kind}.completed",
+        type=COMPLETED[kind],
         index=number,
         created_at=int(time.time()),
         b64_json=await as_base64(picture.image, body.format, body.output_compression),
@@ -121,6 +130,7 @@ async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, u
         seed=picture.seed,
         revised_prompt=body.prompt,
         thinking=picture.reasoning,
+        notices=list(picture.notices) or None,
         usage=_usage([usage]),
     )
     return sse.message(completed, completed.type)
