@@ -121,6 +121,10 @@ class UniModel:
     def run(self, request: Chat, on_progress: OnProgress | None = None) -> ChatResult: ...
     @overload
     def run(self, request: Story, on_progress: OnProgress | None = None) -> Iterator[Event]: ...
+    @overload
+    def run(
+        self, request: Request, on_progress: OnProgress | None = None
+    ) -> ImageResult | TextResult | ChatResult | Iterator[Event]: ...
 
     def run(self, request: Request, on_progress: OnProgress | None = None) -> Any:
         """Does what a request says. A `Story` gives its events one by one; all else is checked and done here and now."""

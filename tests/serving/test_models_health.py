@@ -21,9 +21,10 @@ def get(path, method="GET", **options):
 
 
 def test_models():
-    listed = get("/v1/models")[1].json()
+    _, client = scripted(words)  # one server: its start is the "created" of the model
+    listed = ask(client, "/v1/models", "GET").json()
     assert listed["object"] == "list" and [model["id"] for model in listed["data"]] == ["scripted"]
-    assert get("/v1/models/scripted")[1].json() == listed["data"][0]
+    assert ask(client, "/v1/models/scripted", "GET").json() == listed["data"][0]
     response = get("/v1/models/other")[1]
     assert response.status_code == 404 and error_of(response)["code"] == "model_not_found"
 

@@ -35,7 +35,7 @@ FRESH = {"Cache-Control": "no-cache"}  # asked for each time: after an upgrade o
 life = APIRouter(tags=["health"])
 CLIENT_GONE = 499  # nobody reads it; the number is the one that proxies log
 # Each route may answer these; a body that is understood but cannot be done is 400.
-ERRORS = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request is refused: wrong, too much, without a key, unknown."},
     "5XX": {"model": ErrorBody, "description": "The server failed (500), takes nothing now (503), or took too long (504)."},
 }
@@ -82,7 +82,7 @@ def _describe_more(app: FastAPI, schemas: dict[str, Any]) -> None:
         document["components"]["schemas"].update(schemas)
         return document
 
-    app.openapi = described
+    vars(app)["openapi"] = described
 
 
 def _install_errors(app: FastAPI, context: Context) -> None:
@@ -91,7 +91,8 @@ def _install_errors(app: FastAPI, context: Context) -> None:
         after = getattr(error, "retry_after", None)
         return _answer(status, body, {} if after is None else {"Retry-After": str(after)})
 
-    async def http_error(_: Request, error: HTTPException) -> Response:
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
         message = _MESSAGES.get(error.status_code, str(error.detail))
         return _answer(error.status_code, error_body(error.status_code, message), dict(error.headers or {}))
 

@@ -1,6 +1,6 @@
 """Getting a picture that a stranger's URL names, without becoming their arm into this network.
 
-What flows through: URL -> checked (scheme, port, no credentials) -> host resolved once -> every address checked
+URL -> checked (scheme, port, no credentials) -> host resolved once -> every address checked
 to be public -> connection to that very address, so a second answer of the name server cannot change it -> TLS
 and `Host` with the URL's own name -> at most so many bytes in so many seconds. Each redirect goes the same way.
 Proxies of the environment are not used: behind one, this program could not know where a connection ends.
@@ -12,7 +12,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -104,13 +104,17 @@ async def fetch(url: str, max_bytes: int, reach: Reach | None = None) -> bytes:
         raise UserError("the server of the picture's URL cannot be reached or does not speak HTTP") from error
 
 
+HEADERS: Mapping[bytes | str, bytes | str] = {
+    "Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "llada-uni",
+}  # fmt: skip
+
+
 async def _follow(url: str, max_bytes: int, reach: Reach) -> bytes:
     for _ in range(1 + reach.redirects):
         check_url(url, reach.ports)
         # A pool for each hop: no connection is used again, so none escapes the check.
         async with httpcore.AsyncConnectionPool(reach.ssl_context, network_backend=_CheckedNetwork(reach)) as pool:
-            headers = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "llada-uni"}
-            async with pool.stream("GET", url, headers=headers) as response:
+            async with pool.stream("GET", url, headers=HEADERS) as response:
                 if response.status == 200:
                     return await _body(response, max_bytes)
                 if response.status not in _REDIRECTS:

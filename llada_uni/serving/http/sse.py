@@ -1,6 +1,6 @@
 """Server-sent events: a stream of answers that stays alive, ends with its client, and tells of errors on the way.
 
-What flows through: an async generator of wire-ready messages -> HTTP. Its first message is awaited before the answer
+An async generator of wire-ready messages -> HTTP. Its first message is awaited before the answer
 begins, so that what fails at once is an ordinary HTTP error; later failures are an `error` event, and the end.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import BaseModel
@@ -20,7 +21,7 @@ PING = KEEPALIVE_COMMENT
 DONE = format_sse_event(data_str="[DONE]")
 # For /openapi.json: what a route answers when its body says `stream`. The schema is that of one event.
 _EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
-STREAMED = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
 
 Messages = AsyncGenerator[bytes, None]
 

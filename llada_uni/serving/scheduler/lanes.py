@@ -1,6 +1,6 @@
 """Where pictures are encoded and decoded: a few lanes, each with a share of the processor.
 
-What flows through: a worker asks for a picture -> it waits with the others -> whichever of them finds a free lane takes
+A worker asks for a picture -> it waits with the others -> whichever of them finds a free lane takes
 the first in line, and those like it, through the decoder together -> each gets its own. Together is cheaper for small
 pictures, and done only where it was seen to give the bits that a picture gets alone (`try_together`).
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from llada_uni.decoder.decode import UPSCALE, ImageDecoder
+from llada_uni.decoder.decode import UPSCALE, ImageDecoder, Variant
 from llada_uni.image.codes import ImageCodes
 
 TOGETHER = 4  # pictures in one evaluation; more gain nothing
@@ -31,7 +31,7 @@ class _Order:
     """One picture to decode. check: raises when it is to end; then `failure` is what it raised. on_step: progress."""
 
     codes: ImageCodes
-    variant: str
+    variant: Variant
     steps: int
     generator: torch.Generator
     check: Callable[[], None]
@@ -93,7 +93,7 @@ class Lanes:
         self,
         decoder: ImageDecoder,
         codes: ImageCodes,
-        variant: str,
+        variant: Variant,
         steps: int,
         generator: torch.Generator,
         check: Callable[[], None],
@@ -111,6 +111,7 @@ class Lanes:
                 self._give_back()
         if order.failure is not None:
             raise order.failure
+        assert order.image is not None, "an order ends with an image or a failure"
         return order.image
 
     def _next_group(self, order: _Order) -> list[_Order]:
@@ -144,8 +145,9 @@ def _decode(decoder: ImageDecoder, group: list[_Order]) -> None:
     def step(done: int, evaluations: int) -> None:
         for order in group:
             order.step(done, evaluations)
-        if all(order.failure is not None for order in group):
-            raise group[0].failure
+        failures = [order.failure for order in group if order.failure is not None]
+        if len(failures) == len(group):
+            raise failures[0]
 
     first = group[0]
     try:
@@ -161,7 +163,7 @@ def _decode(decoder: ImageDecoder, group: list[_Order]) -> None:
         order.image = image
 
 
-def try_together(decoder: ImageDecoder, rows: int, columns: int, variant: str) -> bool:
+def try_together(decoder: ImageDecoder, rows: int, columns: int, variant: Variant) -> bool:
     """Whether pictures of rows x columns codes have the same bits decoded together as alone, on this machine.
 
     Not for pictures of more than SMALL codes, which stay alone; two evaluations each are tried.

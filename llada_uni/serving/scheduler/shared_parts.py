@@ -1,6 +1,6 @@
 """The parts of a model directory as one job of many sees them: the ordinary task code runs on these unchanged.
 
-What flows through: a task's calls of `engine`, `image_tokenizer` and `decoder` -> the model thread's batch, or the real
+A task's calls of `engine`, `image_tokenizer` and `decoder` -> the model thread's batch, or the real
 network when one of a few lanes is free. Every call asks whether the job is to end. Tokens are counted on the way.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from PIL import Image
 
-from llada_uni.decoder.decode import ImageDecoder
+from llada_uni.decoder.decode import ImageDecoder, Variant
 from llada_uni.generation.batch import Request
 from llada_uni.generation.settings import Generation, OnStep, Settings
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.image.tokenizer import ImageTokenizer, Mode
 from llada_uni.serving.scheduler.lanes import Lanes
 from llada_uni.serving.scheduler.lanes import OnStep as DecoderStep
 from llada_uni.serving.scheduler.model_thread import Check, ModelThread
@@ -56,7 +56,7 @@ class SharedImageTokenizer:
         self._tokenizer, self._lanes, self._check = tokenizer, lanes, check
         self.settings = tokenizer.settings
 
-    def encode(self, picture: Image.Image, mode: str = "understand", alone: bool = True) -> ImageCodes:
+    def encode(self, picture: Image.Image, mode: Mode = "understand", alone: bool = True) -> ImageCodes:
         with self._lanes.lane():
             self._check()
             return self._tokenizer.encode(picture, mode, alone)
@@ -72,7 +72,7 @@ class SharedDecoder:
     def decode(
         self,
         codes: ImageCodes,
-        variant: str,
+        variant: Variant,
         steps: int,
         generator: torch.Generator,
         on_step: DecoderStep,
@@ -87,7 +87,7 @@ class SharedParts(Parts):
     def __init__(self, parts: Parts, thread: ModelThread, lanes: Lanes, check: Check) -> None:
         super().__init__(parts.folder, parts.device, parts.dtype, parts.quantization, parts.offload, parts.tile)
         vars(self).update({name: getattr(parts, name) for name in LIGHT})
-        self.engine = SharedEngine(thread, check)
-        self.decoder = SharedDecoder(parts.decoder, lanes, check)
+        self.counting = SharedEngine(thread, check)  # the tokens of this job
+        vars(self).update(engine=self.counting, decoder=SharedDecoder(parts.decoder, lanes, check))
         if "image_tokenizer" in parts.loaded:  # else the ordinary property says what is missing
-            self.image_tokenizer = SharedImageTokenizer(parts.image_tokenizer, lanes, check)
+            vars(self)["image_tokenizer"] = SharedImageTokenizer(parts.image_tokenizer, lanes, check)

@@ -40,4 +40,4 @@ def work(parts: SharedParts, request: Request, emit: Emit, partial_images: int =
                 emit(event)
             elif isinstance(event, EndEvent):
                 end = event
-    return replace(end, usage=Usage(parts.engine.prompt_tokens or 0, parts.engine.tokens, images))
+    return replace(end, usage=Usage(parts.counting.prompt_tokens or 0, parts.counting.tokens, images))

@@ -1,6 +1,6 @@
 """Bodies of /v1/chat/completions: conversations in, an answer (or chunks of one) out.
 
-What flows through: messages of words and pictures (data URIs) -> `ChatRequest`; words and pictures of the model ->
+Messages of words and pictures (data URIs) -> `ChatRequest`; words and pictures of the model ->
 `ChatCompletion`, or `ChatChunk` after `ChatChunk` in a stream. An answer with pictures has for content a list of parts
 in the order they came, in the form in which a request may send them back.
 """
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
 
 from llada_uni.generation.params import MOST_STOPS
 from llada_uni.requests import Chat, Story, Understand
-from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, unsupported
+from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
@@ -61,7 +61,7 @@ Stop = Annotated[
     Discriminator(_words_or_list, custom_error_type="stop", custom_error_message="must be a string or a list of strings"),
 ]
 
-Nothing = unsupported("answers hold words and pictures only", [])
+Nothing = Annotated[Any, Unsupported("answers hold words and pictures only", [])]
 
 
 class Message(Body):
@@ -93,16 +93,16 @@ def _only_text(kind: str) -> str:
     return kind
 
 
-NoTools = unsupported("this model calls no tools", [])
-NoChoice = unsupported("this model calls no tools", "none", "auto")
-NoLogprobs = unsupported("block diffusion has no probability of a text token by token", False, 0)
-NoPenalty = unsupported("tokens are not penalised for repeating", 0)
-NoBias = unsupported("tokens cannot be weighted", {})
-NoAudio = unsupported("this model has no sound")
-NoPrediction = unsupported("answers are not predicted from a draft")
-NoSearch = unsupported("this server looks nothing up")
-NoStore = unsupported("answers are not stored", False)
-NoThinking = unsupported("only pictures can be thought about first: see /v1/images/generations", False, "none")
+NoTools = Annotated[Any, Unsupported("this model calls no tools", [])]
+NoChoice = Annotated[Any, Unsupported("this model calls no tools", "none", "auto")]
+NoLogprobs = Annotated[Any, Unsupported("block diffusion has no probability of a text token by token", False, 0)]
+NoPenalty = Annotated[Any, Unsupported("tokens are not penalised for repeating", 0)]
+NoBias = Annotated[Any, Unsupported("tokens cannot be weighted", {})]
+NoAudio = Annotated[Any, Unsupported("this model has no sound")]
+NoPrediction = Annotated[Any, Unsupported("answers are not predicted from a draft")]
+NoSearch = Annotated[Any, Unsupported("this server looks nothing up")]
+NoStore = Annotated[Any, Unsupported("answers are not stored", False)]
+NoThinking = Annotated[Any, Unsupported("only pictures can be thought about first: see /v1/images/generations", False, "none")]
 
 
 @takes(Chat, Story)

@@ -9,7 +9,8 @@ import re
 import secrets
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from llada_uni.generation.params import LARGEST_SEED
 from llada_uni.serving.http.protocol.errors import ApiError
@@ -24,16 +25,22 @@ def _check_size(size: str) -> str:
     return size
 
 
-def unsupported(reason: str, *neutral: Any) -> Any:
-    """The type of a field that OpenAI's API has and this server does not: only null and the `neutral` values pass."""
+class Unsupported:
+    """Metadata of a field that OpenAI's API has and this server does not: only null and the `neutral` values pass."""
 
-    def check(value: Any) -> Any:
-        if value is not None and value not in neutral:
-            raise ValueError(f"is not supported: {reason}")
+    def __init__(self, reason: str, *neutral: Any) -> None:
+        self.reason, self.neutral = reason, neutral
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": [None, *self.neutral], "description": f"Not supported: {self.reason}."}
+
+    def _check(self, value: Any) -> Any:
+        if value is not None and value not in self.neutral:
+            raise ValueError(f"is not supported: {self.reason}")
         return value
-
-    schema = {"enum": [None, *neutral], "description": f"Not supported: {reason}."}
-    return Annotated[Any, PlainValidator(check), WithJsonSchema(schema)]
 
 
 Size = Annotated[str, AfterValidator(_check_size), Field(json_schema_extra={"pattern": f"^(auto|{_SIZE})$"})]

@@ -1,6 +1,6 @@
 """Errors as OpenAI writes them: {"error": {"message", "type", "param", "code"}}, each message one sentence for a person.
 
-What flows through: exceptions, and pydantic's lists of what is wrong with a body -> `ApiError` -> `ErrorBody`. A message
+Exceptions, and pydantic's lists of what is wrong with a body -> `ApiError` -> `ErrorBody`. A message
 names the field and what is allowed, and repeats of a request no more than a short value.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -76,7 +76,8 @@ def describe(errors: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> ApiE
 
 
 # Words of a program -> words of a person.
-_WORDINGS = (
+_NAMES = {"integer": " a whole number", "dictionary": " an object"}
+_WORDINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r" after validation|, unable to (parse|interpret) .*$", ""),
     (r"^Field required$", "is missing"),
     (r"^Value error, ", ""),
@@ -84,7 +85,6 @@ _WORDINGS = (
     (r" a valid (integer|dictionary)( or instance of \w+)?$", lambda match: _NAMES[match[1]]),
     (r" a valid (?=string|list|number|boolean)", " a "),
 )
-_NAMES = {"integer": " a whole number", "dictionary": " an object"}
 
 
 def _verdict(error: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Bodies of /v1/images/generations and /v1/images/edits: what to draw, pictures as base64, events of a stream.
 
-What flows through: JSON, or the fields of a form -> `GenerationRequest`, `EditRequest`; finished pictures ->
-`ImagesResponse`, or drafts and pictures one by one as events.
+JSON, or the fields of a form -> `GenerationRequest`, `EditRequest`; finished pictures ->
+`ImagesResponse`, or partial and finished ones as events.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from llada_uni.requests import Draw, Edit, Inpaint
-from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, unsupported
+from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
-OnlyBase64 = unsupported("pictures come as b64_json; this server keeps no files that a URL could name", "b64_json")
-OnlyOpaque = unsupported("pictures have no transparent background", "auto", "opaque")
+OnlyBase64 = Annotated[
+    Any, Unsupported("pictures come as b64_json; this server keeps no files that a URL could name", "b64_json")
+]
+OnlyOpaque = Annotated[Any, Unsupported("pictures have no transparent background", "auto", "opaque")]
 
 # --- the requests ---
 

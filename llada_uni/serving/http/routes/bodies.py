@@ -1,6 +1,6 @@
 """From the bytes of a request to a checked body: JSON or a form, with every way to be broken named in words.
 
-What flows through: bytes -> `parse_json` (in a thread: a body may have megabytes) -> pydantic. FastAPI's routes do the
+Bytes -> `parse_json` (in a thread: a body may have megabytes) -> pydantic. FastAPI's routes do the
 same through `JsonRoute`; the one route that takes JSON or a form calls `read_json` and `read_form` itself.
 """
 
@@ -88,7 +88,9 @@ class JsonRoute(APIRoute):
             try:
                 return await handle(JsonRequest(request.scope, request.receive))
             except RequestValidationError as error:
-                raise describe(error.errors(), self.body_field.field_info.annotation) from None
+                assert self.body_field is not None, "every route of this kind has a body"
+                body: Any = self.body_field.field_info.annotation
+                raise describe(error.errors(), body) from None
 
         return strict
 

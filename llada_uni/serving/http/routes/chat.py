@@ -56,7 +56,7 @@ async def create_chat_completion(body: ChatRequest, request: Request, here: Here
     count = check_count(body.n, here.limits.max_n, seed)
     asked = await _asked(body, here)
     each = [asked.replace(seed=seed + number) for number in range(count)]
-    answer = {
+    answer: dict[str, Any] = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
         "model": here.options.model_name,
@@ -135,7 +135,7 @@ def _usage(usages: Sequence[Usage]) -> ChatUsage:
 async def _messages(
     body: ChatRequest, here: Context, request: Request, each: Sequence[Chat | Story], answer: dict[str, Any]
 ) -> sse.Messages:
-    def chunk(number: int, delta: Delta, reason: str | None = None) -> bytes:
+    def chunk(number: int, delta: Delta, reason: Literal["stop", "length"] | None = None) -> bytes:
         choice = ChunkChoice(index=number, delta=delta, finish_reason=reason)
         return sse.message(ChatChunk(**answer, choices=[choice]), without_nulls=True)
 

@@ -35,6 +35,12 @@ from llada_uni.serving.scheduler.job import Outcome
 
 Kind = Literal["image_generation", "image_edit"]
 Body = GenerationRequest | EditFields
+PARTIAL: dict[Kind, Literal["image_generation.partial_image", "image_edit.partial_image"]] = {
+    "image_generation": "image_generation.partial_image", "image_edit": "image_edit.partial_image",
+}  # fmt: skip
+COMPLETED: dict[Kind, Literal["image_generation.completed", "image_edit.completed"]] = {
+    "image_generation": "image_generation.completed", "image_edit": "image_edit.completed",
+}  # fmt: skip
 
 
 async def draw(
@@ -102,7 +108,7 @@ async def _messages(
 
 async def _partial(body: Body, kind: Kind, number: int, event: PartialImage) -> bytes:
     partial = PartialImageEvent(
-        type=f"{kind}.partial_image",
+        type=PARTIAL[kind],
         index=number,
         created_at=int(time.time()),
         b64_json=await as_base64(event.image, body.format, body.output_compression),
@@ -115,7 +121,7 @@ async def _partial(body: Body, kind: Kind, number: int, event: PartialImage) -> 
 
 async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, usage: Usage) -> bytes:
     completed = CompletedEvent(
-        type=f"{kind}.completed",
+        type=COMPLETED[kind],
         index=number,
         created_at=int(time.time()),
         b64_json=await as_base64(picture.image, body.format, body.output_compression),

@@ -1,6 +1,6 @@
 """POST /v1/images/generations and /v1/images/edits.
 
-What flows through: `GenerationRequest` -> `Draw`; `EditFields` with pictures, from JSON or a form -> `Edit`, or with a
+`GenerationRequest` -> `Draw`; `EditFields` with pictures, from JSON or a form -> `Edit`, or with a
 mask `Inpaint` -> `drawing.draw`.
 """
 
@@ -76,7 +76,7 @@ async def create_image_edit(request: Request, here: Here) -> Any:
 
 
 def _from_json(body: EditRequest) -> tuple[EditFields, Sources, Sources]:
-    images = [] if body.image is None else [("image", _url(body.image))]
+    images: Sources = [] if body.image is None else [("image", _url(body.image))]
     images += [(f"images[{number}]", _url(image)) for number, image in enumerate(body.images or ())]
     return body, images, [] if body.mask is None else [("mask", _url(body.mask))]
 

@@ -1,6 +1,6 @@
 """Pictures on their way in and out of HTTP: references and files -> PIL, PIL -> base64. All work in threads.
 
-What flows through: data URIs and files of a request -> `serving.pictures`; pictures of the model -> bytes of a file,
+Data URIs and files of a request -> `serving.pictures`; pictures of the model -> bytes of a file,
 written with fixed settings, so that the same seed gives the same bytes.
 """
 
@@ -52,13 +52,13 @@ def _encode(image: Image.Image, kind: Format, quality: int) -> str:
 
 
 def white_where_transparent(mask: Image.Image) -> Image.Image:
-    """OpenAI's kind of mask as the model's: white (to be drawn anew) where the mask is fully transparent, else black.
+    """OpenAI's kind of mask as the model's: white (to be drawn again) where the mask is fully transparent, else black.
 
     ApiError for a mask without transparent pixels, which would change nothing.
     """
     alpha = mask.getchannel("A") if "A" in mask.getbands() else Image.new("L", mask.size, 255)
-    if alpha.getextrema()[0] > 0:
+    if 0 not in alpha.tobytes():
         raise ApiError(
-            400, 'mask has no transparent pixels; they mark what is drawn anew (or set mask_mode to "white")', "mask"
+            400, 'mask has no transparent pixels; they mark what is drawn again (or set mask_mode to "white")', "mask"
         )
     return alpha.point(lambda level: 255 * (level == 0))
