@@ -170,7 +170,7 @@ def backbone_rows(model: Backbone, batches: list[int], released: bool) -> list[c
 def engine_rows(model: Backbone, batches: list[int], length: int) -> list[common.Row]:
     """Whole answers through the batch engine, 4 tokens accepted a step, prompts of 128."""
     rows = []
-    settings = Settings(mask_id=common.mask_of(model), steps=BLOCK // 4, threshold=2.0, gen_length=length)
+    settings = Settings(mask_id=common.mask_of(model), steps=BLOCK // 4, threshold=1.0, gen_length=length)
     for batch in batches:
         common.progress(f"answers at batch {batch}")
         requests = [Request(common.random_prompt(model, PREFIX, seed), settings) for seed in range(batch)]

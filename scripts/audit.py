@@ -32,10 +32,11 @@ OURS = "llada-uni"
 _NOT_REACHED = re.compile(r"Connection|Timeout|timed out|Max retries|ServiceError|resolution|No module named", re.IGNORECASE)
 # Licences under which a direct dependency may come: permissive, or (MPL) binding for its own files only.
 ALLOWED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "BSL-1.0", "CC0-1.0", "MIT", "MIT-CMU", "MPL-2.0", "Zlib"}
-ALLOWED |= {"Apache-2.0 WITH LLVM-exception", "ISC"}
+ALLOWED |= {"Apache-2.0 WITH LLVM-exception", "ISC", "PSF-2.0"}
 _SPELLINGS = {  # of licences that are given in words -> their identifier
     "apache": "Apache-2.0", "apache 2.0": "Apache-2.0", "apache 2.0 license": "Apache-2.0",
     "apache software license": "Apache-2.0", "bsd license": "BSD-3-Clause", "mit license": "MIT",
+    "python software foundation license": "PSF-2.0",
 }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def licences_of(name: str) -> set[str]:
     """Identifiers of all licences that a package states."""
     about = metadata.metadata(name)
     stated = about.get("License-Expression") or about.get("License") or ""
-    if not stated:
+    if not stated or "\n" in stated:  # some put the whole text there
         kinds = [line for line in about.get_all("Classifier") or [] if line.startswith("License ::")]
         stated = kinds[0].rpartition(" :: ")[2] if kinds else "none stated"
     parts = re.split(r" AND | OR ", stated.strip().strip("()"))

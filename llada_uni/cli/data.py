@@ -18,6 +18,7 @@ from llada_uni.errors import UserError
 
 if TYPE_CHECKING:
     from llada_uni.data.check import Report
+    from llada_uni.data.extract import Extraction
 
 Records = Annotated[
     str,
@@ -48,6 +49,9 @@ def check(
     limit: Annotated[int | None, typer.Option(min=1, help="Check only so many records.")] = None,
     tokenizer: Tokenizer = None,
     longest: Annotated[int | None, typer.Option(min=1, help="With --tokenizer: most tokens of a record's texts.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Encode and decode some images: does this model know such images?")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check conversation records: every field, every picture. Exit code 1 if any record cannot be used.
@@ -63,11 +67,19 @@ def check(
     text = TextTokenizer.from_file(tokenizer) if tokenizer else None
     with bar("checking") as move:
         report = check_records(open_source(records), limit, text, move, longest)
+    trip = None
+    if model is not None:
+        from llada_uni.data.round_trip import round_trip
+
+        trip = round_trip(open_source(records), model)
     if as_json:
         tasks = {name: vars(count) for name, count in report.tasks.items()}
-        emit({"records": report.records, "tasks": tasks, "bad": report.bad})
+        measured = {} if trip is None else {"round_trip": vars(trip) | {"known": trip.known}}
+        emit({"records": report.records, "tasks": tasks, "bad": report.bad, **measured})
     else:
         _show(report, text is not None)
+        if trip is not None:
+            print(trip)
     if report.bad or not report.records:
         raise typer.Exit(1)
 
@@ -169,9 +181,20 @@ def extract(
     if manifest is None:
         say(f"{out}  part {shard} is done; other parts are not yet")
         return
+    _warn_of_unknown_images(job)
     if as_json:
         emit({"folder": str(out), "made": made, "seconds": round(seconds, 2), **manifest})
         return
     list_bad(list(skipped_records(out)), "skipped")
     made_now = f"{made:,} made now, {made / seconds:.0f} a second"
     say(f"{out}  {manifest['records']:,} records in {len(manifest['shards'])} shards; {made_now}")
+
+
+def _warn_of_unknown_images(job: Extraction) -> None:
+    """A line on stderr when the model does not know the images of the records; nothing where telling would take long."""
+    from llada_uni.data.round_trip import round_trip, small_decoder
+
+    if small_decoder(job.model):
+        trip = round_trip(job.source(), job.model)
+        if trip is not None and trip.known is False:
+            say(f"warning: {trip}")

@@ -3,7 +3,7 @@
     python -m llada_uni.serving.deploy --model models/world --replicas 2
     python -m llada_uni.serving.deploy --model /models/uni --replicas 2 --max-replicas 8 --gpus 1 --address auto
 
-What flows through: HTTP -> Ray's proxy -> the replica with the least to do, which is one `Service` behind `create_app` ->
+HTTP -> Ray's proxy -> the replica with the least to do, which is one `Service` behind `create_app` ->
 answers and streams, unchanged. A replica opens when its model is in memory; it is asked for its health, and when it stops,
 what it works on is finished first. The model directory must lie under the same path on every machine.
 Limits (queue, rate) are each replica's own; /metrics are those of the replica that happens to answer.

@@ -1,6 +1,6 @@
 """What a service may answer besides a result: each exception is one kind of refusal or failure, with its HTTP status.
 
-What flows through: nothing; the message is one line that can be shown to whoever asked. Mistakes in a request are
+The message is one line that can be shown to whoever asked. Mistakes in a request are
 `llada_uni.errors.UserError` (400), here as everywhere.
 """
 

@@ -1,6 +1,6 @@
 """What a service counts, for Prometheus: a registry of its own, so that several services can live in one process.
 
-What flows through: steps and results of the model thread, ends of jobs -> counters and histograms -> the text of
+Steps and results of the model thread, ends of jobs -> counters and histograms -> the text of
 `/metrics`.
 """
 

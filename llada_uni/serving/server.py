@@ -1,6 +1,6 @@
 """The server as a process: a socket of its own, uvicorn around the application, and an end that loses no request.
 
-What flows through: `create_app` -> uvicorn -> HTTP. On SIGTERM or SIGINT the service is drained first, while the socket
+`create_app` -> uvicorn -> HTTP. On SIGTERM or SIGINT the service is drained first, while the socket
 still listens: what runs is finished, who comes is told 503; then the server stops with exit code 0.
 """
 

@@ -72,9 +72,9 @@ def test_every_shape_is_taken_and_answered(name):
     choice = answer.json()["choices"][0]
     assert choice["message"]["content"] == "a cat and a dog" and choice["finish_reason"] == "stop"
     assert set(answer.json()["usage"]) >= {"prompt_tokens", "completion_tokens", "total_tokens"}
-    task = service.tasks[0]
-    assert task.max_tokens == body["max_tokens"] and task.sampling.given() == {"temperature": 0}
-    said = task.turns[-1].parts
+    request = service.jobs[0].request
+    assert request.changes()["text"] == {"max_tokens": body["max_tokens"], "temperature": 0}
+    said = request.messages[-1]["content"]
     asked = body["messages"][-1]["content"]
     assert [part for part in said if isinstance(part, str)] == [QUESTION]
     assert [part.size for part in said if not isinstance(part, str)] == [(64, 48)] * sum("image_url" in one for one in asked)

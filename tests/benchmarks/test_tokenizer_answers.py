@@ -35,7 +35,7 @@ def test_a_run_is_measured(tmp_path):
             "text": {"vocab_size": 480, "pictures": 100},
             "vision": {**sizes, "num_heads": 2, "depth": 1},
             "book": {"num_embeddings": 16, "embed_dim": 8},
-            "reader": {"model": {"model_type": "llama", **sizes, "num_hidden_layers": 1, "num_attention_heads": 2}},
+            "probe_lm": {"model": {"model_type": "llama", **sizes, "num_hidden_layers": 1, "num_attention_heads": 2}},
             "features_first": 1,
         },
     }

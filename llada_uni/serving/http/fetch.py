@@ -1,6 +1,6 @@
 """Getting a picture that a stranger's URL names, without becoming their arm into this network.
 
-What flows through: URL -> checked (scheme, port, no credentials) -> host resolved once -> every address checked
+URL -> checked (scheme, port, no credentials) -> host resolved once -> every address checked
 to be public -> connection to that very address, so a second answer of the name server cannot change it -> TLS
 and `Host` with the URL's own name -> at most so many bytes in so many seconds. Each redirect goes the same way.
 Proxies of the environment are not used: behind one, this program could not know where a connection ends.

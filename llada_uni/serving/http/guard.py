@@ -1,6 +1,6 @@
 """What stands before every route: who may ask, how often, how much; and what no answer may carry.
 
-What flows through: an ASGI request, outermost first -> headers for browsers on every answer -> errors without
+An ASGI request, outermost first -> headers for browsers on every answer -> errors without
 their details -> pages of other sites turned away -> the API key -> the rate limit -> the body's size
 (serving/http/body_limit.py) -> the app. `install_guards` puts them in this order. Middlewares that are added later
 stand before all of these.

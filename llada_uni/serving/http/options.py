@@ -1,4 +1,4 @@
-"""How the HTTP side of a service behaves, apart from the model's own limits (`serving.limits`). Nothing flows through."""
+"""How the HTTP side of a service behaves, apart from the model's own limits (`serving.limits`)."""
 
 from __future__ import annotations
 

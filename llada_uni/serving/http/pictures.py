@@ -1,6 +1,6 @@
 """Pictures from strangers: bytes or a URL of a request -> a PIL picture that tasks may use.
 
-What flows through: a data URI, an http(s) URL (serving/http/fetch.py, only where the server allows it) or bytes ->
+A data URI, an http(s) URL (serving/http/fetch.py, only where the server allows it) or bytes ->
 format by content, never by name -> size from the header, before any pixel exists -> pixels, turned upright ->
 a picture that holds nothing but pixels: no file, no metadata. Scaling to what the model reads, and laying
 transparency on white, is left to `image/preprocess.py`, as for every other caller.

@@ -1,6 +1,6 @@
 """Server-sent events: a stream of answers that stays alive, ends with its client, and tells of errors on the way.
 
-What flows through: an async generator of wire-ready messages -> HTTP. Its first message is awaited before the answer
+An async generator of wire-ready messages -> HTTP. Its first message is awaited before the answer
 begins, so that what fails at once is an ordinary HTTP error; later failures are an `error` event, and the end.
 """
 

@@ -1,6 +1,6 @@
 """One request under way, seen from both sides: a worker thread puts events in, an asyncio client takes them out.
 
-What flows through: `emit(event)` of a worker -> mailbox -> `async for event in job.events()`. Progress that
+`emit(event)` of a worker -> mailbox -> `async for event in job.events()`. Progress that
 nobody has read gives way to newer progress, so a slow reader costs no memory.
 """
 

@@ -1,6 +1,6 @@
 """Where pictures are encoded and decoded: a few lanes, each with a share of the processor.
 
-What flows through: a worker asks for a picture -> it waits with the others -> whichever of them finds a free lane takes
+A worker asks for a picture -> it waits with the others -> whichever of them finds a free lane takes
 the first in line, and those like it, through the decoder together -> each gets its own. Together is cheaper for small
 pictures, and done only where it was seen to give the bits that a picture gets alone (`try_together`).
 """

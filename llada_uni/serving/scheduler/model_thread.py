@@ -1,8 +1,8 @@
 """The one thread that owns the backbone: requests of many worker threads ride in its batches.
 
-What flows through: a worker calls `generate` and waits -> the thread adds its request to the BatchEngine -> step after
+A worker calls `generate` and waits -> the thread adds its request to the BatchEngine -> step after
 step for all of them -> the worker gets its step events (and runs its own listener), then the Generation. A request that
-fails, fails alone; a forward that fails takes with it those that were under way, and the engine is made anew.
+fails, fails alone; a forward that fails takes with it those that were under way, and the engine is made again.
 """
 
 from __future__ import annotations

@@ -25,10 +25,9 @@ from llada_uni.requests import Chat, Request, Understand
 from llada_uni.results import EndEvent
 from llada_uni.serving.errors import Draining, Failed, QueueFull, ServingError
 from llada_uni.serving.metrics import Metrics
-from llada_uni.serving.scheduler.admission import check_request
 from llada_uni.serving.scheduler.job import Job
 from llada_uni.serving.scheduler.lanes import TOGETHER, Lanes, try_together
-from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.serving.scheduler.limits import Limits, check_request
 from llada_uni.serving.scheduler.model_thread import ModelThread
 from llada_uni.serving.scheduler.shared_parts import LIGHT, SharedParts
 from llada_uni.serving.scheduler.work import work

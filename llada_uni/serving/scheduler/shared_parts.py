@@ -1,6 +1,6 @@
 """The parts of a model directory as one job of many sees them: the ordinary task code runs on these unchanged.
 
-What flows through: a task's calls of `engine`, `image_tokenizer` and `decoder` -> the model thread's batch, or the real
+A task's calls of `engine`, `image_tokenizer` and `decoder` -> the model thread's batch, or the real
 network when one of a few lanes is free. Every call asks whether the job is to end. Tokens are counted on the way.
 """
 

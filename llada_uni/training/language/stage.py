@@ -26,6 +26,7 @@ from llada_uni.data.packing import Batch, Packer, pack
 from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import SETTINGS
 from llada_uni.files.weights import read_json, write_json
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
@@ -40,7 +41,7 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
 
-GENERATION = "generation_config.json"
+GENERATION = SETTINGS.marker
 
 
 @options
@@ -298,8 +299,9 @@ class BackboneStage(Stage):
         write_json(folder / GENERATION, {**self._generation(), "block_length": options.masking.block})
 
     def _generation(self) -> dict[str, Any]:
+        """What the recipe gives, else what `init` has: a directory without the file is a published one, and stays so."""
         options = self.options
-        before = Path(options.init) / GENERATION if options.init else None
-        if options.generation or before is None or not before.is_file():
+        if options.generation or not options.init:
             return options.generation
-        return read_json(before)
+        before = Path(options.init) / GENERATION
+        return read_json(before) if before.is_file() else {"profile": "published"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -234,3 +235,14 @@ def test_frequency_weighting_weighs_the_loss(tokens):
         losses = F.cross_entropy(logits, wanted, reduction="none")
         expected = (losses * weigh(batch, places, plain.options.weighting)[0] * rare.token_weights[wanted]).sum()
         torch.testing.assert_close(rare.loss(rare._asked(batch)).total, expected)
+
+
+def test_what_goes_on_from_a_published_directory_keeps_its_profile(tmp_path):
+    def kept(**options):
+        return BackboneStage._generation(SimpleNamespace(options=SimpleNamespace(**options)))
+
+    assert kept(generation={}, init=str(tmp_path)) == {"profile": "published"}
+    assert kept(generation={"block_length": 8}, init=str(tmp_path)) == {"block_length": 8}
+    assert kept(generation={}, init=None) == {}
+    (tmp_path / "generation_config.json").write_text('{"edit": {"rescale": 0.5}}')
+    assert kept(generation={}, init=str(tmp_path)) == {"edit": {"rescale": 0.5}}

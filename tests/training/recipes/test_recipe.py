@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from llada_uni.errors import UserError
+from llada_uni.files.shipped import shipped_recipes
 from llada_uni.training.recipes import stages
 from llada_uni.training.recipes.recipe import FILE, Recipe, describe_keys, read_recipe, to_yaml, train
 from tests.training.toy_stage import ToyOptions
@@ -110,7 +111,7 @@ def test_training_keeps_the_recipe_and_goes_on_only_with_the_same():
 
 # --- the recipes that come with the project ---
 
-RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*/*.yaml"))
+RECIPES = sorted(shipped_recipes().values())
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -1,6 +1,6 @@
 """Bodies of /v1/chat/completions: conversations in, an answer (or chunks of one) out.
 
-What flows through: messages of words and pictures (data URIs) -> `ChatRequest`; words and pictures of the model ->
+Messages of words and pictures (data URIs) -> `ChatRequest`; words and pictures of the model ->
 `ChatCompletion`, or `ChatChunk` after `ChatChunk` in a stream. An answer with pictures has for content a list of parts
 in the order they came, in the form in which a request may send them back.
 """

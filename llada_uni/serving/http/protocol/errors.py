@@ -1,6 +1,6 @@
 """Errors as OpenAI writes them: {"error": {"message", "type", "param", "code"}}, each message one sentence for a person.
 
-What flows through: exceptions, and pydantic's lists of what is wrong with a body -> `ApiError` -> `ErrorBody`. A message
+Exceptions, and pydantic's lists of what is wrong with a body -> `ApiError` -> `ErrorBody`. A message
 names the field and what is allowed, and repeats of a request no more than a short value.
 """
 

@@ -1,7 +1,7 @@
 """Bodies of /v1/images/generations and /v1/images/edits: what to draw, pictures as base64, events of a stream.
 
-What flows through: JSON, or the fields of a form -> `GenerationRequest`, `EditRequest`; finished pictures ->
-`ImagesResponse`, or drafts and pictures one by one as events.
+JSON, or the fields of a form -> `GenerationRequest`, `EditRequest`; finished pictures ->
+`ImagesResponse`, or partial and finished ones as events.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Events that only clients get that ask for them (`progress: true`): the state after each step, thoughts as they settle.
+"""Events for clients that ask for them (`progress: true`): the state after each step, reasoning text as it is accepted.
 
-What flows through: `Progress` and `TextDelta` of a job -> events of a stream, beside OpenAI's own.
+`Progress` and `TextDelta` of a job -> events of a stream, beside OpenAI's own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from llada_uni.results import Progress, Stage
 
 
 class ProgressEvent(BaseModel):
-    """done of total: places filled, or evaluations of the decoder. In the stage "codes": grid is [rows, columns], and
-    codes (-1: none yet), settled and confidences have a value for every place, row by row; else codes is null.
+    """done of total: positions filled, or evaluations of the decoder. In the stage "codes": grid is [rows, columns], and
+    codes (-1: none yet), settled and confidences have a value for every position, row by row; else codes is null.
     index: which of the n results. choices: always empty; there so that a stream of chat chunks stays one.
     """
 
@@ -44,7 +44,7 @@ class ProgressEvent(BaseModel):
 
 
 class ThinkingEvent(BaseModel):
-    """Words of the thought before a picture, as they settle."""
+    """Reasoning text before an image, as it is accepted."""
 
     type: Literal["llada.thinking"] = "llada.thinking"
     index: int
@@ -52,7 +52,7 @@ class ThinkingEvent(BaseModel):
 
 
 class ChatPartialImageEvent(BaseModel):
-    """A draft of the picture that a chat answer is drawing; partial_image_index is counted for each picture."""
+    """The image that a chat answer is drawing, decoded on the way; partial_image_index is counted for each image."""
 
     type: Literal["llada.partial_image"] = "llada.partial_image"
     index: int

@@ -1,6 +1,6 @@
 """From the bytes of a request to a checked body: JSON or a form, with every way to be broken named in words.
 
-What flows through: bytes -> `parse_json` (in a thread: a body may have megabytes) -> pydantic. FastAPI's routes do the
+Bytes -> `parse_json` (in a thread: a body may have megabytes) -> pydantic. FastAPI's routes do the
 same through `JsonRoute`; the one route that takes JSON or a form calls `read_json` and `read_form` itself.
 """
 

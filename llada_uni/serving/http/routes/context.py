@@ -1,6 +1,6 @@
 """What every route knows: the service behind it, its options, and how an exception is told to a client.
 
-What flows through: app.state -> `Context` -> routes; exceptions -> status and `ErrorBody`.
+`app.state` -> `Context` -> routes; exceptions -> status and `ErrorBody`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """POST /v1/images/generations and /v1/images/edits.
 
-What flows through: `GenerationRequest` -> `Draw`; `EditFields` with pictures, from JSON or a form -> `Edit`, or with a
+`GenerationRequest` -> `Draw`; `EditFields` with pictures, from JSON or a form -> `Edit`, or with a
 mask `Inpaint` -> `drawing.draw`.
 """
 

@@ -1,6 +1,6 @@
 """Pictures on their way in and out of HTTP: references and files -> PIL, PIL -> base64. All work in threads.
 
-What flows through: data URIs and files of a request -> `serving.pictures`; pictures of the model -> bytes of a file,
+Data URIs and files of a request -> `serving.pictures`; pictures of the model -> bytes of a file,
 written with fixed settings, so that the same seed gives the same bytes.
 """
 

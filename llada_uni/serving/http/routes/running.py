@@ -71,7 +71,7 @@ async def arriving(
     """(which of `each`, event) as they come, until all have finished; None where nothing came for a while. Raises the
     first failure. However it ends, and when it is closed, all jobs are over.
     """
-    # Short: while the reader is slow, drafts wait in the jobs, where newer ones take their place.
+    # Short: while the reader is slow, progress waits in the jobs, where newer progress takes its place.
     mail: asyncio.Queue[tuple[int, StreamEvent | Exception]] = asyncio.Queue(maxsize=1)
 
     async def pump(number: int, job: Job) -> None:

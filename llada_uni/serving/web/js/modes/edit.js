@@ -15,7 +15,7 @@ const LABELS = { words: "Instruction", brush: "What the whole picture should sho
 export function createEdit(studio) {
   const bench = createWorkbench(studio, "edit", {
     settings: ["edit", "inpaint"],
-    empty: "Give a picture and say what should change. Further pictures are references. Or paint over a part of it: that part is drawn anew.",
+    empty: "Give a picture and say what should change. Further pictures are references. Or paint over a part of it: that part is drawn again.",
     work,
   });
   const { form } = bench;
@@ -49,7 +49,7 @@ export function createEdit(studio) {
   async function work({ prompt, seed, settings, signal, progress }) {
     if (!slots.pictures.length) throw new Mistake("There is no picture yet: choose one, drop it here, or paste it.");
     const byBrush = way() === "brush";
-    if (byBrush && brush.mask.empty) throw new Mistake("Nothing is painted yet: paint over the part that should be drawn anew.");
+    if (byBrush && brush.mask.empty) throw new Mistake("Nothing is painted yet: paint over the part that should be drawn again.");
     const inputs = byBrush ? slots.pictures.slice(0, 1) : slots.pictures;
     const mask = byBrush ? await fromUrl(brush.mask.toUrl()) : null;
     const about = { mode: "edit", prompt, seed, settings, fields: { way: way() }, inputs, mask };

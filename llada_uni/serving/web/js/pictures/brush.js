@@ -26,7 +26,7 @@ export function createBrush(root) {
   const where = el("p", { class: "unseen", "aria-live": "polite" });
   root.classList.add("brush");
   root.append(board, tools, el("p", { class: "hint" },
-    "What you paint is drawn anew, everything else is kept. The model works in whole codes: a code you touch changes whole."), where);
+    "What you paint is drawn again, everything else is kept. The model works in whole codes: a code you touch changes whole."), where);
 
   function toggleErase() {
     erase.setAttribute("aria-pressed", String(!erasing()));

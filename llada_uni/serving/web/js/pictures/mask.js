@@ -1,4 +1,4 @@
-// A mask as an undoable drawing: white is drawn anew, the rest stays. Dabs and strokes -> a canvas -> a picture to send.
+// A mask as an undoable drawing: white is drawn again, the rest stays. Dabs and strokes -> a canvas -> a picture to send.
 
 const UNDO = 30; // steps kept
 

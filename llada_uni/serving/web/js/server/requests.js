@@ -17,7 +17,7 @@ export function draw(client, fields, signal) {
   return paint(client, "v1/images/generations", fields, signal);
 }
 
-/** Events of an edit. fields: prompt, images (data addresses), mask (likewise; white is drawn anew) or none, seed, settings. */
+/** Events of an edit. fields: prompt, images (data addresses), mask (likewise; white is drawn again) or none, seed, settings. */
 export function edit(client, { mask, ...fields }, signal) {
   const masked = mask ? { mask, mask_mode: "white" } : {};
   return paint(client, "v1/images/edits", { ...fields, ...masked }, signal);
