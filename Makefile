@@ -17,8 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## draw, answer, edit and tell a story with the shipped model; writes out/demo/index.html
 	$(BIN)/llada-uni demo --out out/demo
 
-test: $(STAMP)  ## lint and the whole test suite
+test: $(STAMP)  ## lint, types and the whole test suite
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(STAMP)  ## the same with short trainings, launchers and benchmarks (Ray is used where it is installed)

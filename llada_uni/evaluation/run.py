@@ -115,7 +115,7 @@ def _calls(suites: Sequence[Suite], plan: Plan) -> Calls:
 
 def _defaults_of(model: Any) -> dict[str, Any] | None:
     """The settings that the model's directory brings, where it has any: None for other models."""
-    defaults = getattr(getattr(model, "parts", None), "defaults", None)
+    defaults: Any = getattr(getattr(model, "parts", None), "defaults", None)
     return defaults.to_json() if hasattr(defaults, "to_json") else None
 
 
