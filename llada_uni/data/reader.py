@@ -163,7 +163,7 @@ class TokenReader:
         With on_missing "skip" other data are a warning only: the order is then another one.
         """
         now = self.state(micro_batch)
-        for name, what in (("micro_batches", "micro_batches"), ("records", "records of each task")):
+        for name, what in (("micro_batches", "micro-batches"), ("records", "records of each task")):
             if state[name] != now[name]:
                 said = f"{self.folder}: the checkpoint was made with {state[name]} {what}, now there are {now[name]}"
                 if name == "micro_batches" or not self.skip_missing:
