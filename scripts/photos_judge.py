@@ -1,4 +1,4 @@
-"""A classifier of its own for class folders of small images: the judge of `llada-uni eval --suite photos`.
+"""A classifier of its own for class folders of small images: the judge of images that a model has drawn.
 
     python -m scripts.photos_judge shared/data/cifar10 runs/photos/judge
 

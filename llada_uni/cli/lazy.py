@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +43,7 @@ class LazyGroup(TyperGroup):
 
     def find(self, *names: str) -> Any:
         """The command of that name, or the one of a group in it, loaded."""
-        command = self.commands[names[0]]
+        command: Any = self.commands[names[0]]
         loaded = command.load() if isinstance(command, Stub) else command
         return loaded.find(*names[1:]) if names[1:] else loaded
 
@@ -55,10 +55,10 @@ def make_group(app: typer.Typer, table: Mapping[str, str], groups: Mapping[str, 
     for name, target in table.items():
         head, _, inner = name.partition(" ")
         if not inner:
-            group.commands[head] = Stub(head, _docstring(target), lambda name=name, target=target: _load(name, target))
+            group.commands[head] = Stub(head, _docstring(target), partial(_load, name, target))
         elif head not in group.commands:
             part = {key.split(" ", 1)[1]: value for key, value in table.items() if key.startswith(f"{head} ")}
-            group.commands[head] = Stub(head, groups[head], lambda head=head, part=part: _load_group(head, groups[head], part))
+            group.commands[head] = Stub(head, groups[head], partial(_load_group, head, groups[head], part))
     return group
 
 

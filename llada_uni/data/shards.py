@@ -52,7 +52,7 @@ def write_shard(path: Path, records: Sequence[Record], skipped: Sequence[str] = 
     counts = Counter(record.task for record in records)
     names = sorted(counts)
     empty = [np.zeros(0, np.int32)]
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "ids": np.concatenate([record.ids for record in records] or empty).astype(np.int32),
         "kinds": np.concatenate([record.kinds for record in records] or empty).astype(np.int8),
         "ends": np.cumsum([len(record.ids) for record in records], dtype=np.int64),

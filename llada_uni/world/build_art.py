@@ -39,6 +39,8 @@ def build(packages: Path, out: Path = ART_DIR) -> None:
             # Palette and grey pictures occur in the packages, hence the conversion first.
             sprite = Image.open(path).convert("RGBA")
             box = sprite.getchannel("A").getbbox()
+            if box is None:
+                raise UserError(f"the art for {concept.name!r} in style {style!r} is empty: {path}")
             if concept.category == "digit":  # of the key only the middle, so that digits differ as much as things do
                 box = _middle(box)
             sprite = _square(sprite.crop(box)).resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)

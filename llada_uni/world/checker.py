@@ -19,6 +19,7 @@ import json
 import random
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -219,7 +220,7 @@ def false_alarms(n: int, seed: int = 0, checker: Checker | None = None) -> dict:
     taken = {"blends": 0, "blotches": 0}
     half = max(n // 2, 1)
     for _ in range(half):
-        a, b = (np.float32(render_array(_full(rng), checker.size)) for _ in range(2))
+        a, b = (render_array(_full(rng), checker.size).astype(np.float32) for _ in range(2))
         reading = checker.read(((a + b) / 2).astype(np.uint8))
         taken["blends"] += sum(t is not None for t in reading.scene.cells)
         coarse = numbers.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -237,7 +238,7 @@ def _full(rng: random.Random) -> Scene:
     return Scene(cells, "white")
 
 
-CONDITIONS: dict[str, dict[str, float]] = {
+CONDITIONS: dict[str, dict[str, Any]] = {
     "clean": {},
     "noise 8/255": {"noise": 8.0},
     "noise 16/255": {"noise": 16.0},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 
+from llada_uni.errors import UserError
 from llada_uni.world.drawing import GENEVAL, plan_of
 from llada_uni.world.edits import EDIT_KINDS, SINGLE, expected, instruct
 from llada_uni.world.questions import UNDERSTAND_KINDS, Asked, ask, unique
@@ -30,12 +31,19 @@ class _Talk:
         self.turns: list[Turn] = []
         self.expect: list[dict] = []
         self.shown: list[Part] = []
-        self.scene: Scene | None = None
+        self._scene: Scene | None = None
         self.named = ""
+
+    @property
+    def scene(self) -> Scene:
+        """What was shown or drawn last. UserError before that."""
+        if self._scene is None:
+            raise UserError("a dialogue about a picture begins with one")
+        return self._scene
 
     def show(self, scene: Scene) -> None:
         """The user brings a picture along with the next words."""
-        self.scene, self.shown = scene, [scene]
+        self._scene, self.shown = scene, [scene]
 
     def _said(self, words: str, answer: Part, expect: dict) -> None:
         self.turns += [Turn("user", [*self.shown, words]), Turn("assistant", [answer])]
@@ -63,14 +71,14 @@ class _Talk:
             return False
         text, target = made
         self._said(text, target, expected(self.scene, target))
-        self.scene, self.named = target, ""
+        self._scene, self.named = target, ""
         return True
 
     def draw(self) -> None:
         """A request for a picture."""
         plan = plan_of(self.rng, self.rng.choice(GENEVAL), self.split)
         self._said(plan.prompt(self.say), plan.scene(), plan.expect())
-        self.scene = plan.scene()
+        self._scene = plan.scene()
 
 
 def sample_dialogue(rng: random.Random, kind: str, split: str, wordings: str) -> Sample:

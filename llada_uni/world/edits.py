@@ -39,7 +39,8 @@ def instruct(rng: random.Random, scene: Scene, kind: str, say: Speaker) -> Edite
 def _new_thing(rng: random.Random, scene: Scene, style: str | None) -> tuple[str, Thing]:
     """Words for a thing that is not there yet, and the thing. Without a named style it takes `style`, where there is one."""
     tacit = style is not None and rng.random() < 0.5
-    thing = Thing(absent(rng, scene), style if tacit else rng.choice(STYLES))
+    name = absent(rng, scene)
+    thing = Thing(name, style if style is not None and tacit else rng.choice(STYLES))
     return article(thing.concept if tacit else f"{thing.style} {thing.concept}"), thing
 
 
@@ -101,7 +102,7 @@ def _number(rng: random.Random, scene: Scene, say: Speaker) -> Edited | None:
         return None
     number = until(lambda: ((n := any_number(rng)) != scene.number() and n) or None)
     start = min(i for i, t in scene.things() if t.concept in DIGITS)
-    style, target = scene.cells[start].style, scene
+    style, target = scene.at(start).style, scene
     for column in range(SIDE):
         digit = Thing(number[column], style) if column < len(number) else None
         target = target.replace_cell(start + column, digit)

@@ -171,11 +171,11 @@ def compare(rng: random.Random, first: Scene, second: Scene, say: Speaker) -> As
         key = "yes" if first.background == second.background else "no"
         return marked(say, Asked(say.pick(how), f"{first.background} and {second.background}: {key}", key))
     if how == "both":
-        shared = set(first.names()) & set(second.names())
-        if len(shared) != 1:
+        both = set(first.names()) & set(second.names())
+        if len(both) != 1:
             return None
         lists = " and ".join(", ".join(scene.names()) for scene in (first, second))
-        (key,) = shared
+        (key,) = both
         return marked(say, Asked(say.pick(how), f"{lists}: {key}", key))
     # Where a thing is asked for, it stands at most once in either picture, so that its place can be said.
     ones, twos = ({t.concept: cell for cell, t in unique(scene)} for scene in (first, second))
@@ -229,12 +229,12 @@ def sample_understand(rng: random.Random, kind: str, split: str, wordings: str) 
 
     def make() -> tuple[list[Scene], Asked] | None:
         if kind == "two pictures":
-            scenes = list(until(lambda: _two_scenes(rng, split)))
-            asked = compare(rng, *scenes, say)
+            first, second = until(lambda: _two_scenes(rng, split))
+            scenes, asked = [first, second], compare(rng, first, second, say)
         else:
             scenes = [question_scene(rng, kind, split)]
             asked = ask(rng, scenes[0], kind, say)
-        return asked and (scenes, asked)
+        return None if asked is None else (scenes, asked)
 
     scenes, asked = until(make)
     return Sample("understand", kind, [Turn("user", [*scenes, asked.question])], [asked.answer], asked.expect())

@@ -27,12 +27,13 @@ def _sort(rng: random.Random, say: Speaker) -> Solved | None:
     digits = rng.sample(DIGITS[1:], SIDE)
     row = rng.randrange(SIDE)
     scene = number_scene(rng, "".join(digits), row)
-    steps, start = [], scene
+    start = scene
+    steps: list[Part] = []
     for column, smallest in enumerate(sorted(digits)):
         here, there = SIDE * row + column, SIDE * row + digits.index(smallest)
         if here == there:
             continue
-        one, other = scene.cells[here], scene.cells[there]
+        one, other = scene.at(here), scene.at(there)
         scene = scene.replace_cell(here, other).replace_cell(there, one)
         digits[there - SIDE * row], digits[column] = one.concept, smallest
         steps += [f"swap {one.concept} and {smallest}: {scene.number()}", scene]
@@ -49,8 +50,8 @@ def _pattern(rng: random.Random, say: Speaker) -> Solved:
     steps: list[Part] = []
     for cell in CELLS[-missing:]:
         scene = scene.replace_cell(cell, full.cells[cell])
-        steps += [f"next is {article(full.cells[cell].concept)} at the {POSITIONS[cell]}", scene]
-    return start, say.pick("pattern"), steps, f"the last is {article(full.cells[CELLS[-1]].concept)}"
+        steps += [f"next is {article(full.at(cell).concept)} at the {POSITIONS[cell]}", scene]
+    return start, say.pick("pattern"), steps, f"the last is {article(full.at(CELLS[-1]).concept)}"
 
 
 def way(start: int, goal: int, walls: set[int]) -> list[str] | None:
@@ -79,7 +80,8 @@ def _walk(rng: random.Random, say: Speaker) -> Solved | None:
     who, what, wall = Thing(rng.choice(CHARACTERS), style), *(Thing(n, style) for n in rng.sample(OBJECTS, 2))
     board = {goal: what} | {cell: wall for cell in walls}
     color, at = rng.choice(tuple(COLORS)), start
-    begin, steps = placed(board | {at: who}, color), []
+    begin = placed(board | {at: who}, color)
+    steps: list[Part] = []
     for name in directions:
         at += _STEPS[name]
         steps += [f"the {who.concept} goes {name} to the {POSITIONS[at]}", placed(board | {at: who}, color)]

@@ -49,6 +49,13 @@ class Scene:
         """The concepts of the things, in order of POSITIONS."""
         return [t.concept for t in self.cells if t is not None]
 
+    def at(self, cell: int) -> Thing:
+        """The thing in a cell; UserError where nothing stands."""
+        thing = self.cells[cell]
+        if thing is None:
+            raise UserError(f"nothing stands in cell {cell}")
+        return thing
+
     def empty(self) -> list[int]:
         """The cells in which nothing stands."""
         return [i for i in CELLS if self.cells[i] is None]

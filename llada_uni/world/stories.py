@@ -196,8 +196,9 @@ def read_frame(text: str) -> Frame | None:
     """The two halves of a frame's text; None where it is outside the grammar."""
     event, colon, standing = normal(text).partition(": ")
     listed, _, color = standing.rpartition(" on ")
-    found = [_THING.fullmatch(part) for part in listed.split(", ")]
-    if not colon or color not in COLOR_NAMES or not all(found):
+    parts = listed.split(", ")
+    found = [match for part in parts if (match := _THING.fullmatch(part))]
+    if not colon or color not in COLOR_NAMES or len(found) < len(parts):
         return None
     things = tuple((Thing(m[2], m[1]), POSITIONS.index(f"{m[3]} {m[4]}")) for m in found)
     return Frame(event, State(things, color)) if len({cell for _, cell in things}) == len(things) else None
