@@ -1,6 +1,6 @@
 """Token records for training: mixed by task, shuffled, without end, and resumed exactly.
 
-What flows through: a folder of token shards -> `TokenReader.draw(micro_batch)` -> one `Record` at a time.
+A folder of token shards -> `TokenReader.draw(micro_batch)` -> one `Record` at a time.
 A global batch has a fixed number of micro-batches. The n-th draw of one chooses a task by the weights, then takes that task's
 next record that belongs to it: of the shuffled order of an epoch, micro-batch k of M has the positions k, k + M, k + 2 M, ...
 So each record comes once an epoch over all of them, no two ever share one, and the state of a micro-batch is how often it has
