@@ -18,7 +18,7 @@ mask = Image.new('L', (128, 128))
 mask.paste(255, (64, 64, 128, 128))
 mask.save('$out/mask.png')"
 task inpaint "$out/drawn.png" "$out/mask.png" "a cat and an apple" --seed 1 -o "$out/filled.png"
-task chat "what is at the top left?" "and at the bottom right?" --image "$out/drawn.png" --seed 1
+task chat "what is at the top left?" "and at the bottom right?" --image "$out/drawn.png" --seed 1 -o "$out/chat"
 task story "a story about a cat" --seed 1 -o "$out/story" --max-frames 2
 task encode "$out/drawn.png" -o "$out/drawn.json"
 task decode "$out/drawn.json" -o "$out/decoded.png" --decoder base --seed 1

@@ -22,7 +22,7 @@ def options_of(stage: str):
     return {
         "siglip": lambda: test_siglip.tiny_options(),
         "quantizer": lambda: test_quantizer.tiny_options(features_first=3),
-        "patch_tokenizer": lambda: test_patch_tokenizer.tiny_options(features_first=3, merge=False),
+        "patch_tokenizer": lambda: test_patch_tokenizer.tiny_options(features_first=3),
         "vae": lambda: VaeOptions(
             pictures=PictureOptions(side=32, count=2, shrunk=0.0, noisy=False),
             sizes=VaeSizes(channels=[8, 16], latent=4, groups=4),
