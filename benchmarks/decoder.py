@@ -2,7 +2,7 @@
 
     python -m benchmarks.decoder [--model DIR] [--quick] [--json FILE] [--threads N]
 
-Both sides of a row use the same weights, codes and seeds. Peers: base's 50 steps with guidance; reading the parts anew for
+Both sides of a row use the same weights, codes and seeds. Peers: base's 50 steps with guidance; reading the parts again for
 every picture, as the released program does; one picture after the other; diffusers' forward, which refines the condition
 at every step.
 """

@@ -73,7 +73,7 @@ def row(name: str, experts: int, repeats: int, bandwidth: float) -> Row:
 
 
 def quantized_row(name: str, experts: int, format: str, repeats: int) -> Row:
-    """The experts in a format of quantised weights against the float32 loop."""
+    """The experts in a format of quantized weights against the float32 loop."""
     layer = Layer.random(*LAYERS[name], experts)
     width, inner = LAYERS[name]
     sizes = {"num_experts": experts, "hidden_size": width, "moe_intermediate_size": inner}

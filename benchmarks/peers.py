@@ -1,7 +1,7 @@
 """diffusers' pipeline for this family around our backbone, so that both sides have the same weights.
 
 `diffusers.LLaDA2Pipeline` fills masks block by block with the released rule (threshold and quota), computing the whole
-sequence anew at every step. It expects a model that takes (ids, attention_mask, position_ids) and returns logits, and
+sequence again at every step. It expects a model that takes (ids, attention_mask, position_ids) and returns logits, and
 leaves it to the model what to do with the mask: here the mask of block-causal attention. It has no guidance and no set
 of allowed ids either; a user has to build both into the model, and so does this wrapper. With greedy choice and
 without its editing of finished tokens the algorithm is ours, and the tokens must be the same.

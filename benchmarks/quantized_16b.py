@@ -1,11 +1,11 @@
-"""The 16 B backbone on a machine of 24 GiB without a GPU: written, quantised, loaded, run; peak memory and seconds.
+"""The 16 B backbone on a machine of 24 GiB without a GPU: written, quantized, loaded, run; peak memory and seconds.
 
     python -m benchmarks.quantized_16b --dir DIR [--layers 20] [--format int4] [--dtype bfloat16] [--keep]
         [--quick] [--json FILE] [--threads N]
 
-Random weights of the released shape and layout are written as bfloat16 shards (32 GB at 20 layers), quantised, loaded,
+Random weights of the released shape and layout are written as bfloat16 shards (32 GB at 20 layers), quantized, loaded,
 and compute steps of 32 tokens behind a prefix of 64. Every phase is a process of its own, so that its peak
-resident memory is its own. The files are deleted in the end, the plain ones as soon as they are quantised (unless
+resident memory is its own. The files are deleted in the end, the plain ones as soon as they are quantized (unless
 --keep). --quick: three layers with 128 experts, and the plain bfloat16 model beside it for comparison.
 """
 
@@ -151,10 +151,10 @@ def measure(where: Path, config: BackboneConfig, format: str, dtype: str, compar
     common.progress("writing random weights")
     _, seconds, peak = in_own_process(write_random_model, plain, config)
     add("write, bfloat16", "s", seconds, peak_gib=peak, bytes=_bytes(plain))
-    common.progress(f"quantising to {format}")
+    common.progress(f"quantizing to {format}")
     _, seconds, peak = in_own_process(quantize_phase, plain, small, format)
-    add(f"quantise to {format}", "s", seconds)
-    add(f"quantise to {format}, peak memory", "GiB", peak, allowed=6.0, bytes=_bytes(small))
+    add(f"quantize to {format}", "s", seconds)
+    add(f"quantize to {format}, peak memory", "GiB", peak, allowed=6.0, bytes=_bytes(small))
     theirs, their_peak = None, None
     if compare:
         common.progress("running the plain model")

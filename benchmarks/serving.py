@@ -7,7 +7,7 @@ the machine hits both. Time of the clients counts, as they share the machine.
 
     python -m benchmarks.serving [--quick] [--clients 64] [--minutes 2] [--soak 10] [--json FILE]
 
-What flows through: requests of the mix -> Answer (status, seconds, what was wrong) -> rows: a task each with p50 and p95,
+Requests of the mix -> Answer (status, seconds, what was wrong) -> rows: a task each with p50 and p95,
 throughput, refusals, memory of the server process (resident bytes).
 """
 
@@ -71,12 +71,12 @@ class Answer:
 
 
 def picture_fault(encoded: str) -> str | None:
-    """What is wrong with a base64 picture: it must decode, and hold more than one colour."""
+    """What is wrong with a base64 picture: it must decode, and hold more than one color."""
     try:
         image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
     except Exception as error:
         return f"no picture ({type(error).__name__})"
-    return None if len(image.getcolors(image.width * image.height)) > 1 else "a picture of one colour"
+    return None if len(image.getcolors(image.width * image.height)) > 1 else "a picture of one color"
 
 
 def check_images(body: Any) -> str | None:

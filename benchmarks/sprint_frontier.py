@@ -163,12 +163,12 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f'<text x="{edge - 6}" y="{y(score) + 4:.0f}" text-anchor="end">{score:.3f}</text>')
     for number, row in enumerate(rows, 1):
         good = row["ratio"] >= WANTED_RATIO and row["more"]["loss"] <= WANTED_LOSS
-        colour = "#208040" if good else "#2060a0"
+        color = "#208040" if good else "#2060a0"
         at, up = x(row["ratio"]), y(row["more"]["score"])
         name = html.escape(f"{number}  {row['case']}: {row['ratio']:.2f}x, {-row['more']['loss']:+.3f}")
-        lines.append(f'<circle cx="{at:.1f}" cy="{up:.1f}" r="4" fill="{colour}"/>')
+        lines.append(f'<circle cx="{at:.1f}" cy="{up:.1f}" r="4" fill="{color}"/>')
         lines.append(f'<text x="{at + 6:.1f}" y="{up - 5:.1f}">{number}</text>')
-        lines.append(f'<text x="{width - edge / 2}" y="{edge + 18 * number - 18}" fill="{colour}">{name}</text>')
+        lines.append(f'<text x="{width - edge / 2}" y="{edge + 18 * number - 18}" fill="{color}">{name}</text>')
     return "\n".join([*lines, "</svg>", ""])
 
 

@@ -1,7 +1,7 @@
 """The backbone's configuration: one frozen dataclass with the released field names, read from and written to
 config.json.
 
-What flows through: config.json -> BackboneConfig -> every size the backbone, the checkpoint code and
+Config.json -> BackboneConfig -> every size the backbone, the checkpoint code and
 generation need. Fields this code does not use (training switches, class names for other loaders) are kept in
 `extra` and written back, so that a directory read and saved again loses nothing. The other parts of a model
 directory are described by the configuration classes of transformers and diffusers.

@@ -2,7 +2,7 @@
 
     python scripts/audit.py [--offline]
 
-What flows through: pyproject.toml, constraints.txt, the installed packages, the imports of the source -> one line for
+Pyproject.toml, constraints.txt, the installed packages, the imports of the source -> one line for
 each check, and for each fault -> exit code 1 if there is any. Known holes are looked up by pip-audit in its database
 on the network; where that cannot be reached, the line says that this part was skipped.
 """
@@ -30,10 +30,10 @@ except ModuleNotFoundError:  # Python 3.10; pytest brings it there
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "llada-uni"
 _NOT_REACHED = re.compile(r"Connection|Timeout|timed out|Max retries|ServiceError|resolution|No module named", re.IGNORECASE)
-# Licences under which a direct dependency may come: permissive, or (MPL) binding for its own files only.
+# Licenses under which a direct dependency may come: permissive, or (MPL) binding for its own files only.
 ALLOWED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "BSL-1.0", "CC0-1.0", "MIT", "MIT-CMU", "MPL-2.0", "Zlib"}
 ALLOWED |= {"Apache-2.0 WITH LLVM-exception", "ISC", "PSF-2.0"}
-_SPELLINGS = {  # of licences that are given in words -> their identifier
+_SPELLINGS = {  # of licenses that are given in words -> their identifier
     "apache": "Apache-2.0", "apache 2.0": "Apache-2.0", "apache 2.0 license": "Apache-2.0",
     "apache software license": "Apache-2.0", "bsd license": "BSD-3-Clause", "mit license": "MIT",
     "python software foundation license": "PSF-2.0",
@@ -92,8 +92,8 @@ def check_pinned() -> list[str]:
     return faults
 
 
-def licences_of(name: str) -> set[str]:
-    """Identifiers of all licences that a package states."""
+def licenses_of(name: str) -> set[str]:
+    """Identifiers of all licenses that a package states."""
     about = metadata.metadata(name)
     stated = about.get("License-Expression") or about.get("License") or ""
     if not stated or "\n" in stated:  # some put the whole text there
@@ -103,16 +103,16 @@ def licences_of(name: str) -> set[str]:
     return {_SPELLINGS.get(part.strip("() ").lower(), part.strip("() ")) for part in parts}
 
 
-def check_licences() -> list[str]:
-    """Direct dependencies that are installed come under allowed licences only."""
+def check_licenses() -> list[str]:
+    """Direct dependencies that are installed come under allowed licenses only."""
     faults = []
     for name in sorted({canonicalize_name(one.name) for one in declared()}):
         try:
-            strange = licences_of(name) - ALLOWED
+            strange = licenses_of(name) - ALLOWED
         except metadata.PackageNotFoundError:
             continue
         if strange:
-            faults.append(f"{name} is under {', '.join(sorted(strange))[:100]}, which is not on the list of allowed licences")
+            faults.append(f"{name} is under {', '.join(sorted(strange))[:100]}, which is not on the list of allowed licenses")
     return faults
 
 
@@ -163,7 +163,7 @@ def check_holes() -> list[str] | None:
 CHECKS: dict[str, Callable[[], list[str] | None]] = {
     "packages fit each other": check_consistent,
     "every package in use is pinned": check_pinned,
-    "licences of direct dependencies are allowed": check_licences,
+    "licenses of direct dependencies are allowed": check_licenses,
     "everything imported is declared": check_declared,
     "no known holes": check_holes,
 }

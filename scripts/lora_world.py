@@ -11,7 +11,7 @@
     llada-uni export runs/world/lora-model models/world runs/world/lora
     python scripts/lora_world.py measure models/world runs/world/lora-model
 
-What flows through: scenes -> samples in the user's words -> JSONL and PNG files; a model directory -> answers -> the world's
+Scenes -> samples in the user's words -> JSONL and PNG files; a model directory -> answers -> the world's
 checker -> shares right. In tests all other things are of the concepts that none of the user's pictures shows.
 """
 

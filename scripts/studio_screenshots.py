@@ -2,7 +2,7 @@
 
     python scripts/studio_screenshots.py [--out docs/studio] [--model DIR] [--chromium PATH]
 
-What flows through: `llada-uni serve` on a free port, headless Chromium -> prompts typed as a person would -> small PNG
+`llada-uni serve` on a free port, headless Chromium -> prompts typed as a person would -> small PNG
 files. Needs the package `playwright` and a Chromium on this machine.
 """
 
@@ -95,7 +95,7 @@ class Shots:
         return page
 
     def save(self, page: Page, name: str, top: str = "body") -> None:
-        """The visible part of the page from the element `top` on; in 256 colours where the file would be large."""
+        """The visible part of the page from the element `top` on; in 256 colors where the file would be large."""
         page.locator(top).evaluate("node => node.scrollIntoView()")
         path = self.out / f"{name}.png"
         picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")

@@ -50,10 +50,10 @@ def test_what_dependencies_need_is_followed():
     assert "torch" not in found
 
 
-def test_other_licences_are_found(monkeypatch):
+def test_other_licenses_are_found(monkeypatch):
     monkeypatch.setattr(audit, "ALLOWED", audit.ALLOWED - {"MIT-CMU"})
-    assert audit.check_licences() == ["pillow is under MIT-CMU, which is not on the list of allowed licences"]
-    assert audit.licences_of("numpy") >= {"BSD-3-Clause", "Zlib"}
+    assert audit.check_licenses() == ["pillow is under MIT-CMU, which is not on the list of allowed licenses"]
+    assert audit.licenses_of("numpy") >= {"BSD-3-Clause", "Zlib"}
 
 
 def test_undeclared_imports_are_found(monkeypatch):

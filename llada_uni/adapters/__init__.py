@@ -1,1 +1,1 @@
-"""The model in the clothes of other libraries: diffusers, transformers, ComfyUI. Nothing of the model is written twice."""
+"""Adapters: the same model as a diffusers pipeline, as a transformers model and as ComfyUI nodes."""

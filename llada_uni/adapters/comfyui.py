@@ -81,7 +81,7 @@ class Loader:
 
     @classmethod
     def IS_CHANGED(cls, folder: str, **_: str) -> float:
-        """A directory that was written anew is opened anew."""
+        """A directory that was written again is opened again."""
         return max(file.stat().st_mtime for file in open_model(folder)[0].rglob("*") if file.is_file())
 
     def load(self, folder: str, device: str, dtype: str) -> tuple[OpenModel]:
@@ -125,7 +125,7 @@ class Edit:
 
 
 class Inpaint:
-    """Draws the masked part anew, so that the whole picture becomes what the prompt says."""
+    """Draws the masked part again, so that the whole picture becomes what the prompt says."""
 
     CATEGORY, FUNCTION = CATEGORY, "inpaint"
     RETURN_TYPES, RETURN_NAMES = ("IMAGE", CODES), ("image", "codes")

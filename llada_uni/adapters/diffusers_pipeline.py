@@ -1,6 +1,6 @@
 """The model as a diffusers pipeline: draw, edit and inpaint with the calls that diffusers' users know.
 
-What flows through: prompts (+ pictures, + mask) and generators -> the task calls of `UniModel`, picture after picture ->
+Prompts (+ pictures, + mask) and generators -> the task calls of `UniModel`, picture after picture ->
 PIL pictures, arrays, tensors, or codes. A model directory has no model_index.json, because its backbone lies at the top
 and serves other programs; so `from_pretrained` and `save_pretrained` are ours, and progress bar, `components` and class
 are diffusers'.
@@ -127,9 +127,9 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         """`num_images_per_prompt` pictures of each prompt, in order; each is what the task call of `UniModel` draws.
 
         image: PIL, array [H, W, 3] or tensor [3, H, W] in 0..1, path, bytes or codes; several are references of one edit,
-        for every prompt. mask_image: white is drawn anew. height, width: pixels; None: the directory's own, or the first
+        for every prompt. mask_image: white is drawn again. height, width: pixels; None: the directory's own, or the first
         picture's. settings: those of the request (`requests.Draw`, `Edit`, `Inpaint`); diffusers' names for some of them:
-        num_inference_steps for image_steps, guidance_scale for that towards the text, image_guidance_scale for image_scale.
+        num_inference_steps for image_steps, guidance_scale for that toward the text, image_guidance_scale for image_scale.
         generator: one, or one for each picture (adapters/seeds.py says how they become seeds). output_type "latent": codes.
         callback_on_step_end(pipe, step, timestep, tensors) after every unmasking step and decoder evaluation; step counts
         within a picture, timestep goes from 1 to 0 while it is unmasked and again while it is decoded; tensors may hold

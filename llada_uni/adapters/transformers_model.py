@@ -1,6 +1,6 @@
 """The backbone as a model of transformers: config, bare model and language model, loaded and saved by transformers itself.
 
-What flows through: input_ids [B, T] (+ padding mask) -> block-causal attention -> states or logits; prompts -> `generate` ->
+Input_ids [B, T] (+ padding mask) -> block-causal attention -> states or logits; prompts -> `generate` ->
 prompts with their answers. The network is `llada_uni.backbone`; here it only gets transformers' signatures. Weights come
 in the released layout (one tensor an expert) or ours (stacked): transformers stacks and unstacks them by the table that
 `CONVERSION` gives it, so dtype, device_map and sharding are transformers' own.
@@ -72,7 +72,7 @@ class LLaDA2MoeConfig(PreTrainedConfig):
 
     def network(self) -> Backbone:
         """A backbone of these sizes, its experts held as `llada-uni quantize` stored them, if it did. UserError for
-        experts that others quantised.
+        experts that others quantized.
         """
         sizes = self.backbone()
         network, scheme = Backbone(sizes), own_scheme(sizes)
@@ -80,7 +80,7 @@ class LLaDA2MoeConfig(PreTrainedConfig):
             use_quantized_experts(network, scheme)
         elif sizes.extra.get("quantization_config"):
             raise UserError(
-                "transformers cannot read these quantised experts; UniModel can, and llada-uni convert makes them plain"
+                "transformers cannot read these quantized experts; UniModel can, and llada-uni convert makes them plain"
             )
         return network
 

@@ -1,6 +1,6 @@
 """Words and pictures to ids for transformers' users, and ids back to words: the processor beside the backbone.
 
-What flows through: conversations (text and image parts) -> pictures become codes -> our prompt templates -> input_ids
+Conversations (text and image parts) -> pictures become codes -> our prompt templates -> input_ids
 [B, T], shorter rows padded at the left; ids of an answer -> words. The templates are those of `llada_uni.text.prompts`, not a
 Jinja text: what a user typed never becomes a control token.
 """

@@ -1,4 +1,4 @@
-"""Grouped-query attention with normalised queries and keys.
+"""Grouped-query attention with normalized queries and keys.
 
 x [B, T, D] -> fused projection -> queries, keys (RMSNorm, rotary), values -> softmax attention -> [B, T, D].
 Axes: B batch, T query places, S key places, D width, H query heads, G key/value heads, d features a head.
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         batch, tokens, _ = x.shape
         fused = self.query_key_value(x).view(batch, tokens, self.heads + 2 * self.groups, self.head_dim)
         queries_keys, values = fused.split((self.heads + self.groups, self.groups), 2)
-        # Queries and keys lie side by side: normalise and turn them together, each with its own scale.
+        # Queries and keys lie side by side: normalize and turn them together, each with its own scale.
         scale = torch.cat(
             (
                 self.query_layernorm.weight.expand(self.heads, -1),

@@ -144,7 +144,7 @@ class Backbone(nn.Module):
         """Logits in float32: [B, T, V], or only where wanted; other arguments as for `hidden`.
 
         logits_at: [B, T] bool -> [places, V] in the order of `input_ids[logits_at]`;
-        [places] int64 into the B * T flattened places -> [places, V]. The head is the dearest product of a
+        [places] int64 into the B * T flattened places -> [places, V]. The head is the most expensive product of a
         step.
         """
         if logits_at is not None and logits_at.dtype == torch.bool:

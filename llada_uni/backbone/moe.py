@@ -48,13 +48,13 @@ class Router(nn.Module):
             config.n_group,
             config.topk_group,
         )
-        self.normalise, self.scaling = config.norm_topk_prob, config.routed_scaling_factor
+        self.normalize, self.scaling = config.norm_topk_prob, config.routed_scaling_factor
         self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
         self.register_buffer("expert_bias", torch.zeros(config.num_experts))
         self.register_buffer("load", torch.zeros(config.num_experts), persistent=False)
 
     def reset_load(self) -> None:
-        """Start counting anew (also the way to get a real counter after loading from the meta device)."""
+        """Start counting again (also the way to get a real counter after loading from the meta device)."""
         self.load = torch.zeros(self.weight.shape[0], device=self.weight.device)
 
     def forward(self, x: Tensor) -> Routing:
@@ -64,7 +64,7 @@ class Router(nn.Module):
         scores = logits.sigmoid()
         experts = self._choose(scores.detach() + self.expert_bias.to(wide))
         weights = scores.gather(1, experts)
-        if self.normalise:
+        if self.normalize:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         if self.training and torch.is_grad_enabled():  # a sample drawn during training does not count
             self._count(experts)

@@ -1,9 +1,9 @@
-"""Root-mean-square normalisation, with a backward pass of its own.
+"""Root-mean-square normalization, with a backward pass of its own.
 
 x [..., *W] -> x / rms(x over the last axis) * weight [*W].
-Axes: D the last (normalised) axis; W the trailing axes that the weight covers ([D], or [H, D] for heads).
+Axes: D the last (normalized) axis; W the trailing axes that the weight covers ([D], or [H, D] for heads).
 On a CPU the framework's composite backward costs several times the forward; the hand-written one keeps only
-the normalised x and one number a row (measured on a 6 M parameter model: 3 to 6 % less time a training step).
+the normalized x and one number a row (measured on a 6 M parameter model: 3 to 6 % less time a training step).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Normalise the last axis of x and scale it by `weight` (shape: any trailing axes of x).
+    """Normalize the last axis of x and scale it by `weight` (shape: any trailing axes of x).
 
     Same numbers as `rms_norm_plain`. Half precision goes there too: its statistics must be float32.
     """

@@ -2,7 +2,7 @@
 
 A backbone built as usual -> `use_quantized_experts` puts a `QuantizedExperts` in the place of every layer's experts
 -> its buffers are filled from a checkpoint (checkpoint/quantize.py). Same answer as `moe.plain_experts` on the
-dequantised weights, up to the rounding of bfloat16.
+dequantized weights, up to the rounding of bfloat16.
 Axes: N tokens, M (token, expert) pairs sorted by expert, E experts, R rows (features out), C columns (features
 in), D width, I inner features.
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from llada_uni.backbone.grouped import Segments, combine, dispatch, sort_by_expert
 from llada_uni.backbone.model import Backbone
 from llada_uni.backbone.moe import MixtureOfExperts, Routing
-from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantise, quantise
+from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantize, quantize
 from llada_uni.config import BackboneConfig
 
 MATRICES = ("gate_proj", "up_proj", "down_proj")
@@ -50,18 +50,18 @@ class QuantizedMatrix(nn.Module):
         return self
 
     def put(self, expert: int, weight: Tensor) -> None:
-        """Quantise `weight` [R, C] into the place of one expert."""
-        self.put_stored(expert, quantise(weight, self.scheme))
+        """Quantize `weight` [R, C] into the place of one expert."""
+        self.put_stored(expert, quantize(weight, self.scheme))
 
     def put_stored(self, expert: int, stored: Quantized) -> None:
-        """Copy one expert that is quantised already."""
+        """Copy one expert that is quantized already."""
         self.values[expert].copy_(stored.values)
         self.scale[expert].copy_(stored.scale)
 
     def weights(self, first: int, last: int) -> Tensor:
         """What experts first..last-1 stand for: [last - first, R, C] float32."""
         stored = Quantized(self.values[first:last], self.scale[first:last])
-        return dequantise(stored, self.scheme, self.rows)
+        return dequantize(stored, self.scheme, self.rows)
 
     def forward(self, rows: Tensor, segments: Segments) -> Tensor:
         """rows [M, C] sorted by expert, each times its own expert's matrix, transposed -> [M, R], same dtype."""
@@ -99,7 +99,7 @@ class QuantizedMatrix(nn.Module):
 
     def _scaled_product(self, rows: Tensor, ends: Tensor) -> Tensor:
         """In float8 throughout: the rows are rounded too, each with its own scale."""
-        stored = quantise(rows, self.scheme)
+        stored = quantize(rows, self.scheme)
         out = torch._scaled_grouped_mm(
             stored.values, self.values.mT, stored.scale[:, 0], self.scale[..., 0], offs=ends, out_dtype=torch.bfloat16
         )
@@ -126,7 +126,7 @@ class QuantizedExperts(nn.Module):
 
 
 def use_quantized_experts(backbone: Backbone, scheme: Scheme) -> Backbone:
-    """Puts empty quantised experts in the place of the backbone's own, on the device of its head; the same object.
+    """Puts empty quantized experts in the place of the backbone's own, on the device of its head; the same object.
 
     UserError for sizes that the format does not take.
     """

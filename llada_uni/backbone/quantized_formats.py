@@ -1,6 +1,6 @@
 """How the weights of routed experts are stored in one byte or half a byte: rounding, packing, and back.
 
-weight [..., R, C] -> quantise -> values and scales -> dequantise -> [..., R, C] in float32, a little wrong.
+weight [..., R, C] -> quantize -> values and scales -> dequantize -> [..., R, C] in float32, a little wrong.
 Axes: ... experts, R rows (output features), C columns (input features), G columns of a group, T tiles of 64
 rows.
 
@@ -100,11 +100,11 @@ def make_scheme(format: str, group: int = DEFAULT_GROUP) -> Scheme:
     return Scheme(format, 1, group if format == "int4" else None)
 
 
-def quantise(weight: Tensor, scheme: Scheme) -> Quantized:
+def quantize(weight: Tensor, scheme: Scheme) -> Quantized:
     """weight [..., R, C] in any floating dtype -> its stored form."""
     weight = weight.float()
     if scheme.format == "int4":
-        return _quantise_int4(weight, scheme.block(*weight.shape[-2:])[1])
+        return _quantize_int4(weight, scheme.block(*weight.shape[-2:])[1])
     largest = 127.0 if scheme.format == "int8" else torch.finfo(_FLOAT8).max
     block = scheme.block(*weight.shape[-2:])
     scale = (_block_largest(weight, block) / largest).clamp(min=_TINY)
@@ -114,10 +114,10 @@ def quantise(weight: Tensor, scheme: Scheme) -> Quantized:
     return Quantized(scaled.to(_FLOAT8) if scheme.format == "float8" else scaled.round_().to(torch.int8), scale)
 
 
-def dequantise(stored: Quantized, scheme: Scheme, rows: int) -> Tensor:
+def dequantize(stored: Quantized, scheme: Scheme, rows: int) -> Tensor:
     """The weights [..., R, C] that the stored form stands for, in float32. `rows`: R, which int4 may exceed."""
     if scheme.format == "int4":
-        return _dequantise_int4(stored).mT[..., :rows, :]
+        return _dequantize_int4(stored).mT[..., :rows, :]
     values = stored.values
     wide = float8_to_float16(values).float() if values.dtype == _FLOAT8 else values.float()
     return wide * expand(stored.scale, scheme.block(rows, values.shape[-1]), values.shape[-2:])
@@ -151,15 +151,15 @@ def _block_largest(weight: Tensor, block: tuple[int, int]) -> Tensor:
     return padded.unflatten(-1, (-1, wide)).unflatten(-3, (-1, high)).amax((-3, -1))
 
 
-def _quantise_int4(weight: Tensor, group: int) -> Quantized:
+def _quantize_int4(weight: Tensor, group: int) -> Quantized:
     tiles = F.pad(weight, (0, 0, 0, -weight.shape[-2] % _TILE)).unflatten(-2, (-1, _TILE))
-    done = [_quantise_tile(tile, group) for tile in tiles.unbind(-3)]  # one at a time stays in a processor's cache
+    done = [_quantize_tile(tile, group) for tile in tiles.unbind(-3)]  # one at a time stays in a processor's cache
     values = torch.stack([values for values, _ in done], -3)  # [..., T, 64, C]
     scales = torch.cat([scales for _, scales in done], -3)  # [..., R, C / G, 2]
     return Quantized(_pack_int4(values), scales.transpose(-3, -2).contiguous())
 
 
-def _quantise_tile(tile: Tensor, group: int) -> tuple[Tensor, Tensor]:
+def _quantize_tile(tile: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """[..., 64, C] -> values 0..15 of the same shape, and scale and zero of each group [..., 64, C / G, 2]."""
     grouped = tile.unflatten(-1, (-1, group))
     low, high = grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True)
@@ -188,7 +188,7 @@ def _pack_int4(tiles: Tensor) -> Tensor:
     return (low | (high << 4)).mT.contiguous()
 
 
-def _dequantise_int4(stored: Quantized) -> Tensor:
+def _dequantize_int4(stored: Quantized) -> Tensor:
     """The transposed weights [..., C, R], R padded to whole tiles."""
     values = torch.cat((stored.values & 15, stored.values >> 4), -1)  # [..., T, C, 64]
     by_column = values.transpose(-3, -2).flatten(-2)  # [..., C, R]

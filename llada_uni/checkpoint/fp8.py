@@ -1,6 +1,6 @@
 """Weights that others have stored as float8_e4m3 with scales: their names, their blocks, and back.
 
-What flows through: the names and shapes in a file -> which scale belongs to which weight, and the block of
+The names and shapes in a file -> which scale belongs to which weight, and the block of
 weights that one scale is for. Two customs are read: `NAME.weight_scale_inv`, one float32 for each block of
 128 x 128 (`weight_block_size` of the config's `quantization_config`; the released FP8 directory marks its
 experts with `use_fp8_experts` only), and `NAME.weight_scale`, one for the tensor or one a row. In both the
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantise
+from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantize
 from llada_uni.errors import UserError
 from llada_uni.files.weights import WeightFiles
 
@@ -71,4 +71,4 @@ def read(weights: WeightFiles, name: str, scale: str) -> Quantized:
 def read_dense(weights: WeightFiles, name: str, scale: str, extra: Mapping[str, Any]) -> torch.Tensor:
     """The float32 weight [R, C] that a float8 one stands for."""
     scheme = block_scheme(weights, name, scale, extra)
-    return dequantise(read(weights, name, scale), scheme, weights.shapes[name][0])
+    return dequantize(read(weights, name, scale), scheme, weights.shapes[name][0])

@@ -1,7 +1,7 @@
 """What is in a model directory: parts, parameters, memory. Reads configs and the headers of weight files, no
 weights.
 
-What flows through: a directory -> one `PartInfo` a part -> totals and the memory the weights take in each
+A directory -> one `PartInfo` a part -> totals and the memory the weights take in each
 dtype.
 """
 

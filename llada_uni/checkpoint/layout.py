@@ -1,7 +1,7 @@
 """The names of the backbone's tensors, as one table: the released layout (one tensor an expert) and ours
 (stacked).
 
-What flows through: a config -> the rows of the table that this model has -> for either layout, every name
+A config -> the rows of the table that this model has -> for either layout, every name
 with its shape, and for every stacked name the released names it is made of. Loading, saving, converting and
 counting all read this table. Axes: V vocabulary, D width, Q query-key-value rows, O attention output columns,
 d head width, F dense inner width, E experts, I expert inner width, S inner width of the shared experts.
@@ -133,11 +133,11 @@ def released_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
     return {name: place.released_shape for place in places(config) for name in place.released}
 
 
-QUANTIZED_PARTS = ("values", "scale")  # what a stacked tensor consists of when it is quantised
+QUANTIZED_PARTS = ("values", "scale")  # what a stacked tensor consists of when it is quantized
 
 
 def quantized_shapes(config: BackboneConfig, scheme: Scheme) -> dict[str, tuple[int, ...]]:
-    """Name -> shape in our layout, with the experts quantised: two tensors in the place of each stacked one."""
+    """Name -> shape in our layout, with the experts quantized: two tensors in the place of each stacked one."""
     found: dict[str, tuple[int, ...]] = {}
     for place in places(config):
         if place.stacked:

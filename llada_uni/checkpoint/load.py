@@ -1,6 +1,6 @@
 """The backbone's weights: loading, saving and converting, tensor by tensor.
 
-What flows through: a directory with config.json and safetensors in either layout (layout.py) -> a `Backbone`
+A directory with config.json and safetensors in either layout (layout.py) -> a `Backbone`
 in ours, and back. A released model directory has these files at its top; a directory of recorded numbers has
 them in `backbone/`. Memory: loading takes the weights once plus one tensor; saving and converting take one
 shard. Writing is atomic file by file, and all files of one call take their names together at its end.
@@ -57,7 +57,7 @@ def open_weights(folder: Path, config: BackboneConfig) -> tuple[WeightFiles, Lay
     weights = WeightFiles(folder)
     layout = layout_of(weights)
     if any(name.endswith(("_proj.values", "_scale_inv", "_scale")) for name in weights):
-        raise UserError(f"{folder} has quantised experts; this needs plain ones (llada-uni convert makes them)")
+        raise UserError(f"{folder} has quantized experts; this needs plain ones (llada-uni convert makes them)")
     expected = released_shapes(config) if layout == "released" else {p.name: p.shape for p in places(config)}
     check_names(weights.path, set(expected), set(weights))
     for name, shape in expected.items():
@@ -82,8 +82,8 @@ def load_backbone(
     """The backbone of a model directory, in evaluation mode, without gradients.
 
     dtype None: float32 on the CPU, bfloat16 elsewhere; the router stays in float32. quantization: the form of the
-    routed experts in memory: None as the directory stores them (plain, quantised, or released FP8), "plain", or
-    "int8", "int4", "float8", made while loading. Tensors of the stacked layout and of quantised directories are
+    routed experts in memory: None as the directory stores them (plain, quantized, or released FP8), "plain", or
+    "int8", "int4", "float8", made while loading. Tensors of the stacked layout and of quantized directories are
     mapped from the files where the dtype is theirs; nothing is held twice. Raises UserError for a missing part,
     config field or tensor, an unknown tensor, a wrong shape (expected and found), a truncated file.
     """
@@ -116,7 +116,7 @@ def _scheme_to_use(stored: Scheme | None, wanted: str | None) -> Scheme | None:
 def _load_quantized(
     model: Backbone, place: Place, source: Source, scheme: Scheme, device: str | torch.device
 ) -> None:
-    """One place's experts, held by `scheme`: mapped, copied, or quantised one by one."""
+    """One place's experts, held by `scheme`: mapped, copied, or quantized one by one."""
     if source.ours and source.scheme == scheme:
         for part, tensor in source.packed(place)._asdict().items():
             usable = tensor if scheme.format != "int8" or is_aligned(tensor) else tensor.clone()
@@ -142,7 +142,7 @@ def save_backbone(
     """Writes config.json and the weights (shards with an index when larger than `max_shard_bytes`),
     atomically.
 
-    dtype None keeps the weights' own; with one, the router still stays in float32. Quantised experts are
+    dtype None keeps the weights' own; with one, the router still stays in float32. Quantized experts are
     written as they are, stacked, whatever the layout.
     """
     scheme = scheme_of(model)
@@ -260,7 +260,7 @@ def convert(
     """Copies a model directory with the backbone in the other layout (or the given one); returns the layout
     written.
 
-    Lossless when dtype is None; quantised experts, ours or released FP8, become plain again (in the head's
+    Lossless when dtype is None; quantized experts, ours or released FP8, become plain again (in the head's
     dtype). Everything else in the directory is copied as it is. `target` must not exist yet; it appears complete
     or not at all. Raises UserError like `load_backbone`.
     """

@@ -1,6 +1,6 @@
-"""A model directory -> the same with the routed experts quantised, shard by shard.
+"""A model directory -> the same with the routed experts quantized, shard by shard.
 
-What flows through: experts of the source, one at a time -> values and scales of one stacked tensor -> a shard
+Experts of the source, one at a time -> values and scales of one stacked tensor -> a shard
 -> a directory that opens like any other. Memory: the experts of one place mapped, one output shard, and the
 copy that safetensors makes of it while writing. The other parts are linked where the file system can, small
 files copied. All or nothing: the target takes its name when everything is on the disk.
@@ -53,13 +53,13 @@ def quantize(
     """Writes `target`: the model directory `source` with routed experts in `format` ("int8", "int4", "float8").
 
     group: columns that share a scale in int4. Everything but the experts keeps its dtype. Raises UserError for
-    an unknown format, a source that is quantised already (released FP8 directories are taken), an existing
+    an unknown format, a source that is quantized already (released FP8 directories are taken), an existing
     target, and a disk that is or becomes full; then nothing is left behind.
     """
     scheme = make_scheme(format, group)
     stored = Source(source)
     if stored.ours:
-        raise UserError(f"{source} is quantised already ({stored.scheme.format}); quantise the directory it was made of")
+        raise UserError(f"{source} is quantized already ({stored.scheme.format}); quantize the directory it was made of")
     needed = stored_bytes(stored.config, scheme, stored.dtype)
     _check_disk(Path(target), needed)
     try:
@@ -118,13 +118,13 @@ def quantized_pieces(
 
             def get(place: Place = place, part: str = part, made: dict[str, torch.Tensor] = made) -> torch.Tensor:
                 if not made:
-                    made.update(_quantised(stored, place, scheme, count)._asdict())
+                    made.update(_quantized(stored, place, scheme, count)._asdict())
                 return made.pop(part)
 
             yield f"{place.name}.{part}", prod(shape) * dtype.itemsize, get
 
 
-def _quantised(stored: Source, place: Place, scheme: Scheme, count: Callable[[], None]) -> Quantized:
+def _quantized(stored: Source, place: Place, scheme: Scheme, count: Callable[[], None]) -> Quantized:
     """All experts of one place."""
     matrix = QuantizedMatrix(scheme, *place.shape)
     for expert in range(place.shape[0]):

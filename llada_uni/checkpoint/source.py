@@ -1,8 +1,8 @@
 """One backbone on disk, whichever way its experts are stored: every tensor of the network, by its place.
 
-What flows through: config.json and the headers of the weight files -> names and shapes checked against the
+Config.json and the headers of the weight files -> names and shapes checked against the
 table of layout.py -> tensors, one at a time. Experts may be plain (released or stacked layout), float8 as
-others store it (fp8.py), or quantised by us; whoever reads them here need not know which.
+others store it (fp8.py), or quantized by us; whoever reads them here need not know which.
 Axes: E experts, R rows, C columns of one matrix.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantise
+from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantize
 from llada_uni.checkpoint import fp8
 from llada_uni.checkpoint.layout import Place, layout_of, places, quantized_shapes, released_shapes, stacked_shapes
 from llada_uni.config import BackboneConfig
@@ -38,7 +38,7 @@ def config_json(config: BackboneConfig, scheme: Scheme | None) -> dict[str, Any]
 class Source:
     """The backbone in a directory, opened and checked.
 
-    `layout`: of its names; `scheme`: how the experts are quantised, None when they are plain; `ours`: whether
+    `layout`: of its names; `scheme`: how the experts are quantized, None when they are plain; `ours`: whether
     they are stored as `llada-uni quantize` does, in the tensors that `Source.packed` gives.
     UserError for a missing or unknown tensor, a wrong shape, a damaged file.
     """
@@ -90,16 +90,16 @@ class Source:
         return {self.weights.file_of(name) for name in names}
 
     def dtype(self, place: Place) -> torch.dtype:
-        """What a place's weights are, or would be: those of the head where they are quantised."""
+        """What a place's weights are, or would be: those of the head where they are quantized."""
         name = place.name if self.layout == "stacked" else place.released[0]
         dtype = self.weights.dtypes.get(name, torch.float8_e4m3fn)
         return self.weights.dtypes["lm_head.weight"] if dtype == torch.float8_e4m3fn else dtype
 
     def expert(self, place: Place, expert: int) -> torch.Tensor:
-        """One expert's weights [R, C]: in the file's dtype, or float32 where they were quantised."""
+        """One expert's weights [R, C]: in the file's dtype, or float32 where they were quantized."""
         if self.ours:
             parts = (self.weights.rows(f"{place.name}.{part}", expert, expert + 1) for part in Quantized._fields)
-            return dequantise(Quantized(*parts), self.scheme, place.shape[1])[0]
+            return dequantize(Quantized(*parts), self.scheme, place.shape[1])[0]
         if self.layout == "stacked":
             return self.weights.rows(place.name, expert, expert + 1)[0]
         return self._dense(place.released[expert])
@@ -116,7 +116,7 @@ class Source:
         return value
 
     def packed(self, place: Place) -> Quantized:
-        """The quantised tensors [E, ...] of a place, mapped; only where `ours`."""
+        """The quantized tensors [E, ...] of a place, mapped; only where `ours`."""
         return Quantized(*(self.weights.tensor(f"{place.name}.{part}") for part in Quantized._fields))
 
     def packed_expert(self, place: Place, expert: int) -> Quantized:

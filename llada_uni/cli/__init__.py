@@ -1,6 +1,6 @@
 """The command `llada-uni`: parses, calls, prints. Nothing is computed here.
 
-What flows through: words on a command line -> one call of the package -> files, a few lines on stderr, and
+Words on a command line -> one call of the package -> files, a few lines on stderr, and
 with `--json` one object on stdout. A user's mistake is one line and exit code 2; a check that fails is exit
 code 1. torch is imported inside the commands, so that help answers at once.
 """

@@ -1,6 +1,6 @@
 """Commands about training data: check, tokenizer, extract (docs/data.md).
 
-What flows through: records on disk -> a table of what is in them; records -> a text tokenizer; records and a model -> token
+Records on disk -> a table of what is in them; records -> a text tokenizer; records and a model -> token
 shards.
 """
 

@@ -1,6 +1,6 @@
 """A group of commands that imports a command's module when that command is called; the list of commands needs none of them.
 
-What flows through: a table of names to "module:function" -> stubs with the first lines of the functions' docstrings, read from
+A table of names to "module:function" -> stubs with the first lines of the functions' docstrings, read from
 the source -> at a call the function itself, imported, its options built by typer. "data check" is `check` in the group `data`.
 """
 

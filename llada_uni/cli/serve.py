@@ -1,6 +1,6 @@
 """The command that serves: `llada-uni serve`.
 
-What flows through: options -> a model, limits, a socket -> `serving.server.run`, until a signal comes.
+Options -> a model, limits, a socket -> `serving.server.run`, until a signal comes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Pictures of conversations to codes: each distinct picture once, pictures of one size in batches.
 
-What flows through: conversations -> their pictures, shaped as inference shapes them -> codes -> turns of prompts.py.
+Conversations -> their pictures, shaped as inference shapes them -> codes -> turns of prompts.py.
 How a picture is shaped depends on what it is for:
 - shown by the user: as questions see it (`understand`), or as edits see it (`edit`, and the edited picture alike, so that
   both show the same part of the scene);
-- drawn by the assistant: scaled until it covers the allowed size of its shape, centre crop.
+- drawn by the assistant: scaled until it covers the allowed size of its shape, center crop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Conversation records to token shards, once, offline: over processes and machines, going on where it was stopped.
 
-What flows through: records -> chunks -> one token shard a chunk (pictures to codes, conversations to tokens) -> a manifest.
+Records -> chunks -> one token shard a chunk (pictures to codes, conversations to tokens) -> a manifest.
 `plan.json` says what the folder is made from; a later run with anything else is refused. A shard is written in one step
 under its final name, so a name that is there is finished work and is not done again; whoever finds all shards finished
 writes the manifest. A killed run is continued by the same command.

@@ -5,7 +5,7 @@ stretch of TEXT or CODE places. While it works on a block of a stretch, it sees 
 before (arXiv:2604.20796). A `View` is the block as it stands then:
 - drawing: the block up to the last code of the image, because exactly H*W codes are asked for and nothing stands behind;
 - writing: the whole block. What the record has behind the stretch is not written yet, so those places are filled with end of
-  text, learnt with a small weight: there an answer that is over says so once more.
+  text, learned with a small weight: there an answer that is over says so once more.
 So no place ever sees what comes later in its own block: a block that holds words, an image and more words has three views.
 
 A row is the clean record up to its last view, followed by its views with masks in them; inside a row a place sees the clean
@@ -39,7 +39,7 @@ class MaskingOptions:
     rates: the share of masked places is drawn evenly from this range, per "block" or per "sample" (rate_per), and is at least
     one place a block; everything: share of draws in which all is masked instead. onward: share of draws in which a block of
     words is masked from one of its words on, as it stands while it is written from left to right: by evenly drawn rates, k
-    words known and just the next one masked is a case of 1 in (k + 1)(k + 2), so what follows from all of them is learnt late.
+    words known and just the next one masked is a case of 1 in (k + 1)(k + 2), so what follows from all of them is learned late.
     closing: share in which the last word and the end alone are masked: in an answer that is worked out, the word that decides.
     complementary: each sample twice, with opposite masks.
     text_share: how often a sample that has both words and codes is used for its words.
@@ -73,7 +73,7 @@ class MaskingOptions:
 @dataclass(frozen=True)
 class View:
     """One block at the time it is written or drawn. start: its first place in the record; ids [w]: final tokens;
-    weights [w]: 0 where nothing is learnt, 1, or the tail's weight.
+    weights [w]: 0 where nothing is learned, 1, or the tail's weight.
     """
 
     start: int
@@ -99,7 +99,7 @@ class Noised:
 @dataclass(frozen=True)
 class Row:
     """Arrays [m] of one noised sample: tokens with masks, positions in the record, block and view of each place
-    (0: clean), copies (1: of the opposite mask), targets (-1: nothing learnt), weights (before any re-weighting), the rate
+    (0: clean), copies (1: of the opposite mask), targets (-1: nothing learned), weights (before any re-weighting), the rate
     its view was masked at.
 
     learnable: summed weight of everything that could have been masked.
@@ -144,7 +144,7 @@ class Masker:
         """A sample is used for its words or for its codes, never for both (arXiv:2604.20796, training)."""
         has_text, has_code = bool((kinds == TEXT).any()), bool((kinds == CODE).any())
         if not (has_text or has_code):
-            raise ValueError("a record in which nothing is learnt")
+            raise ValueError("a record in which nothing is learned")
         if has_text and has_code:
             return TEXT if rng.random() < self.options.text_share else CODE
         return TEXT if has_text else CODE
@@ -219,7 +219,7 @@ class Masker:
 
 
 def _onward(view: View, rng: random.Random) -> np.ndarray:
-    """A mask [w] of all that is learnt from one of the view's words on."""
+    """A mask [w] of all that is learned from one of the view's words on."""
     first = rng.choice(np.flatnonzero(view.weights == 1).tolist())
     return (view.weights > 0) & (np.arange(len(view.ids)) >= first)
 
@@ -241,7 +241,7 @@ def views_of(
 ) -> list[View]:
     """Every block of every stretch of `kind` (TEXT or CODE), in order. Place p lies in block (p + shift) // block."""
     if kind == CONTEXT:
-        raise ValueError("context is not learnt")
+        raise ValueError("context is not learned")
     views = []
     for first, stop in stretches(kinds, kind):
         for border in range((first + shift) // block * block - shift, stop, block):

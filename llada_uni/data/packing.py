@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """ids, positions, targets (-1: nothing learnt), segments (-1: padding), blocks, views, copies: int64 [S, T];
+    """ids, positions, targets (-1: nothing learned), segments (-1: padding), blocks, views, copies: int64 [S, T];
     weights, rates: float32 [S, T]; learnable: float32 [J]; tasks: J names. The fields are those of masking.Row.
     """
 

@@ -2,7 +2,7 @@
 
     pictures = open_pictures("my-data/", side=64).draw(random.Random(0), 16)
 
-What flows through: conversation records (a picture with all that its records say about it), or a plug-in that makes pictures
+Conversation records (a picture with all that its records say about it), or a plug-in that makes pictures
 on the fly -> `Picture`s of one square size. A draw depends on the rng alone.
 """
 

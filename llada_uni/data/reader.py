@@ -1,6 +1,6 @@
 """Token records for training: mixed by task, shuffled, without end, and resumed exactly.
 
-What flows through: a folder of token shards -> `TokenReader.draw(micro_batch)` -> one `Record` at a time.
+A folder of token shards -> `TokenReader.draw(micro_batch)` -> one `Record` at a time.
 A global batch has a fixed number of micro-batches. The n-th draw of one chooses a task by the weights, then takes that task's
 next record that belongs to it: of the shuffled order of an epoch, micro-batch k of M has the positions k, k + M, k + 2 M, ...
 So each record comes once an epoch over all of them, no two ever share one, and the state of a micro-batch is how often it has
@@ -163,7 +163,7 @@ class TokenReader:
         With on_missing "skip" other data are a warning only: the order is then another one.
         """
         now = self.state(micro_batch)
-        for name, what in (("micro_batches", "micro_batches"), ("records", "records of each task")):
+        for name, what in (("micro_batches", "micro-batches"), ("records", "records of each task")):
             if state[name] != now[name]:
                 said = f"{self.folder}: the checkpoint was made with {state[name]} {what}, now there are {now[name]}"
                 if name == "micro_batches" or not self.skip_missing:

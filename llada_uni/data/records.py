@@ -1,6 +1,6 @@
 """Conversation records: what one line of training data says, and every check that it is usable.
 
-What flows through: a parsed JSON object -> `parse_record` -> `Conversation` (roles, texts, references to pictures), or a
+A parsed JSON object -> `parse_record` -> `Conversation` (roles, texts, references to pictures), or a
 UserError that says what is wrong with it. Where the objects come from (JSONL, tar shards, plug-ins) is the business
 of sources.py; the format with examples is in docs/data.md.
 """
@@ -99,7 +99,7 @@ class Message:
 class Conversation:
     """One record. task: a key of TEMPLATES; messages: user and assistant by turns, the last by the assistant.
 
-    learn_all: every answer is learnt, not the last one alone. mix: the name under which mixing weights count it.
+    learn_all: every answer is learned, not the last one alone. mix: the name under which mixing weights count it.
     where: file and line, for messages.
     """
 
@@ -222,8 +222,8 @@ def check_conversation(conversation: Conversation) -> None:
         raise UserError(f"task {conversation.task}: the user shows no pictures here, {shown} found")
     if template.pictures == "some" and not shown:
         raise UserError(f"task {conversation.task}: the user must show a picture, none found")
-    learnt = messages[1::2] if conversation.learn_all else messages[-1:]
-    for message in learnt:
+    learned = messages[1::2] if conversation.learn_all else messages[-1:]
+    for message in learned:
         _check_answer(message, conversation.task, template.answer)
 
 

@@ -101,8 +101,8 @@ class TokenShard:
         text = NO_TEXT if self._text is None else (int(self._text[row, 0]), int(self._text[row, 1]))
         return Record(self._ids[start:stop], self._kinds[start:stop], task, text)
 
-    def learnt_ids(self) -> np.ndarray:
-        """Ids of all places that are learnt: those whose kind is not CONTEXT."""
+    def learned_ids(self) -> np.ndarray:
+        """Ids of all places that are learned: those whose kind is not CONTEXT."""
         return self._ids[:][self._kinds[:] != CONTEXT]
 
     def summary(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Where conversation records come from: JSONL files, tar shards (WebDataset layout), folders of either, or a plug-in.
 
-What flows through: a source is cut into chunks of about equally many records, each of which can be read on its own, in
+A source is cut into chunks of about equally many records, each of which can be read on its own, in
 any process and any order: `chunks(size)` finds the borders without parsing, `read(chunk, bad)` gives the conversations of
 one. Bad records go to `BadRecords` with file and line (tar: with the sample's key); none is lost without a word.
 

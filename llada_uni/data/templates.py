@@ -16,7 +16,7 @@ class Template:
     """How the records of one task become tokens, and what they must hold.
 
     system: key of `prompts.TASKS`. header_given: the caller of the model puts the header of the one picture of the answer
-    and its end mark (plain drawing and editing), so they are not learnt, and the words of some such records are replaced
+    and its end mark (plain drawing and editing), so they are not learned, and the words of some such records are replaced
     by `<uncondition>` for guidance; otherwise the model writes headers itself and closes with end of text.
     pictures: whether the user's turns hold pictures: "none", "some" (at least one) or "any".
     answer: what the last turn holds: "text", "picture" (exactly one and no text), "both", "any".

@@ -26,7 +26,7 @@ def default_offset(text: TextTokenizer) -> int:
 def token_records(
     conversation: Conversation, turns: Sequence[Turn], form: PromptFormat, unconditional: bool = False
 ) -> list[Record]:
-    """One record for the last answer, or one for each answer where the conversation says that all are learnt.
+    """One record for the last answer, or one for each answer where the conversation says that all are learned.
 
     turns: the messages with codes for pictures. unconditional: the words of the user's last turn are replaced by
     `<uncondition>` for good. Otherwise plain drawings and edits remember where these words stand, so that training can replace

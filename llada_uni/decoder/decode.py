@@ -1,6 +1,6 @@
 """From codes to a picture.
 
-What flows through: ImageCodes [h, w] -> every code twice each way [2h, 2w] -> features [B, L, F] (SigVQ) ->
+ImageCodes [h, w] -> every code twice each way [2h, 2w] -> features [B, L, F] (SigVQ) ->
 sampled latents [B, C, 1, H, W] -> VAE -> pixels [B, 3, Y, X] in 0..1 -> PIL.
 Axes: B pictures of one size, L = 2h * 2w places, F feature width, C latent channels, one frame, H x W latents,
 Y x X pixels. All parts are read when first needed and stay loaded (unless they are offloaded between stages); a

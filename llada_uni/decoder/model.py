@@ -1,6 +1,6 @@
 """The decoder's two networks, from and to the released files: the flow-matching transformer and the VAE.
 
-What flows through: config.json and weights of `decoder/`, `decoder-turbo/`, `vae/` -> diffusers' own classes,
+Config.json and weights of `decoder/`, `decoder-turbo/`, `vae/` -> diffusers' own classes,
 which equal the released parts weight for weight. Only one name differs: the file says `semantic_embedder`
 where diffusers says `cap_embedder` (the place where the condition enters).
 """

@@ -1,6 +1,6 @@
 """The two samplers of the decoder, as pure functions of a velocity.
 
-What flows through: noise [B, ...] -> `steps` times a velocity at (state, time) -> data [B, ...]. Time runs
+Noise [B, ...] -> `steps` times a velocity at (state, time) -> data [B, ...]. Time runs
 from noise (0) to data (1), the state along x_t = t * data + (1 - t) * noise, so the velocity is data - noise
 (arXiv:2604.20796, decoder; released configuration). The state is float64 throughout; velocities may have any
 dtype.

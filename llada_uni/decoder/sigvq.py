@@ -1,7 +1,7 @@
 """Features of codes: what the diffusion decoder is conditioned on (SigVQ; arXiv:2604.20796 and the released
 file).
 
-What flows through: codes [.., L] -> embedding [.., L, F] -> Linear, SiLU, Linear -> features [.., L, F].
+Codes [.., L] -> embedding [.., L, F] -> Linear, SiLU, Linear -> features [.., L, F].
 Axes: L places, F feature width (4096 released), K codes (16384 released). The file carries no config: K and F
 are the shapes of its tensors, and the module names here are those of the file.
 """

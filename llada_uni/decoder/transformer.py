@@ -4,7 +4,7 @@ The library's forward embeds and refines the condition at every step, although i
 codes. Here `context_of` does that once a picture, and `velocity` uses it at every step; both call the library's own
 modules, and tests hold the two to its forward. All pictures of a call have one size, so no attention masks are needed.
 
-What flows through: condition [B, L, F] -> refined condition [B, L', D] (context_of), then, at every step,
+Condition [B, L, F] -> refined condition [B, L', D] (context_of), then, at every step,
 state [B, C, T, H, W] -> patches [B, N, P] -> tokens [B, N', D], condition behind them [B, N' + L', D] -> velocity.
 Axes: B pictures, L condition places, F their features, D width, C channels, T x H x W latents (one frame), N patches of
 P numbers; N' and L' are N and L rounded up to whole lots of 32, filled with learned pad tokens, which are attended to.

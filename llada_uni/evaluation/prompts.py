@@ -1,6 +1,6 @@
 """Draws every prompt of a benchmark, several images each, in the folders that the benchmark's own judge reads.
 
-What flows through: a prompt file -> `Prompt`s -> images by the model's public call -> PNG files, in one of LAYOUTS. An image
+A prompt file -> `Prompt`s -> images by the model's public call -> PNG files, in one of LAYOUTS. An image
 that is there is not drawn again: the same command goes on where an interrupted one stopped.
 
 For images as such, one per prompt with settings of its own, see `llada-uni generate --prompts-file` (cli/many.py).

@@ -1,6 +1,6 @@
 """A suite of anybody's conversation records (docs/data.md): the model answers what the user asks, texts are compared.
 
-What flows through: records -> one question for each answer that is learned and is text, with the turns before it as they stand
+Records -> one question for each answer that is learned and is text, with the turns before it as they stand
 in the record -> the model's answer -> scores of metrics.py, by class. Equal questions about one image (several captions of it)
 are asked once and may be answered in any of the ways given. Answers that are images are left out and counted.
 """

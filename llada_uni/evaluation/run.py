@@ -1,6 +1,6 @@
 """Runs evaluation suites: asks a model every question of each, collects the judged answers, and writes a report.
 
-What flows through: suites by name (of plug-ins) or as objects -> `Question`s -> the model's public calls -> `Judged` answers ->
+Suites by name (of plug-ins) or as objects -> `Question`s -> the model's public calls -> `Judged` answers ->
 a report with 95 % intervals (report.py), as JSON and as a page (page.py).
 """
 

@@ -1,6 +1,6 @@
 """Reading the JSON files of a model directory, which a stranger may have written.
 
-What flows through: path -> text of bounded length from a regular file -> a JSON object whose sizes are possible.
+Path -> text of bounded length from a regular file -> a JSON object whose sizes are possible.
 The bounds lie far above any network of this family. They keep a line in a config from asking for more memory or
 time than the machine has before its weights, which would show the lie, are looked at.
 """

@@ -1,6 +1,6 @@
 """Writing a whole folder in one step.
 
-What flows through: a temporary folder beside the target, filled by the caller -> the target's name. A crash leaves the old
+A temporary folder beside the target, filled by the caller -> the target's name. A crash leaves the old
 folder or the new one, never half of one.
 """
 

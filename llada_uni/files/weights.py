@@ -1,6 +1,6 @@
 """Reading and writing the files of a model directory, without knowing what is in them.
 
-What flows through: config files (JSON) and weight files (safetensors, one or several with an index) ->
+Config files (JSON) and weight files (safetensors, one or several with an index) ->
 tensors, one at a time, straight into a module that was built on the meta device; so loading needs the memory
 of the weights once, plus one tensor. Writing goes to a temporary file beside the target, which then takes its
 name: a crash never leaves half a file. Nothing here executes what it reads: safetensors, JSON, and torch

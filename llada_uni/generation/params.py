@@ -249,13 +249,13 @@ class Rescaled(Params):
 
 class Guided(Rescaled):
     cfg_scale: Scale = Field(
-        default=2.0, title="Guidance", description="Classifier-free guidance towards the prompt; 1 is none."
+        default=2.0, title="Guidance", description="Classifier-free guidance toward the prompt; 1 is none."
     )
 
 
 class EditGuided(Rescaled):
-    text_scale: Scale = Field(default=4.0, title="Text guidance", description="Guidance towards the text; 1 is none.")
-    image_scale: Scale = Field(default=0.0, title="Image guidance", description="Guidance towards the images given; 0 is none.")
+    text_scale: Scale = Field(default=4.0, title="Text guidance", description="Guidance toward the text; 1 is none.")
+    image_scale: Scale = Field(default=0.0, title="Image guidance", description="Guidance toward the images given; 0 is none.")
 
 
 class Fitted(Params):

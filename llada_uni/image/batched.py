@@ -1,6 +1,6 @@
 """Many pictures of one size through the vision transformer and the quantizer at once: for training and code extraction.
 
-What flows through: pictures [B, 3, H, W] in -1..1 -> patches -> features [B, N, D] -> unit vectors [B, N, C] -> codes [B, N].
+Pictures [B, 3, H, W] in -1..1 -> patches -> features [B, N, D] -> unit vectors [B, N, C] -> codes [B, N].
 transformers' classes take pictures of mixed sizes and so attend to one picture after another; `batch_attention` lets
 pictures of one size attend in one call. The results equal those of `ImageTokenizer` (tests/image/test_batched.py).
 Axes: B pictures, N patches of a picture in raster order, D width of the transformer, C width of the codebook, K codes.
@@ -72,6 +72,6 @@ def nearest_codes(book: Tensor, vectors: Tensor) -> Tensor:
 
 @torch.no_grad()
 def batched_codes(tokenizer: ImageTokenizer, images: Tensor) -> Tensor:
-    """Codes int64 [B, N] of pictures [B, 3, H, W] in -1..1 (the normalisation of `tokenizer.settings`)."""
+    """Codes int64 [B, N] of pictures [B, 3, H, W] in -1..1 (the normalization of `tokenizer.settings`)."""
     vectors = unit_vectors(tokenizer.vq, batched_features(tokenizer.vision, images))
     return nearest_codes(tokenizer.vq.quantize.embedding.weight, vectors)

@@ -1,6 +1,6 @@
 """The picture as the language model sees it: a grid of code numbers.
 
-What flows through: the image tokenizer makes an `ImageCodes`, prompts write it as tokens, the backbone writes
+The image tokenizer makes an `ImageCodes`, prompts write it as tokens, the backbone writes
 a new one, the decoder paints it. Plain integers, so that a picture can be stored, compared and sent without
 tensors.
 """

@@ -21,7 +21,7 @@ LARGE = 2  # times the side of that grid: a larger image is scaled down first, w
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures are scaled and normalised; read from `preprocessor_config.json`.
+    """How pictures are scaled and normalized; read from `preprocessor_config.json`.
 
     The first four fields are the released file's own. The others are our optional keys; their defaults are
     the released numbers (arXiv:2604.20796; pixels are areas, cells are squares of `size_factor` px), and
@@ -100,7 +100,7 @@ def covered_size(height: int, width: int, target_h: int, target_w: int) -> tuple
 def understanding_crop(
     height: int, width: int, alone: bool, settings: Preprocessing
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """((height, width) after scaling, (height, width) after the centre crop) for a question about the
+    """((height, width) after scaling, (height, width) after the center crop) for a question about the
     picture.
 
     The crop keeps every whole multiple of the factor, so a long picture may come out longer than
@@ -151,7 +151,7 @@ def editing_size(height: int, width: int, max_cells: int, cell: int) -> tuple[in
 
 @dataclass(frozen=True)
 class EditingCrop:
-    """How an image is brought to a grid: scaled to `scaled`, then the centre of the size `target`; sizes (height, width).
+    """How an image is brought to a grid: scaled to `scaled`, then the center of the size `target`; sizes (height, width).
 
     resized: whether it is scaled at all. large: whether it is more than twice the grid, which "auto" scales down.
     """
@@ -196,6 +196,6 @@ def editing_crop(height: int, width: int, settings: Preprocessing, fit: str | No
     return EditingCrop((height, width), covered_size(height, width, *target) if scale else (height, width), target, large)
 
 
-def centre(side: int, wanted: int) -> int:
-    """Where a centre crop of `wanted` pixels begins; 0 where there are fewer."""
+def center(side: int, wanted: int) -> int:
+    """Where a center crop of `wanted` pixels begins; 0 where there are fewer."""
     return max(0, (side - wanted) // 2)

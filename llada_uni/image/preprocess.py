@@ -1,10 +1,10 @@
 """From a file or picture to exactly the pixels that the image tokenizer reads.
 
-What flows through: path, bytes or PIL picture -> `open_image` (checked, upright, RGB on white) -> one of two
+Path, bytes or PIL picture -> `open_image` (checked, upright, RGB on white) -> one of two
 shapings, `resize_for_understanding` (keeps the shape) or `crop_for_editing` (one of a list of sizes) ->
 `to_patches`.
 Sizes are (height, width) in this file, except PIL's own `.size`, which is (width, height).
-Axes: N patches, C colour channels, P patch side.
+Axes: N patches, C color channels, P patch side.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 
 from llada_uni.errors import UserError
-from llada_uni.image.geometry import Preprocessing, centre, editing_crop, understanding_crop
+from llada_uni.image.geometry import Preprocessing, center, editing_crop, understanding_crop
 
 MIN_SIDE, MAX_SIDE = 2, 16384
 MAX_AREA = 64 * 2**20  # 64 Mpx
@@ -87,9 +87,9 @@ def _one_line(error: Exception) -> str:
 
 
 def flatten_alpha(picture: Image.Image) -> Image.Image:
-    """RGB of any mode; transparent places show white. 16-bit and float greys are scaled, not clipped."""
+    """RGB of any mode; transparent places show white. 16-bit and float grays are scaled, not clipped."""
     if picture.mode.startswith("I") or picture.mode == "F":
-        return _wide_grey_to_rgb(picture)
+        return _wide_gray_to_rgb(picture)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
@@ -97,33 +97,33 @@ def flatten_alpha(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _wide_grey_to_rgb(picture: Image.Image) -> Image.Image:
-    """PIL clips greys above 255; a 16-bit file would come out white. Full scale is 65535 (a float file's: 1
+def _wide_gray_to_rgb(picture: Image.Image) -> Image.Image:
+    """PIL clips grays above 255; a 16-bit file would come out white. Full scale is 65535 (a float file's: 1
     or 255)."""
-    grey = np.nan_to_num(np.asarray(picture).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    gray = np.nan_to_num(np.asarray(picture).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if picture.mode == "F":
-        top = 1.0 if grey.max(initial=0.0) <= 1.0 else 255.0
+        top = 1.0 if gray.max(initial=0.0) <= 1.0 else 255.0
     else:
         top = 65535.0
-    eight = np.clip(np.rint(grey * (255.0 / top)), 0, 255).astype(np.uint8)
+    eight = np.clip(np.rint(gray * (255.0 / top)), 0, 255).astype(np.uint8)
     return Image.fromarray(eight, "L").convert("RGB")
 
 
 def resize_for_understanding(
     picture: Image.Image, alone: bool = True, settings: Preprocessing | None = None
 ) -> Image.Image:
-    """The picture as questions see it: bicubic, shape kept, centre crop to multiples of `size_factor`.
+    """The picture as questions see it: bicubic, shape kept, center crop to multiples of `size_factor`.
 
     `alone`: the only picture of the prompt (a larger one is allowed then).
     """
     picture = flatten_alpha(picture)
     width, height = picture.size
     scaled, crop = understanding_crop(height, width, alone, settings or Preprocessing())
-    return _centre_crop(picture.resize((scaled[1], scaled[0]), Image.Resampling.BICUBIC), *crop)
+    return _center_crop(picture.resize((scaled[1], scaled[0]), Image.Resampling.BICUBIC), *crop)
 
 
 def crop_for_editing(picture: Image.Image, settings: Preprocessing | None = None, fit: str | None = None) -> Image.Image:
-    """The picture as edits see it: the centre of the allowed size that fits its shape best (`geometry.editing_crop`).
+    """The picture as edits see it: the center of the allowed size that fits its shape best (`geometry.editing_crop`).
 
     fit: "crop" as published, "resize" (bicubic) before the crop, "auto" by the size of the picture; None: as the model was
     trained, which `settings.edit_scale` says.
@@ -132,16 +132,16 @@ def crop_for_editing(picture: Image.Image, settings: Preprocessing | None = None
     crop = editing_crop(picture.height, picture.width, settings or Preprocessing(), fit)
     if crop.resized:
         picture = picture.resize((crop.scaled[1], crop.scaled[0]), Image.Resampling.BICUBIC)
-    return _centre_crop(picture, *crop.target)
+    return _center_crop(picture, *crop.target)
 
 
-def _centre_crop(picture: Image.Image, height: int, width: int) -> Image.Image:
-    left, top = centre(picture.width, width), centre(picture.height, height)
+def _center_crop(picture: Image.Image, height: int, width: int) -> Image.Image:
+    left, top = center(picture.width, width), center(picture.height, height)
     return picture.crop((left, top, left + width, top + height))
 
 
 def to_patches(picture: Image.Image, settings: Preprocessing) -> tuple[torch.Tensor, int, int]:
-    """(patches [N, C * P * P] float32 normalised, rows, columns); patches in raster order, each channel
+    """(patches [N, C * P * P] float32 normalized, rows, columns); patches in raster order, each channel
     first.
 
     Raises UserError when a side is no multiple of the patch size.

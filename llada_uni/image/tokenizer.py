@@ -1,9 +1,9 @@
 """The image tokenizer: pixels -> one code per patch (SigLIP2-g type vision transformer + vector quantizer,
 released design).
 
-What flows through: PIL picture -> shaping (preprocess.py) -> patches [N, C*P*P] -> vision transformer [N, D]
+PIL picture -> shaping (preprocess.py) -> patches [N, C*P*P] -> vision transformer [N, D]
 -> nearest code by cosine [N]. Both networks are transformers' own classes, which equal the released parts
-weight for weight. Axes: N patches of all pictures together, C colours, P patch side, D width of the vision
+weight for weight. Axes: N patches of all pictures together, C colors, P patch side, D width of the vision
 transformer, K codes.
 """
 

@@ -14,7 +14,7 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.geometry import EditingCrop, centre, editing_crop
+from llada_uni.image.geometry import EditingCrop, center, editing_crop
 from llada_uni.image.preprocess import open_image
 from llada_uni.requests import Inpaint
 from llada_uni.results import ImageResult, OnProgress
@@ -63,7 +63,7 @@ def _white(mask: Any, size: tuple[int, int] | None) -> np.ndarray:
     if isinstance(mask, Image.Image) and mask.mode == "1":
         mask = mask.convert("L")
     if isinstance(mask, Image.Image) and "A" in mask.getbands():
-        mask = mask.convert("RGBA").convert("RGB")  # transparency says nothing here: the colour counts
+        mask = mask.convert("RGBA").convert("RGB")  # transparency says nothing here: the color counts
     opened = open_image(mask)
     if size is not None and opened.size != size:
         raise UserError(
@@ -75,7 +75,7 @@ def _white(mask: Any, size: tuple[int, int] | None) -> np.ndarray:
 def open_cells(white: np.ndarray, rows: int, columns: int, crop: EditingCrop) -> np.ndarray:
     """bool [rows, columns]: the code cells in which any pixel of `white` [Y, X] lies, after the crop for editing."""
     (height, width), (scaled_h, scaled_w), (target_h, target_w) = crop.size, crop.scaled, crop.target
-    top, left = centre(scaled_h, target_h), centre(scaled_w, target_w)
+    top, left = center(scaled_h, target_h), center(scaled_w, target_w)
     out = np.zeros((rows, columns), bool)
     for row in range(rows):
         y0, y1 = _source(top + row * target_h / rows, target_h / rows, height / scaled_h)

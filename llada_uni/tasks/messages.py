@@ -1,6 +1,6 @@
 """Messages of a conversation, as people write them, become turns of codes and text.
 
-What flows through: a text, or messages with words and pictures -> checked turns for the prompt. The template has a
+A text, or messages with words and pictures -> checked turns for the prompt. The template has a
 fixed system text for each task, so the words of a system message go in front of the user's words that follow it.
 """
 

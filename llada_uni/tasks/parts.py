@@ -1,6 +1,6 @@
 """The parts of one model directory, each read when it is first needed.
 
-What flows through: a directory -> tokenizer, backbone with its engine, image tokenizer, image decoder. A
+A directory -> tokenizer, backbone with its engine, image tokenizer, image decoder. A
 directory without a part serves the tasks that do not need it; the others raise UserError naming the part and
 what it is for.
 """
@@ -28,7 +28,7 @@ from llada_uni.tasks.find import find_model as find_model  # readers know it fro
 from llada_uni.text.prompts import PromptFormat
 from llada_uni.text.tokenizer import END_OF_TEXT, TextTokenizer
 
-SMALLEST_TILE = 64  # pixels; below it a tile has no place for the overlap of its neighbours
+SMALLEST_TILE = 64  # pixels; below it a tile has no place for the overlap of its neighbors
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -1,6 +1,6 @@
 """Writing a model directory in one step.
 
-What flows through: the networks in memory, and the files of those never loaded -> a temporary directory
+The networks in memory, and the files of those never loaded -> a temporary directory
 beside the target, which then takes the target's name (files/folders.py).
 """
 

@@ -1,6 +1,6 @@
 """Task templates, image blocks, and reading an answer back. User text stays text.
 
-What flows through: turns of a conversation (strings and grids of image codes) -> prompt ids for the backbone;
+Turns of a conversation (strings and grids of image codes) -> prompt ids for the backbone;
 ids of an answer -> strings, grids of codes, and what was malformed. Training records are built with the same
 functions, so the model meets at inference exactly the ids it was trained on.
 

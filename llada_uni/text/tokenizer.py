@@ -1,6 +1,6 @@
 """Words to ids and back, such that nobody's text can act as a control token.
 
-What flows through: Python strings -> token ids (list[int]) for prompts; token ids of an answer -> strings.
+Python strings -> token ids (list[int]) for prompts; token ids of an answer -> strings.
 Two tokenizers are made from one `tokenizer.json`. The template tokenizer knows the control tokens
 (`<|mask|>`, `<boi>`, `<role>HUMAN</role>` ...) and reads only strings written by this package. The user
 tokenizer has had every control token taken out, so it cannot produce one: `<boi>` typed by a person becomes
@@ -29,7 +29,7 @@ ROLES = ("SYSTEM", "HUMAN", "ASSISTANT")
 UNCONDITION = "<uncondition>"  # ordinary text, not a control token (released tokenizer)
 SIZE_PATTERN = re.compile(r"<\|reserved_token_(\d+)\|>")
 
-SYSTEM_TEXTS = {  # released configuration; "a interleaved" is spelt so there
+SYSTEM_TEXTS = {  # released configuration; "a interleaved" is spelled so there
     "understand": "You are a multimodal understanding assistant.",
     "generate": "You are a text-to-image generation assistant.",
     "generate_thinking": "You are a text-to-image generation assistant with a thinking process.",
@@ -52,7 +52,7 @@ class TextTokenizer:
 
     Ids are those of the file; a name that the file lacks is reported (UserError) when it is first used, so a
     tokenizer without image tokens still serves text. `decode(encode(x)) == x` holds for every string where
-    the file has no normaliser (ours has none).
+    the file has no normalizer (ours has none).
     """
 
     def __init__(self, definition: str) -> None:
@@ -115,7 +115,7 @@ class TextTokenizer:
         return ids
 
     def encode_control(self, text: str) -> list[int]:
-        """Ids of a template: control tokens are recognised. Only for strings written by this package."""
+        """Ids of a template: control tokens are recognized. Only for strings written by this package."""
         return self._encode(self._template, text)
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Parts that were trained one by one, put together as one model directory in the released layout.
 
-What flows through: runs (their `model/` folders) and model directories, later ones over earlier ones -> for each part the files
+Runs (their `model/` folders) and model directories, later ones over earlier ones -> for each part the files
 of the last source that has it -> one new directory, which appears complete or not at all.
 The backbone goes tensor by tensor and the other parts file by file, so memory is that of the largest weight file.
 """

@@ -1,6 +1,6 @@
 """The common ground of the recorded checks: rows, comparisons, and which files are there.
 
-What flows through: a part's check yields `Row`s; running one gives the largest error and a word about it.
+A part's check yields `Row`s; running one gives the largest error and a word about it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Does this machine compute the right numbers? Every part against the numbers recorded in a directory.
 
-What flows through: a directory (weights of all parts and recorded results; tests/parity/golden/README.md
+A directory (weights of all parts and recorded results; tests/parity/golden/README.md
 lists the files) -> rows of checks (verify_backbone.py, verify_released.py, verify_image.py, verify_decoder.py)
 -> one `Check` each. Sizes, block lengths and step counts are read from the directory, so any directory of that format works.
 Each check stands alone: where a file it needs is missing it is left out, where it fails or crashes it is a

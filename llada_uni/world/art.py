@@ -1,4 +1,4 @@
-"""The sprites: reads the committed art sheets. See art/ATTRIBUTION.md for authors and licences."""
+"""The sprites: reads the committed art sheets. See art/ATTRIBUTION.md for authors and licenses."""
 
 from __future__ import annotations
 

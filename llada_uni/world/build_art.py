@@ -36,7 +36,7 @@ def build(packages: Path, out: Path = ART_DIR) -> None:
             path = packages / _SOURCES[style].format(concept.codepoint)
             if not path.is_file():
                 raise UserError(f"no art for {concept.name!r} in style {style!r}: {path} does not exist")
-            # Palette and grey pictures occur in the packages, hence the conversion first.
+            # Palette and gray pictures occur in the packages, hence the conversion first.
             sprite = Image.open(path).convert("RGBA")
             box = sprite.getchannel("A").getbbox()
             if box is None:

@@ -1,7 +1,7 @@
 """Reads a picture back into a scene by matching sprites: no learned part, so scores can rest on it.
 
-picture -> 96 x 96 colours -> nine cells, each in nine windows shifted by a pixel -> squared distance to every
-candidate (concept x style x background colour, and the empty cell of every colour) by one matrix product ->
+picture -> 96 x 96 colors -> nine cells, each in nine windows shifted by a pixel -> squared distance to every
+candidate (concept x style x background color, and the empty cell of every color) by one matrix product ->
 the background that explains all cells best -> the nearest thing in each cell, or `unknown` where
 nothing fits.
 
@@ -9,7 +9,7 @@ nothing fits.
 
 states the error rates on rendered, noisy, blurred and shifted pictures, and how often a picture that shows
 no thing of the world (two sprites blended, blotches) is taken for one.
-Legend: Q queries (9 cells x 9 windows), K candidates (2648), P values of a cell (32 x 32 x 3), C colours, T things.
+Legend: Q queries (9 cells x 9 windows), K candidates (2648), P values of a cell (32 x 32 x 3), C colors, T things.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Reading:
     scene: the nearest scene; unknown cells are empty in it. confidence: per cell, 0 to 1: how much nearer
     the thing is than the best one of another concept, 1 - best / that distance (styles of one concept may
     look alike; the nearest style counts). unknown: per cell, True where nothing fits well.
-    error: per cell, mean squared difference to the nearest candidate, colours from 0 to 1.
+    error: per cell, mean squared difference to the nearest candidate, colors from 0 to 1.
     """
 
     scene: Scene
@@ -86,7 +86,7 @@ class Checker:
 
     @cached_property
     def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
-        """[P, C * T] float32 values of every colour's cells with every thing, and [C * T] squared norms."""
+        """[P, C * T] float32 values of every color's cells with every thing, and [C * T] squared norms."""
         cells = [
             _shrink(cell_pixels(thing, color, self.size // SIDE), _CELL).ravel() for color in _COLOR_NAMES for thing in _THINGS
         ]
@@ -94,7 +94,7 @@ class Checker:
         return table, (table * table).sum(0)
 
     def distances(self, image: Image.Image | np.ndarray, shifts: tuple[tuple[int, int], ...] = _SHIFTS) -> np.ndarray:
-        """Mean squared differences [9 cells, C, T] of the best of the shifts (colours from 0 to 1)."""
+        """Mean squared differences [9 cells, C, T] of the best of the shifts (colors from 0 to 1)."""
         array = _as_array(image, self.size)
         small = np.pad(_shrink(array, SIDE * _CELL), ((1, 1), (1, 1), (0, 0)), mode="edge")
         queries = np.stack(
@@ -213,7 +213,7 @@ def error_rate(
 def false_alarms(n: int, seed: int = 0, checker: Checker | None = None) -> dict:
     """Reads n pictures whose cells show no thing of the world; the share of cells taken for a thing.
 
-    Half the pictures blend two random sprites 1 : 1 in every cell, half hold blotches of random colours.
+    Half the pictures blend two random sprites 1 : 1 in every cell, half hold blotches of random colors.
     """
     checker = checker or Checker()
     rng, numbers = random.Random(seed), np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The words of the world: concepts, styles, colours and places, in fixed orders that other files index into."""
+"""The words of the world: concepts, styles, colors and places, in fixed orders that other files index into."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "orange": (255, 178, 102),
     "purple": (190, 160, 236),
 }
-"""Background colours, sRGB 0..255."""
+"""Background colors, sRGB 0..255."""
 
 SIDE = 3
 """Cells along a side of a picture."""

@@ -1,8 +1,8 @@
 """Text to image and refilling: prompts that fix some or all of a scene, and exactly what they fix.
 
-Kinds of "t2i": the six classes of GenEval (single, two objects, counting, colours, position, attribute
+Kinds of "t2i": the six classes of GenEval (single, two objects, counting, colors, position, attribute
 binding), number (digits in a
-row) and full (every thing with style and place). What flows through: a kind -> a `Plan` (what stands where, and how
+row) and full (every thing with style and place). A kind -> a `Plan` (what stands where, and how
 much of it will be said) -> words in train or held-out wordings.
 """
 
@@ -24,13 +24,13 @@ T2I_KINDS = {
     "single": 0.09,
     "two objects": 0.11,
     "counting": 0.17,
-    "colours": 0.09,
+    "colors": 0.09,
     "position": 0.20,
     "attribute binding": 0.11,
     "number": 0.10,
     "full": 0.13,
 }
-GENEVAL = ("single", "two objects", "counting", "colours", "position", "attribute binding")
+GENEVAL = ("single", "two objects", "counting", "colors", "position", "attribute binding")
 INPAINT_KINDS = {"refill": 1.0}
 
 
@@ -152,7 +152,7 @@ def _plan(rng: random.Random, kind: str) -> Plan:
     if kind == "number":
         return _number_plan(rng)
     said = rng.random() < 0.75
-    style, ground = open_style(rng, said), rng.random() < 0.5 or kind in ("colours", "full")
+    style, ground = open_style(rng, said), rng.random() < 0.5 or kind in ("colors", "full")
     color = open_color(rng, ground)
     manner = rng.choice(("each", "once")) if said else "none"
     if kind == "attribute binding":

@@ -23,7 +23,7 @@ UNDERSTAND_KINDS = {
     "caption": 0.13,
     "what-is-where": 0.28,
     "counting": 0.16,
-    "colour": 0.05,
+    "color": 0.05,
     "style": 0.09,
     "presence": 0.08,
     "relation": 0.08,
@@ -110,8 +110,8 @@ def _counting(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
     return Asked(say.pick("counting").format(xs=plural), f"{by_rows(cells)}: {count}", count)
 
 
-def _colour(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
-    return Asked(say.pick("colour"), scene.background)
+def _color(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
+    return Asked(say.pick("color"), scene.background)
 
 
 def _style(rng: random.Random, scene: Scene, say: Speaker) -> Asked | None:
@@ -156,7 +156,7 @@ _KINDS = {
     "caption": _caption,
     "what-is-where": _what_is_where,
     "counting": _counting,
-    "colour": _colour,
+    "color": _color,
     "style": _style,
     "presence": _presence,
     "relation": _relation,
@@ -195,7 +195,7 @@ def question_scene(rng: random.Random, kind: str, split: str) -> Scene:
         return until(lambda: _counting_scene(rng, split))
     if kind == "relation":
         return sample_scene(rng, split, things=rng.choice((2, 2, 3, 4)))
-    return sample_scene(rng, split, numbers=0.08 if kind in ("caption", "colour") else 0.0)
+    return sample_scene(rng, split, numbers=0.08 if kind in ("caption", "color") else 0.0)
 
 
 def _number_scene(rng: random.Random, split: str) -> Scene | None:

@@ -29,7 +29,7 @@ def cell_pixels(thing: Thing | None, color: str, side: int) -> np.ndarray:
     if thing is not None:
         width = round(side * _FILL)
         art = sprite(thing.concept, thing.style)
-        # Resizing with premultiplied alpha keeps transparent pixels' colour from bleeding in.
+        # Resizing with premultiplied alpha keeps transparent pixels' color from bleeding in.
         art = art.convert("RGBa").resize((width, width), Image.Resampling.LANCZOS).convert("RGBA")
         cell.paste(art, ((side - width) // 2, (side - width) // 2), art)
     pixels = np.asarray(cell)

@@ -1,6 +1,6 @@
 """The same request in other words: typing mistakes, for training a little and for testing.
 
-A mistake never falls on a name (of a thing, colour, style, place or number): a request must stay answerable.
+A mistake never falls on a name (of a thing, color, style, place or number): a request must stay answerable.
 """
 
 from __future__ import annotations

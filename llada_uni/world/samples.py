@@ -91,5 +91,5 @@ def open_style(rng: random.Random, said: bool) -> str:
 
 
 def open_color(rng: random.Random, said: bool) -> str:
-    """A background colour, likewise."""
+    """A background color, likewise."""
     return DEFAULT_COLOR if not said and rng.random() < _DEFAULT_SHARE else rng.choice(COLOR_NAMES)

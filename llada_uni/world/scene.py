@@ -24,7 +24,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """cells: one Thing or None for each of POSITIONS; background: name of a colour.
+    """cells: one Thing or None for each of POSITIONS; background: name of a color.
 
     Raises UserError when names or sizes are not those of the world.
     """

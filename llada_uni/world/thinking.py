@@ -2,7 +2,7 @@
 
 The thought ends in plain words for the picture ("two plus three is five: five apples"), so that drawing it is drawing from a
 description. Kinds: sum, minus, double, more (counts relative to another), opposite (the place across the middle), riddle,
-sequence (the number that comes next), fact (a colour that something has).
+sequence (the number that comes next), fact (a color that something has).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A held-out wording uses only words that train wordings use too: what is new is how they are put together.
 Slots: {x} {y} concept names, {a} a concept with article (and style), {xs} a plural, {p} a position, {c} a
-colour, {ac} a colour with article, {s} a style, {r} a relation, {n} a number, {row} a row, {d} a description.
+color, {ac} a color with article, {s} a style, {r} a relation, {n} a number, {row} a row, {d} a description.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ TEMPLATES: dict[str, Wordings] = {
         ),
         ("tell me how many {xs} there are", "how many {xs} are in the picture"),
     ),
-    "colour": Wordings(
+    "color": Wordings(
         (
             "which color is the background", "what color is the background", "tell me the background color",
             "what is the background color", "which color do you see in the background", "tell me the color of the background",

@@ -91,7 +91,7 @@ def test_other_layouts_are_read_and_answer_as_ours(processor, world, tmp_path, k
     assert out[0, inputs["input_ids"].shape[1] :].tolist() == ours.tokens
 
 
-def test_experts_that_others_quantised_are_refused(folder):
+def test_experts_that_others_quantized_are_refused(folder):
     config = AutoConfig.from_pretrained(folder)
     config.quantization_config = {"quant_method": "gptq"}
     with pytest.raises(UserError, match="llada-uni convert"):

@@ -1,4 +1,4 @@
-"""Normalisation, rotary positions, masks and the cache, each against its definition."""
+"""Normalization, rotary positions, masks and the cache, each against its definition."""
 
 from __future__ import annotations
 

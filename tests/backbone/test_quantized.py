@@ -1,4 +1,4 @@
-"""Quantised experts: how far the stored weights are from the given ones, and how exactly they are computed with.
+"""Quantized experts: how far the stored weights are from the given ones, and how exactly they are computed with.
 
 Error bounds are relative (norm of the difference over norm of the truth); measured worst cases stand beside them.
 """
@@ -20,11 +20,11 @@ from llada_uni.backbone.quantized import (
 )
 from llada_uni.backbone.quantized_formats import (
     Scheme,
-    dequantise,
+    dequantize,
     expand,
     float8_to_float16,
     make_scheme,
-    quantise,
+    quantize,
 )
 from llada_uni.errors import UserError
 from tests.backbone.helpers import small_config
@@ -57,38 +57,38 @@ def test_there_and_back(name, shape):
     scheme, weight = SCHEMES[name], normal(*shape) * 0.02
     if shape[-1] % 32 and scheme.format == "int4":
         with pytest.raises(UserError, match="int4 needs rows of a multiple of 32 weights, not 200"):
-            quantise(weight, scheme)
+            quantize(weight, scheme)
         return
-    stored = quantise(weight, scheme)
+    stored = quantize(weight, scheme)
     expected = scheme.shapes(1, *shape[-2:])
     for part, tensor in stored._asdict().items():
         assert (tuple(tensor.shape[-len(expected[part][0]) + 1 :]), tensor.dtype) == (
             expected[part][0][1:],
             expected[part][1],
         )
-    assert distance(dequantise(stored, scheme, shape[-2]), weight) < LARGEST[scheme.format]
+    assert distance(dequantize(stored, scheme, shape[-2]), weight) < LARGEST[scheme.format]
 
 
 def test_every_weight_is_within_half_a_step():
     weight = normal(64, 256)
-    int8 = quantise(weight, SCHEMES["int8"])
+    int8 = quantize(weight, SCHEMES["int8"])
     step = int8.scale.float()  # rounded to bfloat16, so the largest weight may be clipped by 1 / 256 of itself
     clipped = (weight.abs() - 127 * step).clamp(min=0)
-    assert ((dequantise(int8, SCHEMES["int8"], 64) - weight).abs() <= step / 2 * 1.001 + clipped).all()
+    assert ((dequantize(int8, SCHEMES["int8"], 64) - weight).abs() <= step / 2 * 1.001 + clipped).all()
 
 
 def test_int4_uses_its_zero_point():
     """Weights far from zero: a symmetric range would spend its steps on values that do not occur."""
     weight = normal(64, 128) * 0.01 + 1.0
-    assert (dequantise(quantise(weight, SCHEMES["int4"]), SCHEMES["int4"], 64) - weight).abs().max() < 0.008
-    assert distance(dequantise(quantise(weight, SCHEMES["int4"]), SCHEMES["int4"], 64) - 1, weight - 1) < 0.3
+    assert (dequantize(quantize(weight, SCHEMES["int4"]), SCHEMES["int4"], 64) - weight).abs().max() < 0.008
+    assert distance(dequantize(quantize(weight, SCHEMES["int4"]), SCHEMES["int4"], 64) - 1, weight - 1) < 0.3
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_zeros_and_an_outlier(name):
     weight = torch.zeros(64, 128)
     weight[3, 5] = 1e4
-    back = dequantise(quantise(weight, SCHEMES[name]), SCHEMES[name], 64)
+    back = dequantize(quantize(weight, SCHEMES[name]), SCHEMES[name], 64)
     assert back.isfinite().all()
     assert back[3, 5].item() == pytest.approx(1e4, rel=0.16)  # int4 may shrink a group's range
     assert back[10:].abs().max() < 1e-9
@@ -149,7 +149,7 @@ def routing_of(tokens, count=8, chosen=2, seed=5):
 @pytest.mark.parametrize("tokens", [1, 9, 300])
 @pytest.mark.parametrize("name", SCHEMES)
 def test_computes_what_the_stored_weights_say(name, tokens, dtype):
-    """Kernels (few rows) and weights taken back (many) against float32 on the dequantised weights."""
+    """Kernels (few rows) and weights taken back (many) against float32 on the dequantized weights."""
     held, _ = experts_and_truth(SCHEMES[name])
     x, routing = normal(tokens, 192, seed=9), routing_of(tokens)
     back = [getattr(held, matrix).weights(0, 8) for matrix in MATRICES]
@@ -229,7 +229,7 @@ def test_dtypes_stay_when_the_model_changes_its_own():
     assert model.lm_head.weight.dtype == torch.bfloat16
 
 
-def test_int4_kernel_is_recognised_by_its_packing(monkeypatch):
+def test_int4_kernel_is_recognized_by_its_packing(monkeypatch):
     """On a processor with another order, the check says no, and the weights are taken back instead."""
     held, _ = experts_and_truth(SCHEMES["int4"])
     x, routing = normal(7, 192, seed=3), routing_of(7)

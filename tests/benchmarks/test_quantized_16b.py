@@ -39,8 +39,8 @@ def test_all_phases(tmp_path, monkeypatch, capsys):
     where, file = tmp_path / "files", tmp_path / "rows.json"
     assert quantized_16b.main(["--quick", "--dir", str(where), "--threads", "1", "--json", str(file)]) == 0
     rows = {row["case"].rsplit(",", 1)[0]: row for row in json.loads(file.read_text())["rows"]}
-    assert rows["quantise to int4, peak memory"]["ours"] < 1
+    assert rows["quantize to int4, peak memory"]["ours"] < 1
     assert rows["one step of 32 tokens, prefix 64"]["ours"] > 0
     assert rows["4 accepted a step"]["ours"] > 0
     assert list(where.iterdir()) == []
-    assert "quantising to int4" in capsys.readouterr().out
+    assert "quantizing to int4" in capsys.readouterr().out

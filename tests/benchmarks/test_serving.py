@@ -16,10 +16,10 @@ from benchmarks import serving
 from benchmarks.serving import Answer, ask, check_images, check_story, check_words, crowd, mix, percentile, picture_fault
 
 
-def encoded(*colours: str) -> str:
-    image = Image.new("RGB", (len(colours), 1))
-    for x, colour in enumerate(colours):
-        image.paste(colour, (x, 0, x + 1, 1))
+def encoded(*colors: str) -> str:
+    image = Image.new("RGB", (len(colors), 1))
+    for x, color in enumerate(colors):
+        image.paste(color, (x, 0, x + 1, 1))
     out = io.BytesIO()
     image.save(out, "PNG")
     return base64.b64encode(out.getvalue()).decode()
@@ -38,7 +38,7 @@ def shown(picture: str) -> dict:
 
 def test_answers_are_checked():
     assert picture_fault(GOOD) is None and check_images({"data": [{"b64_json": GOOD}]}) is None
-    assert "no picture" in picture_fault("aGVsbG8=") and "one colour" in picture_fault(encoded("red", "red"))
+    assert "no picture" in picture_fault("aGVsbG8=") and "one color" in picture_fault(encoded("red", "red"))
     assert check_words(said("a cat")) is None and check_words(said(" ")) == "no words"
     words = {"type": "text", "text": "a cat"}
     assert check_story(said([words, shown(GOOD)])) is None

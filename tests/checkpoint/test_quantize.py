@@ -1,4 +1,4 @@
-"""Quantised directories: what is written, that it opens and works, what it costs, and that nothing half is left."""
+"""Quantized directories: what is written, that it opens and works, what it costs, and that nothing half is left."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def test_stacked_source_gives_the_same(tiny, made, tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_quantised_while_loading(tiny, made, format):
-    """`quantization` gives the same network as the directory; and takes quantised experts back."""
+def test_quantized_while_loading(tiny, made, format):
+    """`quantization` gives the same network as the directory; and takes quantized experts back."""
     assert torch.equal(logits(load_backbone(tiny, quantization=format)), logits(load_backbone(made[format])))
     plain = load_backbone(made[format], quantization="plain")
     assert scheme_of(plain) is None
@@ -124,7 +124,7 @@ def test_saved_again_and_converted_back(made, tmp_path):
     assert torch.equal(logits(load_backbone(tmp_path / "plain")), logits(load_backbone(made["int4"], quantization="plain")))
     UniModel.from_pretrained(made["int4"]).save_pretrained(tmp_path / "whole")
     assert torch.equal(logits(load_backbone(tmp_path / "whole")), logits(model))
-    with pytest.raises(UserError, match="has quantised experts; this needs plain ones"):
+    with pytest.raises(UserError, match="has quantized experts; this needs plain ones"):
         open_weights(made["int4"], model.config)
 
 
@@ -152,7 +152,7 @@ def test_refuses(tiny, made, tmp_path):
     for arguments, words in [
         ((tiny, new, "int3"), "unknown format 'int3'; allowed: int8, int4, float8"),
         ((tiny, new, "int4", 48), "the group is 48; allowed: 32, 64, 128, 256"),
-        ((made["int8"], new, "int4"), r"is quantised already \(int8\)"),
+        ((made["int8"], new, "int4"), r"is quantized already \(int8\)"),
         ((tiny, tiny / "inside", "int4"), "lies inside"),
         ((tmp_path / "none", new, "int4"), "there is no model directory"),
     ]:
@@ -193,7 +193,7 @@ def test_an_interruption_leaves_nothing(tiny, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damaged_quantised_directories(made, tmp_path):
+def test_damaged_quantized_directories(made, tmp_path):
     folder = shutil.copytree(made["int4"], tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text())
     changed = config | {"quantization_config": make_scheme("int4", 32).to_json()}
@@ -252,7 +252,7 @@ def large(tmp_path_factory):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures through /proc")
 def test_memory(large):
-    """Measured rises: quantising 110 MB with shards of 50 MB, of a source of 326; loading 1.09 of plain weights."""
+    """Measured rises: quantizing 110 MB with shards of 50 MB, of a source of 326; loading 1.09 of plain weights."""
     size = sum(file.stat().st_size for file in large.glob("*.safetensors")) / 1e6
     assert 300 < size < 340
     small = large.parent / "int4"

@@ -27,7 +27,7 @@ from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.verify.verify import verify
 
 
-def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
+def randomize(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -73,7 +73,7 @@ def record_pictures(folder: Path) -> None:
     settings = Preprocessing(
         patch_size=16, understand_min_pixels=4000, understand_max_pixels=4200, edit_max_cells=4
     )
-    tokenizer = randomise(ImageTokenizer({"vision_config": vision, "vq_config": vq}, settings), 1)
+    tokenizer = randomize(ImageTokenizer({"vision_config": vision, "vq_config": vq}, settings), 1)
     tokenizer.save_pretrained(folder / "image_tokenizer")
     picture = Image.effect_mandelbrot((48, 32), (-2, -1, 1, 1), 50).convert("RGB")
     picture.save(folder / "image_tokenizer" / "a.png")
@@ -101,9 +101,9 @@ def record_decoder(golden: Path, folder: Path) -> None:
         "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
     }  # fmt: skip
     decoder = ImageDecoder(
-        sigvq=randomise(SigVQ(20, 10), 2),
-        transformers={"turbo": randomise(build_transformer(config), 3)},
-        vae=randomise(build_vae(vae_config), 4),
+        sigvq=randomize(SigVQ(20, 10), 2),
+        transformers={"turbo": randomize(build_transformer(config), 3)},
+        vae=randomize(build_vae(vae_config), 4),
     )
     decoder.sigvq.save_pretrained(folder / "image_tokenizer" / "sigvq_embedding.pt")
     save_transformer(decoder.transformer("turbo"), folder / "decoder-turbo")

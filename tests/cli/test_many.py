@@ -57,7 +57,7 @@ def test_json_lines_have_settings_of_their_own(tmp_path):
         ("{", "line 1 is no JSON"),
         ('"a"', "line 1 must hold an object"),
         ('{"prompt": "a"}\n{"seed": 1}', "line 2: Draw: prompt is missing"),
-        ('{"prompt": "a", "colour": 1}', "line 1: unknown setting 'colour'"),
+        ('{"prompt": "a", "color": 1}', "line 1: unknown setting 'color'"),
         ('{"prompt": "a", "file": "../a.png"}', "line 1: file must be a name without folders"),
         ('{"prompt": "a", "file": "a.png"}\n{"prompt": "b", "file": "a.png"}', "line 1: the file a.png is named"),
     ],

@@ -14,7 +14,7 @@ from llada_uni.data.kinds import TEXT
 from llada_uni.data.shards import Record, TokenShard, shard_name, write_manifest, write_shard
 from llada_uni.text.tokenizer import train_tokenizer
 
-WORDS = ["a red thing", "what colour is it?", "red", "draw a red thing on blue", "a cat and a dog on green"]
+WORDS = ["a red thing", "what color is it?", "red", "draw a red thing on blue", "a cat and a dog on green"]
 
 
 def image(name: str) -> dict:
@@ -37,15 +37,15 @@ def drawing(words: str = "a red thing", name: str = "red.png") -> dict:
     return {"task": "t2i", "messages": [{"role": "user", "content": words}, assistant(image(name))]}
 
 
-def question(words: str = "what colour is it?", answer: str = "red", name: str = "red.png") -> dict:
+def question(words: str = "what color is it?", answer: str = "red", name: str = "red.png") -> dict:
     return {"task": "understand", "messages": [user(image(name), text(words)), {"role": "assistant", "content": answer}]}
 
 
 def write_records(folder: Path, records: Sequence[dict | str], name: str = "records.jsonl") -> Path:
     """A JSONL file (a string is written as it is), with a red and a blue picture beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for colour, size in (("red", (64, 64)), ("blue", (96, 64))):
-        Image.new("RGB", size, colour).save(folder / f"{colour}.png")
+    for color, size in (("red", (64, 64)), ("blue", (96, 64))):
+        Image.new("RGB", size, color).save(folder / f"{color}.png")
     lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
     (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / name

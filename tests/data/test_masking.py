@@ -63,12 +63,12 @@ def test_only_words_or_only_codes_are_masked():
     for _ in range(100):
         ids, kinds = story(rng)
         for row in masker(complementary=True).rows(ids, kinds, "story", rng):
-            learnt = np.flatnonzero(row.targets >= 0)
-            inside = row.positions[learnt] < len(ids)
-            found = set(kinds[row.positions[learnt][inside]].tolist()) - {CONTEXT}
-            words = bool(np.isin(row.targets[learnt], CODES).sum() == 0)
-            assert found <= ({TEXT} | ({CODE} if row.weights[learnt].min() < 1 else set()) if words else {CODE})
-            assert (row.ids[learnt] == MASK).all() and (np.delete(row.ids, learnt) != MASK).all()
+            learned = np.flatnonzero(row.targets >= 0)
+            inside = row.positions[learned] < len(ids)
+            found = set(kinds[row.positions[learned][inside]].tolist()) - {CONTEXT}
+            words = bool(np.isin(row.targets[learned], CODES).sum() == 0)
+            assert found <= ({TEXT} | ({CODE} if row.weights[learned].min() < 1 else set()) if words else {CODE})
+            assert (row.ids[learned] == MASK).all() and (np.delete(row.ids, learned) != MASK).all()
             kinds_seen.add(words)
     assert kinds_seen == {True, False}
     for share, words in ((0.0, False), (1.0, True)):
@@ -85,8 +85,8 @@ def test_opposite_masks_learn_every_place_once(rate_per, moved):
         for share, kind in ((1.0, TEXT), (0.0, CODE)):
             made = masker(text_share=share, complementary=True, rate_per=rate_per, moved=moved, everything=0.2)
             rows = made.rows(ids, kinds, "story", rng)
-            learnt = [row.positions[(row.targets >= 0) & (row.weights == 1)] for row in rows]
-            assert np.sort(np.concatenate(learnt)).tolist() == np.flatnonzero(kinds == kind).tolist()
+            learned = [row.positions[(row.targets >= 0) & (row.weights == 1)] for row in rows]
+            assert np.sort(np.concatenate(learned)).tolist() == np.flatnonzero(kinds == kind).tolist()
 
 
 def test_rates_are_drawn_from_their_range():
@@ -109,11 +109,11 @@ def test_onward_masks_words_from_one_of_them_on():
         for row in masker(text_share=1.0, onward=1.0).rows(ids, kinds, "story", rng):
             for view in {*row.views.tolist()} - {0}:
                 here = row.views == view
-                learnt = row.targets[here] >= 0
-                first = int(row.positions[here][learnt][0])
-                assert learnt[learnt.argmax() :].all()  # nothing known behind it, filling included
-                able = learnt.sum() / row.rates[here][0]
-                assert learnt.sum() <= able <= BLOCK and able == pytest.approx(round(able))
+                learned = row.targets[here] >= 0
+                first = int(row.positions[here][learned][0])
+                assert learned[learned.argmax() :].all()  # nothing known behind it, filling included
+                able = learned.sum() / row.rates[here][0]
+                assert learned.sum() <= able <= BLOCK and able == pytest.approx(round(able))
                 firsts.add(first)
     assert firsts == words  # each is at some time the first that is masked
     pictures = [masker(text_share=0.0, onward=share).rows(ids, kinds, "story", random.Random(8)) for share in (0.0, 1.0)]
@@ -124,11 +124,11 @@ def test_closing_masks_the_last_word_and_the_end():
     rng, counts = random.Random(9), set()
     for _ in range(60):
         (row,) = masker(text_share=1.0, closing=1.0, objective="one_block").rows(*story(rng, 0), "understand", rng)
-        learnt = row.targets >= 0
-        assert learnt[learnt.argmax() :].all()
-        words = row.targets[learnt & (row.weights == 1)]
-        able = learnt.sum() / row.rates[-1]
-        assert len(words) <= 2 and able == pytest.approx(round(able)) and (row.targets[learnt][2:] == EOS).all()
+        learned = row.targets >= 0
+        assert learned[learned.argmax() :].all()
+        words = row.targets[learned & (row.weights == 1)]
+        able = learned.sum() / row.rates[-1]
+        assert len(words) <= 2 and able == pytest.approx(round(able)) and (row.targets[learned][2:] == EOS).all()
         counts.add(len(words))
     assert counts == {1, 2}  # one where the end stands alone in a block
 
@@ -162,8 +162,8 @@ def test_long_samples_become_several_rows_and_lose_nothing():
     whole = masker(longest=1000, everything=1.0, text_share=0.0).rows(ids, kinds, "story", rng)
     parts = masker(longest=len(ids) + BLOCK, everything=1.0, text_share=0.0).rows(ids, kinds, "story", rng)
     assert len(whole) == 1 and len(parts) > 1 and all(len(row) <= len(ids) + BLOCK for row in parts)
-    learnt = np.concatenate([row.positions[row.targets >= 0] for row in parts])
-    assert sorted(learnt) == sorted(whole[0].positions[whole[0].targets >= 0])
+    learned = np.concatenate([row.positions[row.targets >= 0] for row in parts])
+    assert sorted(learned) == sorted(whole[0].positions[whole[0].targets >= 0])
     with pytest.raises(ValueError, match="does not fit"):
         masker(longest=20).rows(ids, kinds, "story", rng)
 
@@ -216,8 +216,8 @@ def test_a_view_is_what_generation_sees(run, kind):
             here = np.flatnonzero(row.views == 2 * number + 1)
             if not len(here):
                 continue  # nothing masked in it
-            learnt = view.start + int(np.argmax(view.weights == 1))
-            first = max(start for start, _ in stretches(kinds, kind) if start <= learnt)
+            learned = view.start + int(np.argmax(view.weights == 1))
+            first = max(start for start, _ in stretches(kinds, kind) if start <= learned)
             masked = row.targets[here] >= 0
             assert _first_drafts(run, model, ids, view, masked, first, allowed) == best[here][masked].tolist()
             compared += masked.sum()

@@ -32,7 +32,7 @@ def test_records_give_all_that_is_said_about_a_picture(tmp_path):
     said = {tuple(picture.image[0, 0].tolist()): picture for picture in drawn}
     assert said[0, 0, 255].caption == "all blue"
     assert said[0, 0, 255].questions == (("what?", "blue"), ("sure?", "yes"))
-    assert {p.caption for p in drawn if p.questions == (("what colour is it?", "red"),)} == {"a red one", "red again"}
+    assert {p.caption for p in drawn if p.questions == (("what color is it?", "red"),)} == {"a red one", "red again"}
     assert (said[0, 128, 0].caption, said[0, 128, 0].questions) == ("", ())  # an edit says nothing about one picture
     assert all(picture.image.shape == (16, 16, 3) for picture in drawn)
     described = open_pictures(str(tmp_path), 16, "any", need="caption").draw(random.Random(0), 40)

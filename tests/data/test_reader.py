@@ -156,7 +156,7 @@ def test_wrong_micro_batches_states_and_folders(folder, tmp_path):
     reader = TokenReader(folder, micro_batches=2)
     with pytest.raises(UserError, match="micro-batch 2 of a reader for 2"):
         reader.draw(2)
-    with pytest.raises(UserError, match="made with 3 micro_batches, now there are 2"):
+    with pytest.raises(UserError, match="made with 3 micro-batches, now there are 2"):
         reader.load_state(0, TokenReader(folder, micro_batches=3).state(0))
     with pytest.raises(UserError, match=r"manifest.json is missing\): run llada-uni data extract"):
         TokenReader(tmp_path)

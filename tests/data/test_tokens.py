@@ -66,7 +66,7 @@ HEADER = "<|image|><|reserved_token_1|><|reserved_token_1|><boi>"
             f"c:{prompt('You are a text-to-image generation assistant with a thinking process.', 'one and one apples')}"
             f" | t:two{HEADER} | d:[3] | c:<|/image|> | t:<|endoftext|>",
         ),
-        ("understand", f"c:{prompt(SEES, SHOWN_BLOCK, 'what colour is it?')} | t:red<|endoftext|>"),
+        ("understand", f"c:{prompt(SEES, SHOWN_BLOCK, 'what color is it?')} | t:red<|endoftext|>"),
         ("caption", f"c:{prompt(SEES, SHOWN_BLOCK, 'describe it')} | t:a cat<|endoftext|>"),
         (
             "edit",

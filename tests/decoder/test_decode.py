@@ -220,7 +220,7 @@ def test_tiles_only_above_their_size(golden, decoder, codes):
 
 def test_tiles_of_the_shipped_vae_show_the_same_picture():
     decoder = ImageDecoder.from_pretrained(find_model(None), tile=64)
-    nothing, fox = (120, 128) * 3, (120, 128, 120, 129, 120, 128)  # colours and styles below places and things
+    nothing, fox = (120, 128) * 3, (120, 128, 120, 129, 120, 128)  # colors and styles below places and things
     rows = ((0, 9, 1, 9, 2, 9), nothing, (3, 9, 4, 12, 5, 9), fox, (6, 9, 7, 9, 8, 9), nothing)
     latents = decoder.latents(ImageCodes(sum(rows, ()), 6, 6), steps=2)
     tiled = decoder.pixels(latents)

@@ -99,8 +99,8 @@ def test_transparency_is_laid_on_white():
     assert opened.getpixel((0, 0)) == (10, 20, 30)
     assert opened.getpixel((3, 3)) == (255, 255, 255)
     assert opened.getpixel((1, 0)) == (127, 127, 127)
-    grey = Image.new("LA", (4, 4), (7, 0))
-    assert open_image(as_bytes(grey)).getpixel((0, 0)) == (255, 255, 255)
+    gray = Image.new("LA", (4, 4), (7, 0))
+    assert open_image(as_bytes(gray)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_palette_with_and_without_transparency():
@@ -110,7 +110,7 @@ def test_palette_with_and_without_transparency():
     assert open_image(as_bytes(palette, transparency=1)).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped():
+def test_sixteen_bit_gray_is_scaled_not_clipped():
     levels = np.array([[0, 257, 32768, 65535]] * 4, np.uint16)
     opened = open_image(as_bytes(Image.fromarray(levels)))
     assert [opened.getpixel((x, 0))[0] for x in range(4)] == [0, 1, 128, 255]
@@ -132,6 +132,6 @@ def test_exif_rotation_is_undone():
 
 
 def test_first_frame_of_an_animation():
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     opened = open_image(as_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert opened.getpixel((0, 0)) == (255, 0, 0)

@@ -103,7 +103,7 @@ def _dot(side: int) -> Image.Image:
     return picture
 
 
-def test_patches_are_in_raster_order_and_normalised():
+def test_patches_are_in_raster_order_and_normalized():
     pixels = np.zeros((4, 6, 3), np.uint8)
     pixels[0, 2] = (255, 128, 0)  # first pixel of the second patch
     patches, rows, columns = to_patches(Image.fromarray(pixels), Preprocessing(patch_size=2))

@@ -1,6 +1,6 @@
 """A server of the tiny model that is there to be attacked, and what each of its answers must be like.
 
-What flows through: any request -> its answer, checked: a status that is stated, errors in OpenAI's form in one line,
+Any request -> its answer, checked: a status that is stated, errors in OpenAI's form in one line,
 nothing of this machine in them.
 """
 

@@ -1,6 +1,6 @@
 """Pictures made to harm: bombs, lies in headers, damage. Each is small; what it would become is not.
 
-What flows through: nothing in; name -> bytes of a file out.
+Nothing in; name -> bytes of a file out.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, data: bytes, before: bytes = b"", after: bytes = b"", depth: int = 8) -> bytes:
-    """A grey PNG with the compressed rows `data`, and chunks before and after them."""
+    """A gray PNG with the compressed rows `data`, and chunks before and after them."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + before + chunk(b"IDAT", data) + after + chunk(b"IEND", b"")
 
 
-SMALL_ROWS = zlib.compress(bytes(4 * 5))  # 4 x 4 grey pixels, each row after its filter byte
+SMALL_ROWS = zlib.compress(bytes(4 * 5))  # 4 x 4 gray pixels, each row after its filter byte
 
 
 def jpeg_saying(width: int, height: int) -> bytes:
@@ -56,7 +56,7 @@ def jpeg_with_scans(count: int) -> bytes:
 
 def webp_saying(width: int, height: int) -> bytes:
     """An animated (VP8X) WebP whose canvas is stated so large."""
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     data = bytearray(saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
     data[24:30] = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     return bytes(data)

@@ -1,6 +1,6 @@
 """Opens each directory given, every part of it, in a process of its own with little memory and time.
 
-What flows through: directories on the command line -> one line of JSON each: "read", "refused: ...", or what went
+Directories on the command line -> one line of JSON each: "read", "refused: ...", or what went
 wrong ("raised: ...", "died: ...": too much memory or time). Run as a program by test_untrusted_models.py.
 """
 

@@ -1,6 +1,6 @@
 """Services and servers for the HTTP tests: a scripted service without a model, the tiny model, and real uvicorn.
 
-What flows through: a script (a function that emits events) or a model directory -> a service -> an application -> a
+A script (a function that emits events) or a model directory -> a service -> an application -> a
 server on a free port of this machine, in a thread.
 """
 

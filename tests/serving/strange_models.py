@@ -1,6 +1,6 @@
 """Model directories from strangers, each made to harm in one way: code, lies about sizes, files from elsewhere.
 
-What flows through: a sound tiny model's directory -> a copy of it with one thing changed.
+A sound tiny model's directory -> a copy of it with one thing changed.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ FORMS_REFUSED = [
     ([upload("image", RED), upload("mask", hole())], {"size": "64x64"}, "size", "that of the picture"),
     ([upload("image", RED)], {"cfg_scale": "2"}, "cfg_scale", "with a mask"),
     ([upload("image", RED)], {"n": "many"}, "n", "n must be a whole number"),
-    ([upload("image", RED)], {"colour": "red"}, "colour", "unknown field"),
+    ([upload("image", RED)], {"color": "red"}, "color", "unknown field"),
     ([upload("image", RED), upload("prompt", RED)], {}, "prompt", "must be text, not a file"),
     ([upload("image", RED)], {"sprint": "1", "sprint[r]": "1"}, "sprint[r]", "given twice"),
     ([("image", ("x.png", b"no picture", "image/png"))], {}, "image", "no picture"),

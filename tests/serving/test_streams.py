@@ -40,7 +40,7 @@ CHAT, DRAW = "/v1/chat/completions", "/v1/images/generations"
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "stream": True, "seed": 1}
 CAT = {"prompt": "a cat", "stream": True, "seed": 1}
 CODES = Progress("codes", 1, 2, "", (1, 2), (5, -1), (True, False), (0.98765, 0.0))
-GREY = Image.new("RGB", (8, 4), "grey")
+Gray = Image.new("RGB", (8, 4), "gray")
 
 
 def stream(script, path, body):
@@ -83,7 +83,7 @@ def test_n_answers_are_told_apart_by_their_index():
 
 
 def test_words_and_pictures_in_order():
-    script = say(TextDelta("once"), PartialImage(0, GREY), CODES, picture("red"), TextDelta("then"), finished())
+    script = say(TextDelta("once"), PartialImage(0, Gray), CODES, picture("red"), TextDelta("then"), finished())
     body = HELLO | {"modalities": ["text", "image"], "progress": True, "partial_images": 1}
     events = stream(script, CHAT, body)
     content = [delta["content"] for delta in deltas(events) if delta.get("content")]
@@ -103,7 +103,7 @@ def test_thoughts_are_apart_from_the_answer():
 
 
 def test_drafts_then_the_picture():
-    script = say(PartialImage(0, GREY), CODES, PartialImage(1, GREY), picture("red", seed=1), finished(1))
+    script = say(PartialImage(0, Gray), CODES, PartialImage(1, Gray), picture("red", seed=1), finished(1))
     events = stream(script, DRAW, CAT | {"partial_images": 2})
     kinds = ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
     assert [name for name, _ in events] == [data["type"] for _, data in events] == kinds
@@ -114,13 +114,13 @@ def test_drafts_then_the_picture():
 
 
 def test_edits_have_names_of_their_own():
-    events = stream(one_picture, "/v1/images/edits", CAT | {"image": data_uri(GREY)})
+    events = stream(one_picture, "/v1/images/edits", CAT | {"image": data_uri(Gray)})
     assert [name for name, _ in events] == ["image_edit.completed"]
 
 
 def test_progress_and_thoughts_for_those_who_ask():
     # Two drafts in a row may become one, so something stands between them.
-    drafts = (CODES, PartialImage(0, GREY), Progress("decode", 3, 8))
+    drafts = (CODES, PartialImage(0, Gray), Progress("decode", 3, 8))
     script = say(TextDelta("a cat", reasoning=True), *drafts, picture(), finished())
     events = stream(script, DRAW, CAT | {"progress": True, "thinking": True})
     assert events[0][0] == "llada.thinking" and events[0][1]["delta"] == "a cat"

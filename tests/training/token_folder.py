@@ -1,4 +1,4 @@
-"""A folder of token shards with records that can be learnt: three words name nine codes, and the other way round."""
+"""A folder of token shards with records that can be learned: three words name nine codes, and the other way round."""
 
 from __future__ import annotations
 

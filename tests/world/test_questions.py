@@ -54,7 +54,7 @@ def test_every_answer_is_true(kind: str) -> None:
             plural = next((w for w in words if w in NAMES), "things")
             found = [i for i, t in scene.things() if plural in ("things", CONCEPTS[t.concept].plural)]
             assert answer == f"{by_rows(found)}: {NUMBERS[len(found)]}" and sample.expect["key"] == NUMBERS[len(found)]
-        elif kind == "colour":
+        elif kind == "color":
             assert answer == scene.background
         elif kind == "style":
             found = [(i, t) for i, t in unique(scene) if t.concept in words]
@@ -104,7 +104,7 @@ def test_a_scene_that_does_not_allow_a_question() -> None:
     twins = placed({0: CAT, 1: CAT}, "white")
     assert ask(rng, twins, "style", say) is None and ask(rng, twins, "relation", say) is None
     assert ask(rng, twins, "number reading", say) is None
-    assert isinstance(ask(rng, twins, "colour", say), Asked)
+    assert isinstance(ask(rng, twins, "color", say), Asked)
     assert absent(rng, twins) != "cat"
 
 

@@ -59,7 +59,7 @@ def test_walks_go_one_cell_a_step_and_around_things() -> None:
 def test_the_shortest_way_in_a_fixed_order() -> None:
     assert way(0, 8, set()) == ["right", "right", "down", "down"]
     assert way(0, 2, {1}) == ["down", "right", "right", "up"]
-    assert way(2, 3, set()) == ["down", "left", "left"]  # cells 2 and 3 are no neighbours
+    assert way(2, 3, set()) == ["down", "left", "left"]  # cells 2 and 3 are no neighbors
     assert way(0, 8, {1, 3}) is None
 
 

@@ -54,7 +54,7 @@ def test_who_is_not_named_has_a_usual_name() -> None:
             assert f"{name} the {concept}" in story.answer[0]
 
 
-def test_places_are_colours() -> None:
+def test_places_are_colors() -> None:
     assert set(PLACES) == set(COLORS) and len({p.split()[-1] for p in PLACES.values()}) == len(COLORS)
     assert len(CHARACTERS) >= 30
 

@@ -143,7 +143,7 @@ def test_what_a_prompt_fixes_stands_in_its_words() -> None:
 
 
 def test_equal_words_mean_equal_places() -> None:
-    """A picture follows from its prompt, but for style and colour where they are left open."""
+    """A picture follows from its prompt, but for style and color where they are left open."""
     places: dict[str, tuple] = {}
     for sample in many("t2i", "train", 6000):
         text, scene = sample.turns[0].parts[0], sample.answer[0]

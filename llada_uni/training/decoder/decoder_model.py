@@ -1,6 +1,6 @@
 """What the decoder stages train: code features and transformer as one module, and the probes that help a small one.
 
-What flows through: codes [B, h, w] -> every code 2 x 2 times -> features [B, L, F] (SigVQ) -> transformer with a noised
+Codes [B, h, w] -> every code 2 x 2 times -> features [B, L, F] (SigVQ) -> transformer with a noised
 state [B, C, 1, H, W] -> velocity of the same shape. Built fresh from sizes, or read from a run or model directory.
 B pictures, C latent channels, L = 2h * 2w condition positions, F their features.
 """

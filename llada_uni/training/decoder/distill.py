@@ -78,14 +78,14 @@ def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor,
     """du/dt at (x, t) along the direction (v, 1), by a central difference; its error is of second order in `step`.
 
     u(x [2B, ...], t [2B]) evaluates both ends at once; x, v [B, ...]; t and step [B], step up to 1/2. No gradient flows.
-    Where t - step or t + step would leave 0..1, the difference is centred as much further inside, moved there along the path
+    Where t - step or t + step would leave 0..1, the difference is centered as much further inside, moved there along the path
     (an error of first order there).
     """
     with torch.no_grad():
-        centre = torch.maximum(torch.minimum(t, 1 - step), step)
+        center = torch.maximum(torch.minimum(t, 1 - step), step)
         wide = (-1, *[1] * (x.dim() - 1))
-        moved, reach = x + (centre - t).view(wide) * v, step.view(wide) * v
-        ahead, behind = u(torch.cat([moved + reach, moved - reach]), torch.cat([centre + step, centre - step])).chunk(2)
+        moved, reach = x + (center - t).view(wide) * v, step.view(wide) * v
+        ahead, behind = u(torch.cat([moved + reach, moved - reach]), torch.cat([center + step, center - step])).chunk(2)
         return (ahead - behind) / (2 * step).view(wide)
 
 
@@ -201,7 +201,7 @@ class DistillStage(Stage):
         return [*transformer_layers(self.student.transformer), *self.teacher.layers()]
 
     @torch.no_grad()
-    def materialise(self) -> None:
+    def materialize(self) -> None:
         self.teacher.fill(self.options.base)
         copy_weights(self.teacher.transformer, self.student.transformer)
         copy_weights(head_of(self.student.transformer), self.student.auxiliary)

@@ -1,6 +1,6 @@
 """Latents and codes of pictures, made once and kept in shards: what the decoder and its distillation are trained on.
 
-What flows through: pictures of a source (side x side pixels) -> VAE -> latents, and, at half the side, -> image tokenizer ->
+Pictures of a source (side x side pixels) -> VAE -> latents, and, at half the side, -> image tokenizer ->
 codes -> `latents-00000.safetensors`, ... beside `manifest.json` -> `Latents.draw`, which picks by number.
 Shard i depends only on the options and i, and a shard appears complete or not at all: a killed preparation goes on where it
 was, and several processes share the shards out.

@@ -146,7 +146,7 @@ class DecoderStage(Stage):
     def shard_units(self) -> list[nn.Module]:
         return self.model.layers()
 
-    def materialise(self) -> None:
+    def materialize(self) -> None:
         self.model.fill(self.options.init)
 
     def fingerprint(self) -> dict[str, Any]:

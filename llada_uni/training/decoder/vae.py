@@ -28,7 +28,7 @@ from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, Pictur
 @options
 class VaeSizes:
     """channels: width of every level (each but the last halves the side); layers: blocks a level; latent: channels of a
-    latent; groups: of the group normalisation; attention: in the middle (released: yes)."""
+    latent; groups: of the group normalization; attention: in the middle (released: yes)."""
 
     channels: list[int] = field(default_factory=lambda: [16, 32, 64])
     layers: int = 1

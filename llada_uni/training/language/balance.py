@@ -1,6 +1,6 @@
 """Expert balancing without an auxiliary loss: a bias an expert, moved against the measured load.
 
-What flows through: the choices that routers count in a step -> summed over all processes -> a step of each bias, and metrics
+The choices that routers count in a step -> summed over all processes -> a step of each bias, and metrics
 for the log: how even the load is, and how far routers have drifted from where they started.
 arXiv:2604.20796 prints b_i += u (F_i - Q_i) / rms_j(F_j - Q_j) with F the share of the load and Q = 1/E; to push load
 away from crowded experts the step has to be negative, so u is subtracted here. The bias takes part in the choice of

@@ -1,6 +1,6 @@
 """Where a backbone's first weights come from: nowhere (drawn), a model directory, or a text-only checkpoint that is extended.
 
-What flows through: tensors of the released or the stacked layout, one at a time -> rows of the vocabulary added where the file
+Tensors of the released or the stacked layout, one at a time -> rows of the vocabulary added where the file
 has fewer -> the part that this process holds (all of it, or its rows of a sharded weight) -> the model, in place.
 A vocabulary is extended at its end: rows of the language keep every bit, new ones (image specials and codes) are drawn with the
 width `initializer_range`, in the embedding and in the head (arXiv:2604.20796, training).

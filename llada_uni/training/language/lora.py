@@ -3,7 +3,7 @@
     model = add_lora(backbone, LoraOptions(rank=16, alpha=32))    # trained like the backbone itself
     save_adapter(model, "my-adapter"); save_backbone(merge_lora(model), "my-model")
 
-What flows through: Backbone -> the same network with low-rank products beside its matrices -> an adapter folder in peft's
+Backbone -> the same network with low-rank products beside its matrices -> an adapter folder in peft's
 format, or a plain Backbone with the products added in. Attention's projections are adapted as layers; the stacked experts as
 parameters (peft's `target_parameters`), each expert with a product of its own.
 

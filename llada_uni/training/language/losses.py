@@ -81,7 +81,7 @@ def frequencies(data: Mapping[str, float], size: int) -> Tensor:
     total = torch.zeros(size, dtype=torch.float64)
     for folder, share in data.items():
         shard = TokenShard(Path(folder) / read_manifest(Path(folder))["shards"][0]["file"])
-        counts = np.bincount(shard.learnt_ids(), minlength=size)
+        counts = np.bincount(shard.learned_ids(), minlength=size)
         total += share * torch.from_numpy(counts / max(1, counts.sum()))
     return total / total.sum()
 

@@ -1,6 +1,6 @@
 """Token records from several folders, mixed by shares, with a position for every micro-batch.
 
-What flows through: folders of token shards -> one reader each (data/reader.py) -> `draw(micro_batch, rng)` -> one record.
+Folders of token shards -> one reader each (data/reader.py) -> `draw(micro_batch, rng)` -> one record.
 """
 
 from __future__ import annotations

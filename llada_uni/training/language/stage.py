@@ -1,6 +1,6 @@
 """The stage `backbone`: block diffusion on token records, for alignment, multi-task training, fine-tuning and LoRA alike.
 
-What flows through: token shards -> records mixed by share and task (mixture.py) -> noised rows (data/masking.py) -> packed
+Token shards -> records mixed by share and task (mixture.py) -> noised rows (data/masking.py) -> packed
 sequences (data/packing.py) with a weight for every masked position -> states and logits at the masked positions only ->
 weighted cross-entropy (losses.py); behind each step the routers are balanced (balance.py). The result is a model directory in
 the released layout.
@@ -273,7 +273,7 @@ class BackboneStage(Stage):
     def shard_units(self) -> list[nn.Module]:
         return list(self.backbone.model.layers)
 
-    def materialise(self) -> None:
+    def materialize(self) -> None:
         fill_backbone(self.backbone, self.options.init, self.seed)
         self.balance.remember()
 

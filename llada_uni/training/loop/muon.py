@@ -1,6 +1,6 @@
 """Muon for the hidden matrices of a network, AdamW for all else, in one optimizer with AdamW's state.
 
-What flows through: a matrix's gradient -> momentum -> its nearest orthogonal matrix, by five Newton-Schulz iterations -> the
+A matrix's gradient -> momentum -> its nearest orthogonal matrix, by five Newton-Schulz iterations -> the
 update, scaled to the size that AdamW's would have, so that both share one learning rate. Every direction of a matrix moves
 by the same amount: what is seen rarely is learned beside what is seen always. torch.optim.Muon takes no stacked experts, and no
 other weights beside the matrices.

@@ -77,7 +77,7 @@ def is_sharded(stage: nn.Module) -> bool:
 def parallelize(stage: Stage, options: ParallelOptions, processes: Processes, precision: str = "float32") -> None:
     """Spreads a stage over the processes, in place. precision: float32, or bfloat16 for computation with sharded weights.
 
-    Weights on the meta device get memory here, and `stage.materialise()` fills them.
+    Weights on the meta device get memory here, and `stage.materialize()` fills them.
     """
     if options.activation_checkpointing:
         for unit in stage.shard_units():
@@ -89,7 +89,7 @@ def parallelize(stage: Stage, options: ParallelOptions, processes: Processes, pr
         module.to_empty(device=processes.device, recurse=False)
     stage.to(processes.device)
     if on_meta:
-        stage.materialise()
+        stage.materialize()
     for tensor in (*stage.parameters(), *stage.buffers()):
         if processes.size > 1 and not isinstance(tensor, DTensor):
             dist.broadcast(tensor.data, src=0)

@@ -1,6 +1,6 @@
 """Batches ahead of time: a thread draws the next micro-batches while the step under way computes.
 
-What flows through: (step, micro-batch) in the order of training -> generators seeded by them -> `stage.batch` in one thread,
+(step, micro-batch) in the order of training -> generators seeded by them -> `stage.batch` in one thread,
 at most `ahead` micro-batches early -> pinned memory where there is a GPU -> the device -> the loop.
 What was drawn early and never used costs nothing: each batch carries the reader's state behind it, and a checkpoint keeps that
 of the last batch that was trained on. So a resumed run, and a run without prefetching, see the same batches.

@@ -84,7 +84,7 @@ class Stage(nn.Module):
         """Modules that are sharded (and, if asked, re-computed in the backward pass) one by one: the layers."""
         return []
 
-    def materialise(self) -> None:
+    def materialize(self) -> None:
         """Fills weights that were built on the meta device; they have memory (each process its own part) by then.
 
         Called once, and only for such a stage. `sharded_load.load_sharded_backbone` is the usual way.

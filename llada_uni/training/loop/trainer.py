@@ -1,6 +1,6 @@
 """The one training loop: it owns stepping, accumulation, clipping, the schedule, EMA, the log, evaluation and checkpoints.
 
-What flows through: a stage (stage.py) -> its micro-batches, drawn ahead of time (prefetch.py) -> their losses -> summed
+A stage (stage.py) -> its micro-batches, drawn ahead of time (prefetch.py) -> their losses -> summed
 gradients -> divided by the weight of the whole global batch -> AdamW or Muon -> log.jsonl, checkpoints/, and at the end the
 exported part in model/.
 Data and noise of a micro-batch depend only on (seed, step, micro-batch) and on the reader's saved state; so a run that was
@@ -192,7 +192,7 @@ class Trainer:
         if not is_sharded(self.stage):  # sharded ones are summed in the backward pass
             sum_gradients(grads, self.processes)
         totals = self.processes.sum(totals)
-        total, weight, norm = torch.cat([totals, total_norm(grads).double()[None]]).tolist()  # the step's one synchronisation
+        total, weight, norm = torch.cat([totals, total_norm(grads).double()[None]]).tolist()  # the step's one synchronization
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._not_finite(step, total, drawn, log)
             return

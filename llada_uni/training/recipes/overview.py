@@ -1,6 +1,6 @@
 """What a recipe would train, without training it: its size, the memory its weights need, and one micro-batch.
 
-What flows through: Recipe -> the stage -> lines for a person. Networks that are too large for a look are only counted, on
+Recipe -> the stage -> lines for a person. Networks that are too large for a look are only counted, on
 the meta device; others are built, and the loss of one micro-batch is computed: so missing data shows before a cluster is
 asked for.
 """

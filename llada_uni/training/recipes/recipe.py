@@ -7,7 +7,7 @@
     parallel: {}             # ParallelOptions: how the work is spread over processes
     options: {length: 192}   # the stage's own (an @options class)
 
-What flows through: YAML and `key=value` words -> plain data -> checked options (llada_uni/options.py) -> `Recipe`.
+YAML and `key=value` words -> plain data -> checked options (llada_uni/options.py) -> `Recipe`.
 A mistake is a UserError that names the key and what is allowed.
 """
 

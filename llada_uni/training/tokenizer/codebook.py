@@ -79,7 +79,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self, book: Tensor, reseed: bool = True) -> None:
-        """Moves `book` [K, C] towards the means of what chose it in this step; `reseed`: place dead codes again."""
+        """Moves `book` [K, C] toward the means of what chose it in this step; `reseed`: place dead codes again."""
         totals = self.processes.sum(self._totals)
         sums, count = totals[:, :-1], totals[:, -1]
         used = count > 0

@@ -1,6 +1,6 @@
 """The small language model through which the quantizer is trained: it reads a picture's vectors and answers questions.
 
-What flows through: vectors of the positions [B, N, C] -> post_quant_conv and projection -> N positions of prefix; questions and
+Vectors of the positions [B, N, C] -> post_quant_conv and projection -> N positions of prefix; questions and
 answers of the picture behind it, all in one row. A pair of question and answer sees the prefix and itself, never another
 pair, so several questions share one picture and no answer gives another away.
 Axes: B pictures, N positions of a picture, C width of the codebook, E width of the language model, T tokens of all pairs of a

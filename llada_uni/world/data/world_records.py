@@ -1,6 +1,6 @@
 """The small world as conversation records: any number, in mixtures, the same for the same seed.
 
-What flows through: `WorldRecords` (count, seed, mixture) -> samples of world/tasks.py -> `Conversation`s whose pictures are
+`WorldRecords` (count, seed, mixture) -> samples of world/tasks.py -> `Conversation`s whose pictures are
 scenes, rendered when they are opened; `write_world` puts them into files like anybody's data.
 
 Record i depends on the seed and i // BLOCK alone, so any part can be made on its own.
@@ -44,7 +44,7 @@ DESCRIBED = "described"
 """In place of a task: the pictures of `t2i` the other way round, as captions."""
 
 MIXTURES: dict[str, Weights] = {
-    # Few things in a picture, and words for all of them: which word is which drawing is learnt soonest here.
+    # Few things in a picture, and words for all of them: which word is which drawing is learned soonest here.
     "first": {
         ("t2i", "single"): 0.25,
         ("t2i", "two objects"): 0.08,
@@ -53,7 +53,7 @@ MIXTURES: dict[str, Weights] = {
         (DESCRIBED, "position"): 0.15,
         ("understand", "what-is-where"): 0.15,
     },
-    # Two things at most, at places that are named: which words are which place is learnt here, in both directions.
+    # Two things at most, at places that are named: which words are which place is learned here, in both directions.
     "places": {
         ("t2i", "position"): 0.26,
         (DESCRIBED, "position"): 0.14,
@@ -73,7 +73,7 @@ MIXTURES: dict[str, Weights] = {
         ("think", None): 0.06,
         ("dialogue", None): 0.05,
     },
-    # What needs a place in the picture to be read: the answers are short, so they are learnt last.
+    # What needs a place in the picture to be read: the answers are short, so they are learned last.
     "reading": {
         ("understand", "what-is-where"): 0.28,
         ("understand", "caption"): 0.20,
@@ -174,7 +174,7 @@ MIXTURES: dict[str, Weights] = {
     },
 }
 """The mixtures of the shipped model: few things, their places, all tasks, more of reading, names in questions and edits,
-more of what is learnt late or got wrong, answers that are worked out, and what is told in several turns or frames."""
+more of what is learned late or got wrong, answers that are worked out, and what is told in several turns or frames."""
 
 MOST_THINGS = {"places": 2}
 """Mixtures whose pictures hold so many things at most."""
@@ -287,7 +287,7 @@ def _described(rng: random.Random, drawn: Sample) -> Sample:
 
 
 def conversation_of(sample: Sample, name: str, side: int) -> Conversation:
-    """A sample as a record: its turns, then the answer. Of a dialogue every answer is learnt."""
+    """A sample as a record: its turns, then the answer. Of a dialogue every answer is learned."""
 
     def parts(items: list[str | Scene]) -> tuple[str | Picture, ...]:
         return tuple(part if isinstance(part, str) else ScenePicture(part, side) for part in items)

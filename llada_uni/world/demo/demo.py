@@ -1,6 +1,6 @@
 """The demonstration: every task once on the shipped model, and a page about it.
 
-What flows through: a model and a seed -> pictures and words, made now -> PNG files, `results.json`, and
+A model and a seed -> pictures and words, made now -> PNG files, `results.json`, and
 `index.html` with the pictures embedded (llada_uni/world/demo/demo_page.py). Under each picture stands what the checker
 of the small world, a program without any learned part, reads in it: the reader need not take the model's
 word.
@@ -190,7 +190,7 @@ class _Show:
             items.append({**self.result(result, f"edit-{number + 1}"), "before": "draw-1.png"})
 
     def refill(self, drawn: ImageResult) -> None:
-        note = "The white part of the mask is drawn anew; all other codes are kept as they are."
+        note = "The white part of the mask is drawn again; all other codes are kept as they are."
         items = self.section("inpaint", "Filling a part of it", note)
         cell, prompt = REFILL
         mask = cell_mask([cell], drawn.image.width)

@@ -1,6 +1,6 @@
 """The page of the demonstration: results in, one HTML file out, with pictures embedded and nothing fetched from elsewhere.
 
-What flows through: the results of demo.py (plain JSON) and the folder of its pictures -> demo_page.html.jinja -> HTML. Every
+The results of demo.py (plain JSON) and the folder of its pictures -> demo_page.html.jinja -> HTML. Every
 text of the model and of the user is escaped.
 """
 

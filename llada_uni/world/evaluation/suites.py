@@ -1,6 +1,6 @@
 """The suites of the small world: seeded samples, asked through the model's public calls, judged by the world's checker.
 
-What flows through: samples -> questions (asking.py) -> scores by the checker (scoring.py); evaluation/run.py runs them. The
+Samples -> questions (asking.py) -> scores by the checker (scoring.py); evaluation/run.py runs them. The
 counterparts in the report of LLaDA2.0-Uni: geneval (GenEval), understand, wise (WISE, without and with thinking), text (numbers
 in the image), edit (ImgEdit, several references, refilling), intergen (stories, reasoning with images), dialogue, robust (the
 same requests in other words), decoder (codes to pixels).

@@ -1,8 +1,8 @@
 """Heads that begin as look-ups: in attention's last key/value group, for codes that have names (named_codes.py).
 
-What flows through: token rows -> states that enter a layer -> what queries, keys and values are to hold, by ridge regression
+Token rows -> states that enter a layer -> what queries, keys and values are to hold, by ridge regression
 -> weights of the layer's last group. There are three sorts of look-ups, each reading what the one before wrote:
-neighbours, in one early layer: a thing's code looks at the code before it, which says its place; a word at the words around it.
+neighbors, in one early layer: a thing's code looks at the code before it, which says its place; a word at the words around it.
 names, in later layers: the word of a thing looks at the code of the same thing, and what is written there is that code's place,
 in directions in which the states hardly vary. Nothing reads those at first, so nothing is disturbed; training finds them.
 answers, in one late layer: a mask looks at the words of things and reads where they are, as the words for places.
@@ -30,8 +30,8 @@ from llada_uni.options import options
 from llada_uni.world.training.named_codes import NamedCode
 
 _PLACES = 9  # values hold one of nine places
-_NEIGHBOURS = ((1, "both"), (-1, "words"), (2, "words"))  # places back, and who looks there: one head each
-_SHARPNESS = 0.15  # standard deviation of fitted weights: queries and keys are normalised, so only their directions count
+_NeighborS = ((1, "both"), (-1, "words"), (2, "words"))  # places back, and who looks there: one head each
+_SHARPNESS = 0.15  # standard deviation of fitted weights: queries and keys are normalized, so only their directions count
 _QUIET = 60  # directions of least variance among which those that are written in are drawn
 FITTED_ROWS = 1100
 """How many token rows are enough."""
@@ -41,12 +41,12 @@ _LONGEST = 200
 @options
 class LookUpOptions:
     """fit: no | new (queries, keys, values and what is written) | again (queries, keys and values of the names alone, for
-    states that have moved since). neighbours, names, answers: the layers (answers -1: none). write, answer: size of what names
+    states that have moved since). neighbors, names, answers: the layers (answers -1: none). write, answer: size of what names
     and answers write, in deviations of the states. hold: these heads stay as they are while the rest is trained, answers aside.
     """
 
     fit: Literal["no", "new", "again"] = "no"
-    neighbours: int = 0
+    neighbors: int = 0
     names: tuple[int, ...] = (1, 2)
     answers: int = -1
     write: float = 1.0
@@ -54,7 +54,7 @@ class LookUpOptions:
     hold: bool = False
 
     def __post_init__(self) -> None:
-        layers = [self.neighbours, *self.names, self.answers]
+        layers = [self.neighbors, *self.names, self.answers]
         if len(set(layers)) < len(layers):
             raise UserError(f"lookups name a layer twice: {', '.join(map(str, layers))}; each sort needs layers of its own")
 
@@ -85,9 +85,9 @@ class Held:
 
     def __init__(self, model: Backbone, options: LookUpOptions) -> None:
         self.parts: list[Tensor] = []
-        for layer in (options.neighbours, *options.names):
+        for layer in (options.neighbors, *options.names):
             group = _Group(model, layer)
-            heads = len(group.queries) if layer == options.neighbours else 1  # the others of the group are free
+            heads = len(group.queries) if layer == options.neighbors else 1  # the others of the group are free
             self.parts += [*group.queries[:heads], group.keys, group.values, *group.written[:heads], *group.scales]
         self.kept = [part.detach().clone() for part in self.parts]
 
@@ -208,7 +208,7 @@ class _Fitter:
         wanted[at.nonzero(), self.features] = self.vectors[self.read.name[at]]
         return wanted
 
-    def neighbours(self, layer: int) -> None:
+    def neighbors(self, layer: int) -> None:
         read, group, half = self.read, _Group(self.model, layer), self.half
         x = _states(self.model, layer, read.rows, normed=True)
         turning = torch.tensor([0, 1, half, half + 1])  # the two fastest turning pairs of features say how far apart places are
@@ -219,7 +219,7 @@ class _Fitter:
         keys[at.nonzero(), turning[:2]] = 1.0
         group.keys.copy_(_firm(_ridge(x, keys, _even(read.place_code, read.word), 1e-3)))
         base = self.model.config.rope_theta
-        for weight, (step, who) in zip(group.queries, _NEIGHBOURS, strict=False):
+        for weight, (step, who) in zip(group.queries, _NeighborS, strict=False):
             looking = read.word | read.code if who == "both" else read.word
             queries = self._nothing()
             queries[looking] = 0.0
@@ -317,7 +317,7 @@ def fit_lookups(
     names how much nearer words lie to codes of their own name than to others, in cosines. UserError where the network has
     too few layers, or rows without names.
     """
-    layers = (options.neighbours, *options.names, options.answers)
+    layers = (options.neighbors, *options.names, options.answers)
     if max(layers) >= len(model.model.layers):
         raise UserError(f"lookups name layer {max(layers)}; the network has layers 0 to {len(model.model.layers) - 1}")
     rows = [row for row in rows if len(row) <= _LONGEST][:FITTED_ROWS]
@@ -327,7 +327,7 @@ def fit_lookups(
     with torch.enable_grad():
         fitter = _Fitter(model, read, named)
     if options.fit == "new":
-        fitter.neighbours(options.neighbours)
+        fitter.neighbors(options.neighbors)
     margins = {layer: fitter.names(layer, options.write, options.fit == "again") for layer in sorted(options.names)}
     if options.answers >= 0 and options.fit == "new":
         fitter.answers(options.answers, options.answer)

@@ -1,7 +1,7 @@
 """Codes that begin as the words they stand for.
 
 The codes of the world's patch tokenizer (patch_tokenizer.py) are answers, and the language has words for nearly all of them: a
-thing's name, a digit, a colour, a style, a place. What is known of a word then holds for its code from the first step; with
+thing's name, a digit, a color, a style, a place. What is known of a word then holds for its code from the first step; with
 unrelated first values a hundred names took thousands of steps, and a thing named in a question was not found in the picture
 (docs/log.md). Codes of one sort (things, places, ...) share a part, and so do all codes.
 
@@ -21,7 +21,7 @@ from llada_uni.text.tokenizer import TextTokenizer
 from llada_uni.world.concepts import COLORS, CONCEPTS, DIGITS, POSITIONS, STYLES
 from llada_uni.world.training.patch_tokenizer import FIRST, MEANINGS
 
-SORTS = ("place", "thing", "digit", "colour", "style")
+SORTS = ("place", "thing", "digit", "color", "style")
 _SHARED = 0.5  # width of what all codes share, and all names of a sort, relative to what is a name's own
 _VARIANT = 0.3  # of what another form of a word (plural, first in a sentence) has of its own
 
@@ -60,7 +60,7 @@ def named_codes(text: TextTokenizer, offset: int, codebook_size: int) -> list[Na
         else:
             add("thing", i, code, f" {name}", name, f" {concept.plural}", concept.plural)
     for i, color in enumerate(COLORS):
-        add("colour", i, first_color + i, f" {color}", color)
+        add("color", i, first_color + i, f" {color}", color)
     for i, style in enumerate(STYLES):
         add("style", i, first_style + 1 + i, f" {style}", style)
     return found
@@ -68,7 +68,7 @@ def named_codes(text: TextTokenizer, offset: int, codebook_size: int) -> list[Na
 
 @torch.no_grad()
 def begin_as_words(model: Backbone, named: list[NamedCode], seed: int, width: float = 0.3, head: float = 0.04) -> None:
-    """Draws the embeddings and the head anew, in place: normal values of `width` and `head`, and the same for code and word."""
+    """Draws the embeddings and the head again: normal values of `width` and `head`, and the same for code and word."""
     generator = torch.Generator().manual_seed(seed)
     embedding = model.model.word_embeddings.weight
     embedding.normal_(0.0, width, generator=generator)

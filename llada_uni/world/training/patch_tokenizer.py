@@ -1,9 +1,9 @@
 """Stage `patch_tokenizer`: the image tokenizer of the shipped small model, every patch trained on a question of its own.
 
 A cell of the world is 2 x 2 patches, and each of its patches has its question: top left "where is this?", top right "what is
-drawn here?", bottom left "on which colour?", bottom right "in which style?". Every answer has a code, which is the mean vector
-of its patches, and a patch's vector must lie nearest to the code of its answer: codes are words for places, concepts, colours
-and styles, which the language model can combine anew. It is the shortcut of a known world; the stage `quantizer` learns codes
+drawn here?", bottom left "on which color?", bottom right "in which style?". Every answer has a code, which is the mean vector
+of its patches, and a patch's vector must lie nearest to the code of its answer: codes are words for places, concepts, colors
+and styles, which the language model can combine again. It is the shortcut of a known world; the stage `quantizer` learns codes
 for any pictures with questions. First the answers are read from the vectors by linear maps; codes follow once the vectors mean
 something. Nothing is reconstructed.
 B pictures, N patches a picture (6 x 6), C width of the codebook, K codes, one for each answer.
@@ -50,7 +50,7 @@ _CONCEPT = {name: i + 1 for i, name in enumerate(CONCEPTS)}
 _STYLE = {name: i + 1 for i, name in enumerate(STYLES)}
 _COLOR = {name: i for i, name in enumerate(COLORS)}
 ANSWERS = (len(CELLS), len(CONCEPTS) + 1, len(COLORS), len(STYLES) + 1)
-"""Answers to the four questions: places, concepts and nothing, colours, styles and none."""
+"""Answers to the four questions: places, concepts and nothing, colors, styles and none."""
 MEANINGS = sum(ANSWERS)
 FIRST = torch.tensor([0, *ANSWERS]).cumsum(0)[:-1]
 """int64 [4]: the code of each question's first answer."""
@@ -79,7 +79,7 @@ class PatchTokenizerOptions:
 
 
 def question_of_patch() -> Tensor:
-    """int64 [N]: 0 where, 1 what, 2 colour, 3 style, for the 6 x 6 patches in raster order."""
+    """int64 [N]: 0 where, 1 what, 2 color, 3 style, for the 6 x 6 patches in raster order."""
     return torch.tensor([[0, 1], [2, 3]]).repeat(concepts.SIDE, concepts.SIDE).flatten()
 
 

@@ -56,13 +56,13 @@ def rotated(kind: str) -> bytes:
 def ordinary() -> dict[str, bytes]:
     half = noise().convert("RGBA")
     half.putalpha(Image.linear_gradient("L").resize(half.size))
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     return {
         **sound(),
         "half transparent": saved(half),
-        "grey with alpha": saved(half.convert("LA")),
+        "gray with alpha": saved(half.convert("LA")),
         "palette with transparency": saved(noise().convert("P"), transparency=3),
-        "one colour transparent": saved(Image.new("RGB", (4, 4), (1, 2, 3)), transparency=(1, 2, 3)),
+        "one color transparent": saved(Image.new("RGB", (4, 4), (1, 2, 3)), transparency=(1, 2, 3)),
         "one bit": saved(noise().convert("1")),
         "sixteen bits": sixteen_bits(),
         "exif png": rotated("PNG"),

@@ -1,6 +1,6 @@
 """A server without a model for the tests of the studio: the true page, headers and bodies, and answers made up here.
 
-What flows through: requests of the page -> checked by the server's own models (serving/protocol) -> events built with
+Requests of the page -> checked by the server's own models (serving/protocol) -> events built with
 these models, so that page and server cannot drift apart unnoticed. Words in a prompt choose what happens: see `_fault`.
 """
 
@@ -48,7 +48,7 @@ from llada_uni.tasks.defaults import Defaults as Settings
 WEB = Path(llada_uni.serving.__file__).parent / "web"
 SIDE, GRID = 192, (4, 4)
 MODEL = "world"
-COLOURS = ("#96d892", "#8ac0f6", "#faacca", "#ffe26e")
+ColorS = ("#96d892", "#8ac0f6", "#faacca", "#ffe26e")
 SETTINGS = Settings.from_json(
     {
         "generate": {"height": SIDE, "width": SIDE, "codes": {"steps": 16, "threshold": 0.98}},
@@ -204,7 +204,7 @@ def _codes(index: int, step: int) -> ProgressEvent:
 
 def picture(seed: int, sharpness: float = 1.0) -> str:
     """A picture that depends on the seed, in base64; drafts are smaller discs."""
-    image = Image.new("RGB", (SIDE, SIDE), COLOURS[seed % len(COLOURS)])
+    image = Image.new("RGB", (SIDE, SIDE), ColorS[seed % len(ColorS)])
     reach = round(24 * sharpness)
     for x, y in ((32, 32), (96, 96)):
         ImageDraw.Draw(image).ellipse((x - reach, y - reach, x + reach, y + reach), fill="#e8a13c")

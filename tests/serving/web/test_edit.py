@@ -41,8 +41,8 @@ def test_an_instruction_with_references(page: Page, seen: Seen) -> None:
     expect(stage.locator(".frame img")).to_be_visible()
     body = last_body(seen, PATH)
     assert body["prompt"] == "make the background pink" and "mask" not in body
-    colours = [opened(url).convert("RGB").getpixel((0, 0)) for url in body["images"]]
-    assert colours == [(0x8A, 0xC0, 0xF6), (0xFF, 0xE2, 0x6E)]  # the first and the third
+    colors = [opened(url).convert("RGB").getpixel((0, 0)) for url in body["images"]]
+    assert colors == [(0x8A, 0xC0, 0xF6), (0xFF, 0xE2, 0x6E)]  # the first and the third
 
 
 def test_painting_with_the_mouse(page: Page, seen: Seen) -> None:

@@ -113,8 +113,8 @@ def test_dark_where_the_person_prefers_it(browser: Browser, fake: tuple[str, See
     for scheme in ("light", "dark"):
         page = browser.new_page(base_url=fake[0], color_scheme=scheme)
         open_studio(page)
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        lightness.append(sum(map(int, re.findall(r"\d+", colour))))
+        color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        lightness.append(sum(map(int, re.findall(r"\d+", color))))
         page.close()
     assert lightness[0] > 700 > 100 > lightness[1]
 

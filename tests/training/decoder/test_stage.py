@@ -58,7 +58,7 @@ def test_errors_are_means_of_each_sample():
     assert ends.tolist() == [[0.0] * 3, [1.0] * 3]  # t = 0 is noise, t = 1 data
 
 
-def test_times_are_uniform_or_shifted_towards_noise():
+def test_times_are_uniform_or_shifted_toward_noise():
     generator = torch.Generator().manual_seed(0)
     assert FlowTimes(shifted=0.0).draw(4000, generator).mean() == pytest.approx(0.5, abs=0.02)
     shifted = FlowTimes(shifted=1.0).draw(4000, generator)

@@ -131,7 +131,7 @@ def test_chunks_change_nothing():
         assert torch.allclose(whole.float(), parts.float(), atol=1e-5)
 
 
-def test_kinds_of_the_record_say_what_is_learnt():
+def test_kinds_of_the_record_say_what_is_learned():
     ids, kinds = story(random.Random(1))
     for share, kind in ((0.0, CODE), (1.0, TEXT)):
         masker = Masker(MaskingOptions(block=BLOCK, text_share=share, everything=1.0), MASK, EOS, 400)

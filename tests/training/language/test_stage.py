@@ -156,7 +156,7 @@ def test_low_memory_building_fills_the_same_weights(tokens):
     whole, later = build(tokens), build(tokens, low_memory=True)
     assert all(parameter.is_meta for parameter in later.parameters())
     later.to_empty(device="cpu")
-    later.materialise()
+    later.materialize()
     reference = Backbone(whole.backbone.config).state_dict()
     for name, value in later.model.state_dict().items():
         assert torch.equal(value, whole.model.state_dict()[name]) and torch.equal(value, reference[name]), name

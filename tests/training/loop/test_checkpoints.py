@@ -82,7 +82,7 @@ def test_the_last_complete_one_is_found_and_damage_is_told(tmp_path, harm):
     with pytest.warns(UserWarning, match="ignoring the checkpoint .*step-00000004"):
         fit(ALONE, "line", tmp_path / "cut", {"save_every": 2})
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
-    assert damage(last) is None  # written anew on the way
+    assert damage(last) is None  # written again on the way
 
 
 def test_nothing_damaged_is_removed_before_a_good_one_exists(tmp_path):

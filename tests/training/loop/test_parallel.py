@@ -116,7 +116,7 @@ class _FromFiles(Experts):
             self.model = Backbone(TINY)
         self.folder = folder
 
-    def materialise(self):
+    def materialize(self):
         self.read = load_sharded_backbone(self.model, self.folder)
 
 

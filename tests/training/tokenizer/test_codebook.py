@@ -1,4 +1,4 @@
-"""The moving-average codebook: hand-computed moves, dead codes placed anew, micro-batches spread over processes."""
+"""The moving-average codebook: hand-computed moves, dead codes placed again, micro-batches spread over processes."""
 
 from __future__ import annotations
 

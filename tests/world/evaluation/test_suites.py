@@ -50,7 +50,7 @@ def test_a_model_that_is_always_wrong_gets_nearly_nothing() -> None:
 
 def test_suites_ask_every_kind_that_issue_4_names() -> None:
     keys = {suite: {case.key for case in cases(suite, 60, 0, "heldout")} for suite in SUITES}
-    assert keys["geneval"] == {"single", "two objects", "counting", "colours", "position", "attribute binding"}
+    assert keys["geneval"] == {"single", "two objects", "counting", "colors", "position", "attribute binding"}
     assert keys["understand"] == set(KINDS["understand"])
     assert keys["edit"] == {*KINDS["edit"], "inpainting"}
     assert keys["intergen"] == {*KINDS["story"], *KINDS["reasoning"]}

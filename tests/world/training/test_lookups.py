@@ -136,4 +136,4 @@ def test_what_cannot_be_fitted_is_said(model, named):
     with pytest.raises(UserError, match="allowed: no, new, again"):
         LookUpOptions(fit="old")
     with pytest.raises(UserError, match="twice: 1, 1, 2"):
-        LookUpOptions(neighbours=1)
+        LookUpOptions(neighbors=1)

@@ -33,7 +33,7 @@ def test_every_code_of_a_picture_is_named_by_what_is_there():
 def test_a_code_and_its_word_begin_alike_and_other_names_do_not():
     text = world_text()
     named = named_codes(text, OFFSET, MEANINGS)
-    assert {code.sort for code in named} == {"place", "thing", "digit", "colour", "style"}
+    assert {code.sort for code in named} == {"place", "thing", "digit", "color", "style"}
     assert len([code for code in named if code.sort in ("thing", "digit")]) == len(CONCEPTS)
     model = Backbone(backbone_config(text))
     hidden = model.model.layers[0].attention.dense.weight.clone()

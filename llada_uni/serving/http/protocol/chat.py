@@ -96,7 +96,7 @@ def _only_text(kind: str) -> str:
 NoTools = Annotated[Any, Unsupported("this model calls no tools", [])]
 NoChoice = Annotated[Any, Unsupported("this model calls no tools", "none", "auto")]
 NoLogprobs = Annotated[Any, Unsupported("block diffusion has no probability of a text token by token", False, 0)]
-NoPenalty = Annotated[Any, Unsupported("tokens are not penalised for repeating", 0)]
+NoPenalty = Annotated[Any, Unsupported("tokens are not penalized for repeating", 0)]
 NoBias = Annotated[Any, Unsupported("tokens cannot be weighted", {})]
 NoAudio = Annotated[Any, Unsupported("this model has no sound")]
 NoPrediction = Annotated[Any, Unsupported("answers are not predicted from a draft")]

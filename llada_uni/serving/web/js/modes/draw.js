@@ -9,7 +9,7 @@ import { draw } from "../server/requests.js";
 export function createDraw(studio) {
   const bench = createWorkbench(studio, "draw", {
     settings: ["draw"],
-    empty: "Say what to draw. The codes of the picture settle here place by place, coloured by how sure the model is.",
+    empty: "Say what to draw. The codes of the picture settle here place by place, colored by how sure the model is.",
     work,
   });
   const { n, size, thinking } = bench.form.elements;

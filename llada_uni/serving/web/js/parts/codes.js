@@ -31,12 +31,12 @@ export function createCodes() {
   };
 }
 
-/** Confidences are mostly near 1: the colour spends its range where they differ. */
+/** Confidences are mostly near 1: the color spends its range where they differ. */
 function sureness(confidence) {
   return (Math.max(0, Math.min(1, confidence ?? 0)) ** 2).toFixed(3);
 }
 
-/** What the colours mean. */
+/** What the colors mean. */
 export function codesLegend() {
   return el("p", { class: "scale" }, "unsure", el("i"), "sure", el("span", {}, "· faint: a draft, full: settled"));
 }

@@ -1,4 +1,4 @@
-// The settings of a mode, in folds, one for each heading: what is left empty is the model's own default, which the field shows in grey.
+// The settings of a mode, in folds, one for each heading: what is left empty is the model's own default, which the field shows in gray.
 //
 // Which settings there are, their words and bounds come from the server (protocol/settings.py): a table for each task, of
 // {name, title, help, panel, kind, minimum, maximum, step, choices, default}. A name with a dot is a field inside an object.

@@ -89,8 +89,8 @@ export function createBrush(root) {
     open(picture) {
       size = picture;
       at = { x: picture.width / 2, y: picture.height / 2 };
-      const colour = getComputedStyle(document.documentElement).getPropertyValue("--mask").trim();
-      mask = createMask(canvas, picture.width, picture.height, colour);
+      const color = getComputedStyle(document.documentElement).getPropertyValue("--mask").trim();
+      mask = createMask(canvas, picture.width, picture.height, color);
       board.replaceChildren(image(picture, "The picture under the brush"), canvas, aim(picture));
     },
     get mask() {

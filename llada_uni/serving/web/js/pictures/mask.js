@@ -2,8 +2,8 @@
 
 const UNDO = 30; // steps kept
 
-/** A mask of a picture's size on `canvas`, where painted places are opaque in `colour` (the page's choice). */
-export function createMask(canvas, width, height, colour) {
+/** A mask of a picture's size on `canvas`, where painted places are opaque in `color` (the page's choice). */
+export function createMask(canvas, width, height, color) {
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -20,7 +20,7 @@ export function createMask(canvas, width, height, colour) {
     /** A round-ended line from one point to another ({x, y}, pixels of the picture); the same point twice is a dab. */
     stroke(from, to, diameter, erase) {
       context.globalCompositeOperation = erase ? "destination-out" : "source-over";
-      context.strokeStyle = colour;
+      context.strokeStyle = color;
       context.lineCap = "round";
       context.lineWidth = diameter;
       context.beginPath();
@@ -37,7 +37,7 @@ export function createMask(canvas, width, height, colour) {
     invert() {
       remember();
       context.globalCompositeOperation = "xor";
-      context.fillStyle = colour;
+      context.fillStyle = color;
       context.fillRect(0, 0, width, height);
     },
 
@@ -75,8 +75,8 @@ export function createMask(canvas, width, height, colour) {
       const pixels = context.getImageData(0, 0, width, height);
       for (let place = 0; place < pixels.data.length; place += 4) pixels.data[place + 3] = pixels.data[place];
       context.putImageData(pixels, 0, 0);
-      context.globalCompositeOperation = "source-in"; // white becomes the page's colour
-      context.fillStyle = colour;
+      context.globalCompositeOperation = "source-in"; // white becomes the page's color
+      context.fillStyle = color;
       context.fillRect(0, 0, width, height);
     },
   };
