@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,12 +103,12 @@ class Conditioned(nn.Module):
         check_names(weights.path, set(dict(self.transformer.named_parameters())), set(names))
         for name, target in self.transformer.named_parameters():
             check_shape(weights.path, name, tuple(target.shape), weights.shapes[names[name]])
-            _copy_own_rows(target, lambda start, stop, name=name: weights.rows(names[name], start, stop))
+            _copy_own_rows(target, partial(weights.rows, names[name]))
         path = CODE_FEATURES.path(folder) / CODE_FEATURES.marker
         features = SigVQ.from_pretrained(path, dtype=torch.float32).state_dict()
         for name, target in self.sigvq.named_parameters():
             check_shape(path, name, tuple(target.shape), tuple(features[name].shape))
-            _copy_own_rows(target, lambda start, stop, name=name: features[name][start:stop])
+            _copy_own_rows(target, partial(_rows, features[name]))
 
     def sizes(self) -> dict[str, Any]:
         """What decides the shapes, as JSON values."""
@@ -128,6 +129,10 @@ class Conditioned(nn.Module):
     def layers(self) -> list[nn.Module]:
         """What is sharded one by one."""
         return transformer_layers(self.transformer)
+
+
+def _rows(whole: Tensor, start: int, stop: int) -> Tensor:
+    return whole[start:stop]
 
 
 def _copy_own_rows(target: Tensor, rows: Callable[[int, int], Tensor]) -> None:
@@ -166,7 +171,7 @@ class PositionProbes(nn.Module):
     def __init__(self, transformer: ZImageTransformer2DModel, side: int, layers: int = 2) -> None:
         super().__init__()
         self.side = side
-        self.readers = nn.ModuleList(nn.Linear(transformer.config.dim, 2 * side) for _ in range(layers))
+        self.readers = nn.ModuleList(nn.Linear(transformer.config["dim"], 2 * side) for _ in range(layers))
         self._seen: dict[int, Tensor] = {}
         for i in range(layers):
             transformer.layers[i].register_forward_hook(lambda _m, _i, out, i=i: self._seen.__setitem__(i, out))
@@ -174,7 +179,7 @@ class PositionProbes(nn.Module):
     def loss(self) -> tuple[Tensor, float]:
         """Mean cross-entropy over layers, rows and columns at the last forward, and the last layer's accuracy."""
         count = self.side * self.side
-        place = torch.arange(count, device=self.readers[0].weight.device)
+        place = torch.arange(count, device=next(self.readers.parameters()).device)
         target = torch.stack([place // self.side, place % self.side], -1)
         total, right = target.new_zeros((), dtype=torch.float32), 0.0
         for i, reader in enumerate(self.readers):

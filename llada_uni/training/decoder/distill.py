@@ -175,8 +175,8 @@ class DistillStage(Stage):
         model = self.teacher.transformer
         if self.options.velocity != "guided":
             return velocity(model, to_dtype_of(model, x), t, context).float()
-        pair = velocity(model, to_dtype_of(model, x.repeat(2, 1, 1, 1, 1)), t.repeat(2), context).chunk(2)
-        return limited_guidance(*pair, self.options.guidance)
+        positive, negative = velocity(model, to_dtype_of(model, x.repeat(2, 1, 1, 1, 1)), t.repeat(2), context).chunk(2)
+        return limited_guidance(positive, negative, self.options.guidance)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:

@@ -109,7 +109,7 @@ class _Encoders:
         """Latents float16 [B, C, H, W] of mean 0 and deviation 1, and codes int32 [B, h, w]."""
         images = self._images(pictures, self.vae.dtype)
         mean = self.vae.encode(images).latent_dist.mean
-        latents = (mean - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        latents = (mean - self.vae.config["shift_factor"]) * self.vae.config["scaling_factor"]
         half = (pictures[0].width // UPSCALE, pictures[0].height // UPSCALE)
         small = [picture.resize(half, Image.Resampling.BICUBIC) for picture in pictures]
         codes = batched_codes(self.tokenizer, self._images(small, self.tokenizer.vision.dtype))
@@ -149,8 +149,8 @@ def _write_shard(options: LatentOptions, name: str, encoders: _Encoders, done: A
         pictures = [_picture(one, keep, rng) for one, keep in zip(drawn, clean, strict=True)]
         parts.append((*encoders(pictures), torch.tensor(clean)))
         done(len(drawn))
-    latents, codes, clean = (torch.cat(column) for column in zip(*parts, strict=True))
-    write_weights(_file(Path(options.folder), name), {"latents": latents, "codes": codes, "clean": clean}, None)
+    latents, codes, kept = (torch.cat(column) for column in zip(*parts, strict=True))
+    write_weights(_file(Path(options.folder), name), {"latents": latents, "codes": codes, "clean": kept}, None)
 
 
 def _picture(drawn: Picture, clean: bool, rng: random.Random) -> Image.Image:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -32,7 +33,7 @@ def read_config(folder: str | os.PathLike[str], vocab_size: int, image_token_off
 
     A text-only checkpoint has no image_token_offset. UserError when the directory has more tokens, or its codes elsewhere.
     """
-    content = read_json(backbone_folder(folder) / "config.json")
+    content = read_json(backbone_folder(Path(folder)) / "config.json")
     wanted = {"vocab_size": vocab_size, "image_token_offset": image_token_offset}
     if content.get("image_token_offset", image_token_offset) != image_token_offset:
         raise UserError(f"{folder}: image codes start at {content['image_token_offset']}; the data has {image_token_offset}")
@@ -54,7 +55,7 @@ def fill_backbone(model: Backbone, init: str | os.PathLike[str] | None, seed: in
             router.expert_bias.zero_()
         model.reset_load()
         return
-    rows = read_json(backbone_folder(init) / "config.json").get("vocab_size", 0)
+    rows = read_json(backbone_folder(Path(init)) / "config.json").get("vocab_size", 0)
     if rows > model.config.vocab_size:
         raise UserError(f"{init} has {rows} tokens; the network to be trained has only {model.config.vocab_size}")
     if rows < model.config.vocab_size:

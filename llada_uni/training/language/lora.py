@@ -64,7 +64,7 @@ def add_lora(backbone: Backbone, options: LoraOptions, seed: int = 0) -> PeftMod
 
     config = LoraConfig(
         r=options.rank,
-        lora_alpha=options.alpha,
+        lora_alpha=options.alpha,  # type: ignore[arg-type]  # peft divides by it; any number will do
         lora_dropout=options.dropout,
         target_modules=_ATTENTION if options.attention else [],
         target_parameters=_EXPERTS if options.experts else None,

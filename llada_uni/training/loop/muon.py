@@ -82,8 +82,10 @@ class Muon(torch.optim.AdamW):
             moved = []
             for weight in weights:
                 momentum = self.state[weight]["exp_avg"]
-                momentum.lerp_(weight.grad, 1 - beta)
-                moved.append(weight.grad.lerp(momentum, beta).view(-1, *shape))  # Nesterov's look ahead
+                gradient = weight.grad
+                assert gradient is not None  # every hidden weight takes part in every loss
+                momentum.lerp_(gradient, 1 - beta)
+                moved.append(gradient.lerp(momentum, beta).view(-1, *shape))  # Nesterov's look ahead
             updates = shared_out(torch.cat(moved)).mul_(group["scale"] * max(shape) ** 0.5)
             for weight, update in zip(weights, updates.split([len(m) for m in moved]), strict=True):
                 weight.mul_(1 - rate * group["weight_decay"]).add_(update.view_as(weight), alpha=-rate)

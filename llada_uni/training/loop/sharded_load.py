@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ def load_sharded_backbone(model: Backbone, folder: str | os.PathLike[str], confi
     that it lacks are left as they are. UserError as for `load_backbone`.
     """
     config = config or model.config
-    weights, layout = open_weights(backbone_folder(folder), config)
+    weights, layout = open_weights(backbone_folder(Path(folder)), config)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     count = 0
     for place in places(config):

@@ -58,6 +58,7 @@ class Codebook(nn.Module):
         if codes is None:
             fit = torch.rand(len(vectors), device=vectors.device)
         else:
+            assert fit is not None  # comes with the codes
             ones = vectors.new_ones(len(vectors), 1)
             totals = vectors.new_zeros(len(self.share), self.width + 1)
             totals.index_add_(0, codes, torch.cat([vectors, ones], dim=1))
@@ -80,6 +81,7 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def update(self, book: Tensor, reseed: bool = True) -> None:
         """Moves `book` [K, C] toward the means of what chose it in this step; `reseed`: place dead codes again."""
+        assert self._totals is not None  # codes of this step were observed
         totals = self.processes.sum(self._totals)
         sums, count = totals[:, :-1], totals[:, -1]
         used = count > 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from transformers import GlmImageVisionModel
+from transformers.models.glm_image.modeling_glm_image import GlmImageVisionAttention
 
 _LOCAL, _LOCAL_NOISE = 0.7, 0.7  # of query and key: weight of the identity, deviation of the noise beside it
 _PERIODS = 100.0  # longest wave over shortest; grids are small
@@ -28,6 +29,7 @@ def start_mimetic(vision: GlmImageVisionModel) -> None:
     positions.copy_(_sines(round(len(positions) ** 0.5), positions.shape[1]))
     for block in vision.blocks:
         attention = block.attn
+        assert isinstance(attention, GlmImageVisionAttention)
         width, heads = attention.dim, attention.num_heads
         query, key, value = attention.qkv.weight.view(3, width, width).unbind(0)
         for head in range(heads):
