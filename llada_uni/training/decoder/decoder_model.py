@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import ZImageTransformer2DModel
+from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from torch import Tensor, nn
 
 from llada_uni.decoder.decode import UPSCALE
@@ -166,7 +166,7 @@ class PositionProbes(nn.Module):
     def __init__(self, transformer: ZImageTransformer2DModel, side: int, layers: int = 2) -> None:
         super().__init__()
         self.side = side
-        self.readers = nn.ModuleList(nn.Linear(transformer.config.dim, 2 * side) for _ in range(layers))
+        self.readers = nn.ModuleList(nn.Linear(transformer.config["dim"], 2 * side) for _ in range(layers))
         self._seen: dict[int, Tensor] = {}
         for i in range(layers):
             transformer.layers[i].register_forward_hook(lambda _m, _i, out, i=i: self._seen.__setitem__(i, out))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from rich.progress import Progress
 from safetensors import safe_open
@@ -109,7 +109,7 @@ class _Encoders:
         """Latents float16 [B, C, H, W] of mean 0 and deviation 1, and codes int32 [B, h, w]."""
         images = self._images(pictures, self.vae.dtype)
         mean = self.vae.encode(images).latent_dist.mean
-        latents = (mean - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        latents = (mean - self.vae.config["shift_factor"]) * self.vae.config["scaling_factor"]
         half = (pictures[0].width // UPSCALE, pictures[0].height // UPSCALE)
         small = [picture.resize(half, Image.Resampling.BICUBIC) for picture in pictures]
         codes = batched_codes(self.tokenizer, self._images(small, self.tokenizer.vision.dtype))

@@ -169,7 +169,7 @@ def open_latents(options: LatentOptions, model: Conditioned, processes: Processe
     latents = Latents(options, clean_only)
     x1, codes = latents.held_out(1)
     config = model.transformer.config
-    side, channels = 2 * codes.shape[-1] * config.all_patch_size[0], config.in_channels
+    side, channels = 2 * codes.shape[-1] * config["all_patch_size"][0], config["in_channels"]
     if x1.shape[1:] != (channels, 1, side, side):
         raise UserError(
             f"the latents in {options.folder} are {x1.shape[1]} x {x1.shape[3]} x {x1.shape[4]}, "

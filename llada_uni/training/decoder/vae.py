@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 from llada_uni.decoder.model import save_vae
@@ -97,7 +97,7 @@ class VaeStage(Stage):
     def __init__(self, options: VaeOptions, vae: AutoencoderKL, processes: Processes | None = None) -> None:
         super().__init__(processes)
         self.options, self.vae = options, vae
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels per latent position, along one side
+        self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # pixels per latent position, along one side
         if not 0 < options.crop <= options.pictures.side or options.crop % self.factor:
             raise UserError(f"crop {options.crop} must be a multiple of {self.factor}, at most {options.pictures.side}")
         self.batches = PictureBatches(options.pictures)
@@ -135,7 +135,7 @@ class VaeStage(Stage):
         return [*self.vae.encoder.down_blocks, *self.vae.decoder.up_blocks]
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"channels": list(self.vae.config.block_out_channels), "latent": self.vae.config.latent_channels}
+        return {"channels": list(self.vae.config["block_out_channels"]), "latent": self.vae.config["latent_channels"]}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """vae/ of the model directory, with the measured shift and scale of its latents."""
