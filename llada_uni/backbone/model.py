@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from llada_uni.backbone.attention import Attention, Linear
 from llada_uni.backbone.cache import KeyValueCache
+from llada_uni.backbone.cached_attention import PackedCache
 from llada_uni.backbone.moe import MixtureOfExperts, Router, SwiGLU
 from llada_uni.backbone.norm import RMSNorm
 from llada_uni.backbone.rope import rotary_tables
@@ -47,7 +48,7 @@ class Layer(nn.Module):
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
         mask: Tensor | BlockMask | None,
-        cache: KeyValueCache | None,
+        cache: KeyValueCache | PackedCache | None,
         only: Tensor | None = None,
     ) -> Tensor:
         """[B, T, D] -> [B, T, D]; with `only` [N], places of the B * T flattened ones, just theirs: [N, D]."""
@@ -100,7 +101,7 @@ class Backbone(nn.Module):
         input_ids: Tensor,
         position_ids: Tensor | None = None,
         attention_mask: Tensor | BlockMask | None = None,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | PackedCache | None = None,
         only: Tensor | None = None,
     ) -> Tensor:
         """States after the final norm, [B, T, D]; with `only` [N] int64, places of the B * T flattened ones, just theirs
@@ -112,6 +113,7 @@ class Backbone(nn.Module):
         are appended and committed to it.
         """
         if position_ids is None:
+            assert not isinstance(cache, PackedCache)  # whose sequences have places of their own
             start = 0 if cache is None else cache.length
             position_ids = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)[None]
         x = self.model.word_embeddings(input_ids)

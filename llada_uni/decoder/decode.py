@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, ZImageTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from PIL import Image
 
 from llada_uni.decoder.model import factor_of, load_transformer, load_vae, vae_factor
@@ -137,7 +138,8 @@ class ImageDecoder:
         """With `offload`: of the two transformers and the VAE, only `needed` stays on the device."""
         if not self.offload:
             return
-        for name, part in {**self._transformers, "vae": self._vae}.items():
+        parts: dict[str, torch.nn.Module | None] = {**self._transformers, "vae": self._vae}
+        for name, part in parts.items():
             if part is not None:
                 stays = name == needed
                 if self.device.type != "cpu":
@@ -218,8 +220,8 @@ class ImageDecoder:
         steps = DEFAULT_STEPS.get(variant, 0) if steps is None else steps
         draws = self._draws(codes, variant, steps, generator, multiplier)
         noise = draws[:1] if noise is None else noise
-        renoise = draws[1:].unsqueeze(1) if renoise is None else renoise
-        return self._sample([codes], variant, steps, noise, renoise, on_step)
+        fresh = draws[1:].unsqueeze(1) if renoise is None else renoise
+        return self._sample([codes], variant, steps, noise, fresh, on_step)
 
     def _draws(
         self, codes: ImageCodes, variant: Variant, steps: int, generator: torch.Generator | None, multiplier: int
@@ -238,17 +240,17 @@ class ImageDecoder:
         variant: Variant,
         steps: int,
         noise: torch.Tensor,
-        renoise: Sequence[torch.Tensor],
+        renoise: torch.Tensor | Sequence[torch.Tensor],
         on_step: OnStep | None,
     ) -> torch.Tensor:
         """Latents [B, C, 1, H, W] float64 of pictures of one size; noise [B, C, 1, H, W], renoise as many a step."""
         self._make_room(variant)
         model = self.transformer(variant)
         condition = torch.cat([self.condition(codes) for codes in pictures])
-        if condition.shape[-1] != model.config.cap_feat_dim:
+        if condition.shape[-1] != model.config["cap_feat_dim"]:
             raise UserError(
                 f"the code features are {condition.shape[-1]} wide, but the {variant} decoder takes "
-                f"{model.config.cap_feat_dim}: these parts are of different models"
+                f"{model.config['cap_feat_dim']}: these parts are of different models"
             )
         noise, size = noise.to(self.device), tuple(noise.shape[1:])
         if variant == "turbo":
@@ -256,8 +258,9 @@ class ImageDecoder:
         both = torch.cat([condition, torch.zeros_like(condition)])  # the negative condition is zeros
         evaluate = self._evaluator(model, both, size)
 
-        def guided(state: torch.Tensor, t: float) -> tuple[torch.Tensor, ...]:
-            return evaluate(torch.cat([state, state]), t).chunk(2)
+        def guided(state: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+            positive, negative = evaluate(torch.cat([state, state]), t).chunk(2)
+            return positive, negative
 
         return base_sample(guided, noise, steps, on_step=on_step)
 
@@ -270,7 +273,7 @@ class ImageDecoder:
         vae.tile_sample_min_size = self.tile
         vae.tile_latent_min_size = self.tile // vae_factor(vae)
         scaled = latents.squeeze(2).to(device=self.device, dtype=vae.dtype)
-        scaled = scaled / vae.config.scaling_factor + vae.config.shift_factor
+        scaled = scaled / vae.config["scaling_factor"] + vae.config["shift_factor"]
         return (vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
 
     def decode(

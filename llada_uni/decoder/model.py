@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ZImageTransformer2DModel
-from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF, ZImageTransformer2DModel
 
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import DECODER, VAE
@@ -81,7 +81,7 @@ def build_transformer(
     unfit."""
     require(config, _TRANSFORMER_FIELDS, where)
     try:
-        return ZImageTransformer2DModel(**_known(ZImageTransformer2DModel, config))
+        return ZImageTransformer2DModel(**_known(ZImageTransformer2DModel.__init__, config))
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
             f"{where} describes no possible decoder (dim / n_heads must be the sum of axes_dims)"
@@ -93,15 +93,15 @@ def build_vae(config: dict[str, Any], where: str = "the VAE's config.json") -> A
     unfit."""
     require(config, _VAE_FIELDS, where)
     try:
-        return AutoencoderKL(**_known(AutoencoderKL, config))
+        return AutoencoderKL(**_known(AutoencoderKL.__init__, config))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
             f"{where} describes no possible VAE ({' '.join(str(error).split())[:100]})"
         ) from error
 
 
-def _known(cls: type, config: dict[str, Any]) -> dict[str, Any]:
-    names = set(inspect.signature(cls.__init__).parameters) - {"self"}
+def _known(init: Callable[..., None], config: dict[str, Any]) -> dict[str, Any]:
+    names = set(inspect.signature(init).parameters) - {"self"}
     return {name: value for name, value in config.items() if name in names}
 
 

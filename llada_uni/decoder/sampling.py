@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from llada_uni.errors import UserError
 
@@ -64,9 +65,12 @@ def base_sample(
     times = base_times(steps, shift)
     state = noise.double()
     for i, (now, following) in enumerate(pairwise(times)):
-        velocity = velocity_fn(state, now)
+        found = velocity_fn(state, now)
         if guidance > 0:
-            velocity = limited_guidance(*velocity, guidance)
+            positive, negative = found
+            velocity = limited_guidance(positive, negative, guidance)
+        else:
+            velocity = cast(torch.Tensor, found)  # without guidance the function gives no pair
         state = state + (following - now) * velocity.double()
         if on_step is not None:
             on_step(i + 1, steps - 1)
@@ -77,7 +81,7 @@ def turbo_sample(
     velocity_fn: Velocity,
     noise: torch.Tensor,
     steps: int = 8,
-    renoise: torch.Generator | Sequence[torch.Tensor] | None = None,
+    renoise: torch.Generator | torch.Tensor | Sequence[torch.Tensor] | None = None,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
     """The distilled decoder's rule on uniform times; returns the data [B, ...] in float64.
@@ -101,6 +105,7 @@ def turbo_sample(
             fresh = torch.randn(state.shape, generator=renoise, device=renoise.device)
             state = following * data + (1 - following) * fresh.to(state)
         else:
+            assert renoise is not None  # asked above: this is not the only step
             state = following * data + (1 - following) * renoise[i].to(state)
         if on_step is not None:
             on_step(i + 1, steps)

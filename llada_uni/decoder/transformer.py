@@ -12,11 +12,10 @@ P numbers; N' and L' are N and L rounded up to whole lots of 32, filled with lea
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from diffusers import ZImageTransformer2DModel
-from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF, ZImageTransformer2DModel
 from torch import Tensor, nn
 
 from llada_uni.decoder.model import fit_positions
@@ -99,7 +98,8 @@ def velocity(model: ZImageTransformer2DModel, state: Tensor, t: Tensor, context:
 
 def to_dtype_of(model: ZImageTransformer2DModel, tensor: Tensor) -> Tensor:
     """`tensor` in the dtype the model computes in (asked of a weight outside the layers, which sharding may cast)."""
-    return tensor.to(model.cap_embedder[1].weight.dtype)
+    entry = cast(nn.Linear, model.cap_embedder[1])  # behind its norm
+    return tensor.to(entry.weight.dtype)
 
 
 def to_patches(state: Tensor, patch: int, frame_patch: int) -> Tensor:
@@ -117,7 +117,7 @@ def from_patches(patches: Tensor, size: tuple[int, ...], patch: int, frame_patch
 
 
 def _patches(model: ZImageTransformer2DModel) -> tuple[int, int]:
-    return model.config.all_patch_size[0], model.config.all_f_patch_size[0]
+    return model.config["all_patch_size"][0], model.config["all_f_patch_size"][0]
 
 
 def _key(model: ZImageTransformer2DModel) -> str:

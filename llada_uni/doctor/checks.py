@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,13 @@ def run_checks(model: Path, info: ModelInfo, deep: bool, remote: bool, on_check:
     yield _files(model, info, remote)
     yield _answer("links", "no link leads out of the directory", lambda: check_links(model))
     yield _sizes(model, remote)
-    for part in info.broken:
-        yield Check(part.name, False, part.reason)
-    broken = {part.name for part in info.broken}
+    for damaged in info.broken:
+        yield Check(damaged.name, False, damaged.reason)
+    broken = {damaged.name for damaged in info.broken}
     for part in (IMAGE_TOKENIZER, VAE, *DECODERS.values()):
         if part.there(model) and part.name not in broken:
             on_check(f"headers of {part.name}")
-            yield _answer(part.name, "names and shapes are those of the config", lambda part=part: _headers(model, part))
+            yield _answer(part.name, "names and shapes are those of the config", partial(_headers, model, part))
     if BACKBONE.name not in (*broken, *info.missing):
         yield Check(BACKBONE.name, True, "names and shapes are those of the config")
     if TEXT.name not in broken:
@@ -141,6 +142,8 @@ def _headers(model: Path, part: Part) -> None:
         check_tensors(*decoder.open_transformer(folder), decoder.to_module_name)
         return
     config = read_json(folder / part.marker)
+    module: torch.nn.Module
+    rename: Callable[[str], str]
     with torch.device("meta"):
         if part is IMAGE_TOKENIZER:
             settings = tokenizer.Preprocessing.from_json(read_json(folder / "preprocessor_config.json"))
@@ -154,6 +157,7 @@ def _deep(model: Path, on_check: OnCheck) -> Iterator[Check]:
     """Every value is finite; every file has the hash that was written down when it was pulled."""
     record = Record.read(model)
     for name, file in (record.files if record is not None else {}).items():
+        assert record is not None  # it named the file
         on_check(f"hash of {name}")
         if not is_whole(model / name, file):
             again = f"run {record.command} {model}, it is fetched again"
@@ -162,7 +166,7 @@ def _deep(model: Path, on_check: OnCheck) -> Iterator[Check]:
     yield Check("hashes", None if record is None else True, "not known" if record is None else "every file is the hub's")
     for part in PARTS:
         if (part.weights and part.there(model)) or part is BACKBONE:
-            yield _answer(f"{part.name}, values", "all are finite", lambda part=part: _finite(model, part, on_check))
+            yield _answer(f"{part.name}, values", "all are finite", partial(_finite, model, part, on_check))
     if CODE_FEATURES.there(model):
         state = read_torch(CODE_FEATURES.path(model) / CODE_FEATURES.marker)
         bad = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]

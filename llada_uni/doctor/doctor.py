@@ -69,7 +69,8 @@ class Diagnosis:
 
 def commands(name: str, fit: Fit) -> tuple[str, ...]:
     """The command lines that draw an image that way."""
-    model, first = shlex.quote(name), ()
+    model = shlex.quote(name)
+    first: tuple[str, ...] = ()
     how = " ".join(fit.options)
     if fit.quantize:
         smaller = shlex.quote(f"{name.rstrip('/').rpartition('/')[2]}-{fit.form}")

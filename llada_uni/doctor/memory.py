@@ -164,8 +164,8 @@ def this_machine() -> list[Device]:
     found.sort(key=lambda device: -device.memory)
     page = os.sysconf("SC_PAGE_SIZE")
     free_pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else None
-    free = None if free_pages is None else free_pages * page
-    return [*found, Device("cpu", "cpu", os.sysconf("SC_PHYS_PAGES") * page, free)]
+    available = None if free_pages is None else free_pages * page
+    return [*found, Device("cpu", "cpu", os.sysconf("SC_PHYS_PAGES") * page, available)]
 
 
 def best_fit(table: Sequence[Need], device: Device, stored: str | None) -> Fit | None:

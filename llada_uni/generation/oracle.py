@@ -153,6 +153,7 @@ def _logits(
     if prunes and settings.prunes is None:
         kept = [torch.arange(prefix, device=device)] * len(keys)
     elif prunes:
+        assert settings.prunes is not None  # that was the case before
         # The logits at a position speak about that very position; a finished one has the same ones ever after.
         confidence = likeliest(model.logits(hidden[:prefix]))
         is_image = ids[:prefix] >= model.config.image_token_offset

@@ -54,6 +54,7 @@ class PrefixCache:
             branch.cache.keys[:, :, :, begin:end] = entry.keys
             branch.cache.values[:, :, :, begin:end] = entry.values
             if branch.confidence is not None:
+                assert entry.confidence is not None  # `_follow` stops at those without
                 branch.take_confidence(entry.confidence, end)
             branch.cache.advance(end - begin)
         self.hits += len(used)
@@ -87,7 +88,8 @@ class PrefixCache:
 
         measured: only blocks whose confidence is known too count as known.
         """
-        parent, known = 0, []
+        parent = 0
+        known: list[Hashable] = []
         for begin, end in self._blocks(prompt, shift, block_length):
             key = _key(block_length, parent, prompt[begin:end])
             entry = self._entries.get(key)

@@ -36,6 +36,7 @@ def _kept_as_published(keys: Tensor, confidence: Tensor, is_image: Tensor, sprin
     The published code gives pinned positions an infinite norm before it divides by the mean of all. So once one is
     pinned, the norm part of all others is 0 and the confidence alone ranks them, unless alpha is 1.
     """
+    assert sprint.keep_ratio is not None  # what makes it the published form
     pinned = (is_image & sprint.keeps_images) | (~is_image & sprint.keeps_text)
     pins, length = int(pinned.sum()), len(pinned)
     count = max(1, int(length * sprint.keep_ratio), pins) if length else 0

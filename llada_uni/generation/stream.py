@@ -42,6 +42,7 @@ class Branch:
 
     def take_confidence(self, numbers: Tensor, length: int) -> Tensor:
         """Take the first of these for the positions up to `length` that have none; returns the rest."""
+        assert self.confidence is not None  # only a branch that prunes measures
         new = length - self.measured
         self.confidence[self.measured : length] = numbers[:new]
         self.measured = length
@@ -53,6 +54,7 @@ class Branch:
         ids = [*self.prompt, *answer[: max(0, length - len(self.prompt))]][:length]
         if sprint.keeps_all or (sprint.keeps_text and max(ids, default=0) < first_code):
             return None
+        assert self.confidence is not None  # the branch prunes
         is_image = torch.tensor(ids, dtype=torch.int64, device=self.confidence.device) >= first_code
         keys = self.cache.keys[:, 0, :, :length]  # [layers, H, P, d]
         return [choose_kept(layer, self.confidence[:length], is_image, sprint) for layer in keys]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from llada_uni.errors import UserError
 
@@ -25,7 +26,8 @@ def failures_of(id: str, what: str = "") -> Iterator[None]:
     from huggingface_hub import errors
 
     # The base of all errors of the HTTP library; the library itself has changed between versions of the client.
-    network = next(cls for cls in errors.HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
+    bases = errors.HfHubHTTPError.__mro__
+    network = cast(type[Exception], next(cls for cls in bases if cls.__name__ == "HTTPError"))
     try:
         yield
     except UserError:

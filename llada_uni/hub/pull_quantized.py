@@ -85,6 +85,7 @@ def pull_quantized(
     write_skeleton(listing, list(shards.values()), source, access.token)
     stored = Source(source)
     if stored.ours:
+        assert stored.scheme is not None  # that is what makes it ours
         shutil.rmtree(work)
         raise UserError(f"{id} is quantized already ({stored.scheme.format}); pull it without --quantization")
     outputs = plan(stored, scheme, max_shard_bytes)

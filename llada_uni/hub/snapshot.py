@@ -72,6 +72,7 @@ class Snapshot:
 
     def fetch(self, files: list[RemoteFile], what: str) -> None:
         """These files, where they are not there yet."""
+        assert self.listing is not None  # without a listing there are no files to name
         missing = [file for file in files if not (self.folder / file.name).is_file()]
         blobs = self.folder.parents[1] / "blobs"
         targets = [(file, blobs / file.etag) for file in missing if not (blobs / file.etag).is_file()]
@@ -84,6 +85,7 @@ class Snapshot:
         """The client gives the file its name in the snapshot (a link, or a copy where there are none)."""
         from huggingface_hub import hf_hub_download
 
+        assert self.listing is not None  # as in `fetch`
         with failures_of(self.id, file.name):
             hf_hub_download(
                 self.id, file.name, revision=self.listing.commit, cache_dir=self._access.cache, token=self._access.token
@@ -91,6 +93,7 @@ class Snapshot:
 
     def refer(self) -> None:
         """The name of the revision leads to this commit, also without a connection."""
+        assert self.listing is not None  # who asks has heard from the hub
         if is_commit(self.listing.revision):
             return
         path = self.folder.parents[1] / "refs" / self.listing.revision

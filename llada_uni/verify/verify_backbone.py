@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,14 @@ class BackboneChecks:
         recorded = WeightFiles(file.parent, file.name)
         for name in sorted(recorded):
             if match := re.fullmatch(r"logits\.(full|block\d+)\.logits", name):
-                yield f"backbone.{name}", self.tolerance, lambda m=match: self._logits(recorded, m.group(1))
+                yield f"backbone.{name}", self.tolerance, partial(self._logits, recorded, match.group(1))
         traced = sorted((n for n in recorded if re.fullmatch(r"(hidden|router)\..*", n)), key=natural)
         for name in traced:
             exact = name.endswith(".topk")
             yield (
                 f"backbone.{name}",
                 0.0 if exact else self.tolerance,
-                lambda n=name: self._traced(recorded, n),
+                partial(self._traced, recorded, name),
             )
 
     @torch.no_grad()
@@ -91,7 +91,8 @@ class BackboneChecks:
             raise UserError(f"no recorded ids are {length} tokens long, as the recorded hidden states are")
         kind = fits[0]
         ids = recorded.tensor(f"logits.{kind}.input_ids")[:1].to(self.device)
-        model, found, hooks = self.backbone, {}, []
+        model, hooks = self.backbone, []
+        found: dict[str, torch.Tensor] = {}
 
         def keep(name: str) -> Callable[..., None]:
             return lambda _module, _inputs, output: found.__setitem__(name, output)
@@ -124,7 +125,7 @@ class BackboneChecks:
             return
         entries = json.loads(file.read_text(encoding="utf-8"))
         for i, entry in enumerate(entries):
-            yield f"backbone.generation.{i}.{entry.get('kind', '')}", 0.0, lambda e=entry: self._generation(e)
+            yield f"backbone.generation.{i}.{entry.get('kind', '')}", 0.0, partial(self._generation, entry)
 
     def _generation(self, entry: dict[str, Any]) -> Result:
         from llada_uni.generation.engine import Engine

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
-from llada_uni.decoder.decode import ImageDecoder
+from llada_uni.decoder.decode import ImageDecoder, Variant
 from llada_uni.files.model_dir import CODE_FEATURES, DECODERS, VAE
 from llada_uni.files.weights import WeightFiles
 from llada_uni.image.codes import ImageCodes
@@ -31,7 +32,8 @@ class DecoderChecks:
         recorded = WeightFiles(self.folder, "decode.safetensors")
         features = CODE_FEATURES.there(self.folder)
         vae = has_part(VAE.path(self.folder), VAE)
-        variants = {part.folder: name for name, part in DECODERS.items() if has_part(part.path(self.folder), part)}
+        there = {name: part for name, part in DECODERS.items() if has_part(part.path(self.folder), part)}
+        variants = {part.folder: cast(Variant, name) for name, part in there.items()}  # the keys of DECODERS are the variants
         if features:
             yield "decoder.condition", self.tolerance, lambda: self._condition(recorded)
         for name in sorted(recorded, key=natural):
@@ -58,7 +60,7 @@ class DecoderChecks:
             self.decoder.condition(self._recorded_codes(recorded))[0], recorded.tensor("condition")
         )
 
-    def _velocity(self, recorded: WeightFiles, variant: str, name: str) -> Result:
+    def _velocity(self, recorded: WeightFiles, variant: Variant, name: str) -> Result:
         condition = self.decoder.condition(self._recorded_codes(recorded))
         noise, t = recorded.tensor("noise").to(self.device), recorded.tensor("velocity.t").item()
         found = self.decoder.velocity(variant, noise, t, condition)
@@ -66,7 +68,7 @@ class DecoderChecks:
         return difference(found.reshape(want.shape) if found.numel() == want.numel() else found, want)
 
     def _sample(self, recorded: WeightFiles, folder: str, steps: str) -> torch.Tensor:
-        variant = next(name for name, part in DECODERS.items() if part.folder == folder)
+        variant = cast(Variant, next(name for name, part in DECODERS.items() if part.folder == folder))
         fresh = f"renoise.{folder}.{steps}"
         return self.decoder.latents(
             self._recorded_codes(recorded),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class ImageChecks:
             return
         for entry in json.loads((folder / "tokens.json").read_text(encoding="utf-8")):
             if (folder / entry["file"]).is_file():
-                yield f"image.codes.{entry['file']}", 0.0, lambda e=entry: self._codes(folder / e["file"], e)
+                yield f"image.codes.{entry['file']}", 0.0, partial(self._codes, folder / entry["file"], entry)
 
     def _codes(self, file: Path, entry: dict[str, Any]) -> Result:
         codes = self.tokenizer.encode(open_image(file), mode="raw")
@@ -92,7 +92,7 @@ class ImageChecks:
     def crop_rows(self) -> Iterator[Row]:
         for kind in ("understand", "edit"):
             if has(self.folder, "crop.json", "crop_input.png", f"crop_{kind}_output.png"):
-                yield f"image.crop.{kind}", 0.0, lambda k=kind: self._crop(k)
+                yield f"image.crop.{kind}", 0.0, partial(self._crop, kind)
 
     def _crop(self, kind: str) -> Result:
         numbers = read_json(self.folder / "crop.json")[kind]

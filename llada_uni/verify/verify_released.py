@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class ReleasedChecks:
         if not self.file.is_file() or not has_part(self.checks.folder, BACKBONE):
             return
         for i, entry in enumerate(json.loads(self.file.read_text(encoding="utf-8"))):
-            yield f"backbone.released.{i}.{entry.get('kind', '')}", 0.0, lambda e=entry: self._generation(e)
+            yield f"backbone.released.{i}.{entry.get('kind', '')}", 0.0, partial(self._generation, entry)
 
     def _generation(self, entry: dict[str, Any]) -> Result:
         model = self.checks.backbone
