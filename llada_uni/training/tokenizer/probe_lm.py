@@ -113,7 +113,8 @@ class ProbeLM(nn.Module):
             config = AutoConfig.for_model(**options.model, vocab_size=vocab_size, use_cache=False)
             self.language_model = AutoModelForCausalLM.from_config(config)
             # Words must stand out against what the layers add, or a small model learns nothing for a long time.
-            embeddings: Tensor = self.language_model.get_input_embeddings().weight
+            embeddings = self.language_model.get_input_embeddings().weight
+            assert isinstance(embeddings, Tensor)  # the parameter of an embedding layer
             nn.init.normal_(embeddings, std=_WORD_SIZE)
         width = self.language_model.config.hidden_size
         self.norm = nn.LayerNorm(channels)
