@@ -194,6 +194,7 @@ MISTAKES = {
     "empty prompt": (["generate", " "], "empty"),
     "steps": (["generate", "a cat", "--image-steps", "0"], "image_steps must be a whole number from 1 to 4096"),
     "steps without a name": (["generate", "a cat", "--steps", "3"], "--image-steps"),
+    "the help of the command": (["edit", "in.png"], "(see llada-uni edit --help)"),
     "size": (["generate", "a cat", "--width", "31"], "multiple of 8"),
     "no model": (["generate", "a cat", "--model", "nowhere"], "nowhere"),
     "device": (["generate", "a cat", "--device", "abacus"], "abacus"),

@@ -59,7 +59,8 @@ class KeyValueCache:
 
     def pruned(self, kept: Sequence[Tensor], room: int) -> PrunedCache:
         """The places kept[layer] [K] of the one sequence of this cache, with room for `room` more tokens of a draft."""
-        keys, values = [], []
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
         for layer, places in enumerate(kept):
             shape = (1, self.keys.shape[2], len(places) + room, self.keys.shape[4])
             for source, target in ((self.keys, keys), (self.values, values)):

@@ -152,7 +152,7 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: BackboneConfig, path: str) -> None:
         super().__init__()
         self.gate = Router(config)
-        self.experts = Experts(config, path)
+        self.experts: nn.Module = Experts(config, path)  # or quantized ones (quantized.py)
         self.shared_experts = SwiGLU(config.hidden_size, config.moe_intermediate_size * config.num_shared_experts)
 
     def forward(self, x: Tensor) -> Tensor:

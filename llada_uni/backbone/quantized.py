@@ -37,6 +37,9 @@ GPU_CHUNK = 32  # experts taken back at a time on a GPU: 64 MB of bfloat16 at th
 class QuantizedMatrix(nn.Module):
     """E matrices [R, C] in the form of `scheme`: buffers `values` and `scale` (quantized_formats.py)."""
 
+    values: Tensor
+    scale: Tensor
+
     def __init__(self, scheme: Scheme, experts: int, rows: int, columns: int) -> None:
         super().__init__()
         self.scheme, self.experts, self.rows, self.columns = scheme, experts, rows, columns
@@ -46,6 +49,7 @@ class QuantizedMatrix(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedMatrix:
         """Moves with the model, but keeps its dtypes when the model is told to change its own."""
         for name, buffer in self._buffers.items():
+            assert buffer is not None  # both are filled from the start
             self._buffers[name] = torch.empty_like(buffer, device=fn(buffer[:0]).device).copy_(buffer)
         return self
 
@@ -81,8 +85,7 @@ class QuantizedMatrix(nn.Module):
                 kernel = torch.ops.aten._weight_int4pack_mm_for_cpu
                 return kernel(rows.bfloat16(), values, group, self.scale[expert])[:, : self.rows]
             if self.scheme.format == "int8" and is_aligned(self.values) and self.columns % INT8_ALIGNMENT == 0:
-                kernel = torch._weight_int8pack_mm
-                return kernel(rows.bfloat16(), self.values[expert], self.scale[expert, :, 0])
+                return torch._weight_int8pack_mm(rows.bfloat16(), self.values[expert], self.scale[expert, :, 0])
         return rows @ self.weights(expert, expert + 1)[0].to(rows.dtype).t()
 
     def _chunked(self, rows: Tensor, ends: Tensor) -> Tensor:

@@ -188,6 +188,7 @@ def _pieces(
     """The tensors of one layout, in order. `read(place, expert)`: our tensor, or one expert of it."""
     for place in table:
         kind = dtype_of(place) if dtype is None else _target_dtype(place.name, dtype_of(place), dtype)
+        todo: list[tuple[str, tuple[int, ...], int | None]]
         if layout == "released" and place.stacked:
             todo = [(name, place.released_shape, expert) for expert, name in enumerate(place.released)]
         else:

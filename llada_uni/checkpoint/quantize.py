@@ -59,6 +59,7 @@ def quantize(
     scheme = make_scheme(format, group)
     stored = Source(source)
     if stored.ours:
+        assert stored.scheme is not None  # what `ours` says
         raise UserError(f"{source} is quantized already ({stored.scheme.format}); quantize the directory it was made of")
     needed = stored_bytes(stored.config, scheme, stored.dtype)
     _check_disk(Path(target), needed)

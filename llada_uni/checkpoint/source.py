@@ -44,7 +44,7 @@ class Source:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = backbone_folder(folder)
+        self.folder = backbone_folder(Path(folder))
         self.config = BackboneConfig.from_json(self.folder / BACKBONE.marker)
         self.weights = WeightFiles(self.folder)
         self.layout = layout_of(self.weights)
@@ -57,6 +57,7 @@ class Source:
 
     def _check(self) -> None:
         if self.ours:
+            assert self.scheme is not None  # what `ours` says
             expected = quantized_shapes(self.config, self.scheme)
         else:
             expected = (released_shapes if self.layout == "released" else stacked_shapes)(self.config)
@@ -98,6 +99,7 @@ class Source:
     def expert(self, place: Place, expert: int) -> torch.Tensor:
         """One expert's weights [R, C]: in the file's dtype, or float32 where they were quantized."""
         if self.ours:
+            assert self.scheme is not None  # what `ours` says
             parts = (self.weights.rows(f"{place.name}.{part}", expert, expert + 1) for part in Quantized._fields)
             return dequantize(Quantized(*parts), self.scheme, place.shape[1])[0]
         if self.layout == "stacked":

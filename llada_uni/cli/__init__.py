@@ -96,7 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
             return 2
-        return _complain(f"{error.format_message()} (see llada-uni --help)")
+        context = getattr(error, "ctx", None)
+        return _complain(f"{error.format_message()} (see {context.command_path if context else 'llada-uni'} --help)")
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong with us

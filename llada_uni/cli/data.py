@@ -71,7 +71,7 @@ def check(
     if model is not None:
         from llada_uni.data.round_trip import round_trip
 
-        trip = round_trip(open_source(records), model)
+        trip = round_trip(open_source(records), _folder(model))
     if as_json:
         tasks = {name: vars(count) for name, count in report.tasks.items()}
         measured = {} if trip is None else {"round_trip": vars(trip) | {"known": trip.known}}
@@ -138,6 +138,15 @@ def tokenizer(
     say(f"{out}  {len(text)} ids")
 
 
+def _folder(model: Path) -> Path:
+    """The directory that `--model` names: it itself, or what every command makes of such a name."""
+    if model.is_dir():
+        return model
+    from llada_uni.tasks.find import find_model
+
+    return find_model(str(model))
+
+
 def extract(
     records: Records,
     out: Annotated[Path, typer.Argument(help="The folder of token shards.")],
@@ -165,7 +174,7 @@ def extract(
     from llada_uni.data.extract import extract as run
 
     job = Extraction(
-        records, str(out), str(model), str(tokenizer) if tokenizer else None, unconditional, seed, on_bad, batch,
+        records, str(out), str(_folder(model)), str(tokenizer) if tokenizer else None, unconditional, seed, on_bad, batch,
         shard_records, device,
     )  # fmt: skip
     began, made = time.monotonic(), 0

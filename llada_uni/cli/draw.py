@@ -40,7 +40,10 @@ def generate(
     ] = None,
     prompts_file: Annotated[
         Path | None,
-        typer.Option(help="Draw many: one prompt a line, or JSONL with settings. Images that are there are passed over."),
+        typer.Option(
+            help="Draw many: one prompt a line, or in a .jsonl an object with settings a line. Images that are "
+            "there are passed over."
+        ),
     ] = None,
     *,
     settings: Annotated[dict[str, Any], Settings(Draw)],

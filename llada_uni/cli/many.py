@@ -22,6 +22,7 @@ from llada_uni.requests import Draw
 if TYPE_CHECKING:
     from llada_uni.model import UniModel
 
+_EXAMPLE = 'a line of a .jsonl is such as {"prompt": "a cat", "seed": 1}'
 LONGEST_NAME = 40  # characters of a prompt in the name of its file
 
 
@@ -45,7 +46,10 @@ def read_prompts(path: Path, settings: dict[str, Any]) -> list[Wanted]:
     for line, text in enumerate(read_text(path).splitlines(), 1):
         if not text.strip():
             continue
-        own = _object(path, line, text) if path.suffix.lower() == ".jsonl" else {"prompt": text.strip()}
+        is_json = path.suffix.lower() == ".jsonl"
+        if not is_json and text.lstrip().startswith('{"'):
+            raise UserError(f"{path}, line {line} is JSON, but the name does not end with .jsonl: rename the file")
+        own = _object(path, line, text) if is_json else {"prompt": text.strip()}
         file = own.pop("file", None)
         given = {**settings, **own}
         if "seed" in settings and "seed" not in own:
@@ -91,10 +95,11 @@ def draw_all(model: UniModel, wanted: list[Wanted], out: Path) -> Iterator[dict[
 def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:
-        raise UserError(f"{path}, line {line} is no JSON") from None
+    except json.JSONDecodeError as error:
+        where = f"{error.msg}, column {error.colno}"
+        raise UserError(f"{path}, line {line} is no JSON ({where}): {_EXAMPLE}; plain prompts go into a .txt") from None
     if not isinstance(found, dict):
-        raise UserError(f'{path}, line {line} must hold an object such as {{"prompt": "a cat", "seed": 1}}')
+        raise UserError(f"{path}, line {line} must hold an object: {_EXAMPLE}")
     return found
 
 

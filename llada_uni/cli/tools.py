@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -27,6 +27,11 @@ from llada_uni.cli.groups import with_groups
 from llada_uni.cli.settings import Settings
 from llada_uni.errors import UserError
 from llada_uni.requests import Decode
+
+if TYPE_CHECKING:
+    from llada_uni.checkpoint.layout import Layout
+    from llada_uni.image.tokenizer import Mode
+    from llada_uni.verify.verify import Check
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp).")]
 
@@ -51,7 +56,7 @@ def encode(
     """
     target = _code_file(out, format)
     uni = loading.load()
-    codes = uni.encode_image(image, mode, fit)
+    codes = uni.encode_image(image, cast("Mode", mode), fit)  # it refuses any other
     if target is None:
         emit(codes.to_json())
         return
@@ -135,7 +140,7 @@ def verify(
 
     console = Console(highlight=False, markup=False)
 
-    def show(check: object) -> None:
+    def show(check: Check) -> None:
         if not as_json:
             error = "-" if check.largest_error is None else f"{check.largest_error:.2e}"
             mark = "ok  " if check.ok else "FAIL"
@@ -179,7 +184,7 @@ def convert(
         from llada_uni.checkpoint.load import convert as run
         from llada_uni.tasks.find import find_model
 
-        written = run(find_model(source), target, to)
+        written = run(find_model(source), target, cast("Layout | None", to))  # it refuses any other
     if as_json:
         emit({"source": str(source), "target": str(target), "layout": written})
     else:

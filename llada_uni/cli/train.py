@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from llada_uni.cli.common import Json, emit, say, stderr
+
+if TYPE_CHECKING:
+    from llada_uni.checkpoint.layout import Layout
 
 
 def train(
@@ -88,14 +91,16 @@ def export(
     """
     import tempfile
 
+    import torch
+
     from llada_uni.tasks.parts import choose_dtype
     from llada_uni.training.export import export_checkpoint, export_model
 
-    chosen = None if dtype is None else choose_dtype(dtype, "cpu")
+    chosen = None if dtype is None else choose_dtype(dtype, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as work, stderr().status("exporting"):
         if checkpoint is not None:
             sources = [*sources[:-1], export_checkpoint(sources[-1], work, checkpoint, ema)]
-        written = export_model(out, sources, chosen, layout, adapter)
+        written = export_model(out, sources, chosen, cast("Layout", layout), adapter)  # it refuses any other
     if as_json:
         found = {name: str(folder) for name, folder in written.sources.items()}
         emit({"folder": str(out), "parts": found, "missing": [part.name for part in written.missing]})

@@ -239,9 +239,10 @@ def _groups(source: RecordSource, chunk: Chunk, bad: BadRecords) -> Iterator[lis
 def _run(job: Extraction, todo: list[tuple[int, Chunk]], workers: int) -> Iterator[int]:
     """Makes the shards of `todo`; gives the number of records of each as it is done."""
     if workers == 1 or len(todo) < 2:
-        extractor = Extractor(job) if todo else None
-        for number, chunk in todo:
-            yield extractor.make(number, chunk)
+        if todo:
+            extractor = Extractor(job)
+            for number, chunk in todo:
+                yield extractor.make(number, chunk)
         return
     workers = min(workers, len(todo))
     context = multiprocessing.get_context("spawn")

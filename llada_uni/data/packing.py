@@ -41,7 +41,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         moved = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved, tasks=self.tasks)
 
     def mask(self) -> Tensor | BlockMask:
         """Who may attend to whom: dense [S, 1, T, T] bool on a CPU, a mask of FlexAttention on a GPU."""

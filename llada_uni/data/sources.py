@@ -101,9 +101,9 @@ class FileSource:
             except UserError as error:
                 bad.add(where, error)
                 continue
-            several = isinstance(data, list) and bool(data)
-            for number, one in enumerate(data if several else [data], 1):
-                here = f"{where}#{number}" if several else where
+            several = data if isinstance(data, list) and data else None
+            for number, one in enumerate([data] if several is None else several, 1):
+                here = where if several is None else f"{where}#{number}"
                 try:
                     found = parse_record(one, here, picture)
                 except UserError as error:
@@ -178,7 +178,7 @@ def _groups(file: BinaryIO, path: Path) -> Iterator[list[tarfile.TarInfo]]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                tar.members = []  # tarfile remembers all it has seen; a shard may hold millions
+                tar.members = []  # type: ignore[attr-defined]  # tarfile remembers all it has seen; a shard may hold millions
                 if not member.isreg() or is_clutter(member.name):
                     continue
                 if group and key_of(member)[0] != key_of(group[0])[0]:

@@ -14,7 +14,7 @@ from llada_uni.data.kinds import CODE, CONTEXT, TEXT
 from llada_uni.data.records import Conversation
 from llada_uni.data.shards import NO_TEXT, Record
 from llada_uni.data.templates import template_of
-from llada_uni.text.prompts import Part, PromptFormat, Turn
+from llada_uni.text.prompts import BareImage, Part, PromptFormat, Turn
 from llada_uni.text.tokenizer import TextTokenizer, role
 
 
@@ -75,6 +75,7 @@ def _answer(parts: Sequence[Part], form: PromptFormat, header_given: bool) -> li
         if isinstance(part, str):
             out.append((form.text.encode(part), TEXT))
         else:
+            assert not isinstance(part, BareImage), "a bare image stands in prompts only"
             block = form.image_block(part)
             header = len(block) - len(part) - 1
             out.append((block[:header], CONTEXT if header_given else TEXT))

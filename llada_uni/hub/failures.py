@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 
 from llada_uni.errors import UserError
@@ -77,7 +78,8 @@ def _hub_error(error: Exception, id: str, what: str) -> UserError:
         return HubUnreachable(f"the hub failed ({status}) at {shown}; try again later; {_KEPT}")
     if status:
         return UserError(f"the hub answered {status} to {shown}: {_line(error)}")
-    return HubUnreachable(f"the connection to {hub} failed at {shown} ({_line(error) or type(error).__name__}); {_KEPT}")
+    here = "" if Path(id).is_dir() else f"no directory {id} is here, and "
+    return HubUnreachable(f"{here}the connection to {hub} failed at {shown} ({_line(error) or type(error).__name__}); {_KEPT}")
 
 
 def _line(error: Exception) -> str:

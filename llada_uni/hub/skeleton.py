@@ -16,6 +16,7 @@ from pathlib import Path
 
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import PARTS
+from llada_uni.files.shipped import shipped_models
 from llada_uni.hub.batch import THREADS, fetch_all
 from llada_uni.hub.failures import failures_of
 from llada_uni.hub.listing import Access, Listing, RemoteFile, list_files
@@ -28,11 +29,14 @@ _LENGTH = struct.Struct("<Q")
 
 @contextmanager
 def looked_at(name: str, access: Access | None = None) -> Iterator[tuple[Path, Listing | None]]:
-    """A directory, a cache root, or a model on the hub, as a directory to read configs and headers from.
+    """A directory, a cache root, or a model on the hub or by the name of a shipped one, as a directory to read from.
 
-    Gives its path, and the listing of one on the hub, whose skeleton goes when the block ends. UserError when there is none.
+    Of one on the hub only configs and headers are there. Gives its path, and the listing of one on the hub, whose skeleton
+    goes when the block ends. UserError when there is none.
     """
     access, path = access or Access(), Path(name).expanduser()
+    if not path.is_dir() and name in shipped_models():
+        path = shipped_models()[name]
     if path.is_dir():
         yield (snapshot_of(path, access.revision) if is_cache_root(path) else path), None
         return

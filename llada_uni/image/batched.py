@@ -8,7 +8,7 @@ Axes: B pictures, N patches of a picture in raster order, D width of the transfo
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,8 @@ def batch_attention(vision: GlmImageVisionModel) -> GlmImageVisionModel:
     for block in vision.blocks:
         with torch.device("meta"):
             attention = BatchedAttention(vision.config)
-        attention.qkv, attention.proj = block.attn.qkv, block.attn.proj
+        plain = cast(GlmImageVisionAttention, block.attn)  # of every block of this class
+        attention.qkv, attention.proj = plain.qkv, plain.proj
         block.attn = attention
     return vision
 
@@ -53,7 +54,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 def batched_features(vision: GlmImageVisionModel, images: Tensor) -> Tensor:
     """Features [B, N, D] of pictures [B, 3, H, W], H and W multiples of the patch. Differentiable."""
     b, _, h, w = images.shape
-    patch = vision.patch_size
+    patch = cast(int, vision.patch_size)  # GLM-Image's patches are square
     grids = torch.tensor([[1, h // patch, w // patch]] * b, device=images.device)
     hidden = vision(patchify(images, patch).flatten(0, 1), grid_thw=grids).last_hidden_state
     return hidden.view(b, -1, hidden.shape[-1])

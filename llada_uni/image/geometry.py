@@ -84,10 +84,10 @@ def understanding_size(
     if target_h * target_w > max_pixels:
         # Multiplied, not divided: 800 x 800 into 448 x 448 lands a hair below 448, and the record has 416.
         scale = math.sqrt(max_pixels / (height * width))
-        return tuple(max(factor, math.floor(side * scale / factor) * factor) for side in (height, width))
-    if target_h * target_w < min_pixels:
+        target_h, target_w = (max(factor, math.floor(side * scale / factor) * factor) for side in (height, width))
+    elif target_h * target_w < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))
-        return tuple(math.ceil(side * scale / factor) * factor for side in (height, width))
+        target_h, target_w = (math.ceil(side * scale / factor) * factor for side in (height, width))
     return target_h, target_w
 
 
@@ -110,8 +110,8 @@ def understanding_crop(
     most = settings.understand_max_pixels if alone else settings.understand_max_pixels_multi
     target = understanding_size(height, width, factor, settings.understand_min_pixels, most)
     scaled = covered_size(height, width, *target)
-    crop = tuple(max(want, side // factor * factor) for side, want in zip(scaled, target, strict=True))
-    return scaled, crop
+    crop_h, crop_w = (max(want, side // factor * factor) for side, want in zip(scaled, target, strict=True))
+    return scaled, (crop_h, crop_w)
 
 
 @lru_cache(maxsize=16)

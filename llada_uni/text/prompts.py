@@ -166,7 +166,9 @@ class PromptFormat:
         A whole grid of codes without its end mark is accepted. A broken image takes with it its header and
         its codes.
         """
-        text, out, words = self.text, [], []
+        text = self.text
+        out: list[str | ImageCodes | Malformed] = []
+        words: list[int] = []
         image_ids = {text.image_start_id, text.image_end_id, text.boi_id}
 
         def flush() -> None:

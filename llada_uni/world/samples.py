@@ -28,6 +28,13 @@ class Turn:
     role: str
     parts: list[Part]
 
+    @property
+    def text(self) -> str:
+        """The text that ends a turn of the user."""
+        text = self.parts[-1]
+        assert isinstance(text, str)  # see above: a user's pictures stand before it
+        return text
+
 
 @dataclass(frozen=True)
 class Sample:

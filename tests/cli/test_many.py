@@ -54,7 +54,7 @@ def test_json_lines_have_settings_of_their_own(tmp_path):
     ("text", "words"),
     [
         ("", "holds no prompts"),
-        ("{", "line 1 is no JSON"),
+        ("{", r"line 1 is no JSON \(.*\): a line of a .jsonl is such as"),
         ('"a"', "line 1 must hold an object"),
         ('{"prompt": "a"}\n{"seed": 1}', "line 2: Draw: prompt is missing"),
         ('{"prompt": "a", "color": 1}', "line 1: unknown setting 'color'"),
@@ -86,3 +86,9 @@ def test_what_is_there_is_passed_over_and_a_failure_keeps_what_was_drawn(tmp_pat
 def test_one_prompt_or_a_file_of_them(arguments, capsys):
     assert main(["generate", *arguments]) == 2
     assert "give a prompt, or a file of prompts with --prompts-file" in capsys.readouterr().err
+
+
+def test_json_lines_in_a_text_file_are_no_prompts(tmp_path):
+    (tmp_path / "a.txt").write_text('a cat\n{"prompt": "a dog", "seed": 3}\n')
+    with pytest.raises(UserError, match=r"line 2 is JSON, but the name does not end with \.jsonl"):
+        read_prompts(tmp_path / "a.txt", {})

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from llada_uni.doctor.doctor import diagnose
 from llada_uni.errors import UserError
+from llada_uni.hub.skeleton import looked_at
 from tests.hub.conftest import ID, copy
 from tests.hub.server import Fault
 
@@ -167,3 +168,9 @@ def test_a_broken_model_on_the_hub_is_found(client, hub, model):
 def test_there_is_no_model(tmp_path):
     with pytest.raises(UserError, match=r"there is no model directory .*; give a directory, or a name org/name on the hub"):
         diagnose(str(tmp_path / "nothing"))
+
+
+def test_the_shipped_model_goes_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with looked_at("world") as (path, listing):
+        assert (path / "config.json").is_file() and listing is None

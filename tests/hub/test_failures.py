@@ -95,7 +95,7 @@ def test_nobody_listens(client, tmp_path):
             prelude="from huggingface_hub import constants\nconstants.ENDPOINT = 'http://127.0.0.1:9'",
         )
     )
-    assert "the connection to http://127.0.0.1:9 failed at org/tiny" in line
+    assert "no directory org/tiny is here, and the connection to http://127.0.0.1:9 failed at org/tiny" in line
     assert "the same command goes on from there" in line
 
 

@@ -54,7 +54,7 @@ def _in_tar(path: Path, options: ReadOptions) -> Found:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                tar.members = []  # tarfile remembers all it has seen
+                tar.members = []  # type: ignore[attr-defined]  # tarfile remembers all it has seen
                 if not member.isreg() or is_clutter(member.name):
                     continue
                 suffix = PurePosixPath(member.name).suffix.lower()

@@ -83,7 +83,7 @@ def _files(path: Path, split: str | None) -> list[Path]:
 
 def _chosen(found: Mapping[str, Any], split: str | None, source: str) -> Any:
     name = split or ("train" if "train" in found else next(iter(found)) if len(found) == 1 else None)
-    if name not in found:
+    if name is None or name not in found:
         raise UserError(f"{source} has no split {split!r}; allowed: {', '.join(found)} (--source-split)")
     return found[name]
 

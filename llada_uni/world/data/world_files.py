@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llada_uni.data.records import Conversation
+from llada_uni.data.records import Conversation, Picture
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file, read_json, write_json
-from llada_uni.world.data.world_records import ScenePicture, WorldRecords
+from llada_uni.world.data.world_records import WorldRecords
 
 FORMATS = ("jsonl", "webdataset")
 SHARD_RECORDS = 1000
@@ -54,7 +54,7 @@ def _write_jsonl(out: Path, shard: int, records: Iterator[Conversation]) -> None
         return
     folder = f"pictures/{shard:05d}"
     (out / folder).mkdir(parents=True, exist_ok=True)
-    names: dict[ScenePicture, str] = {}
+    names: dict[Picture, str] = {}
     lines = []
     for record in records:
         for picture in record.pictures():
@@ -84,16 +84,16 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _png(picture: ScenePicture) -> bytes:
+def _png(picture: Picture) -> bytes:
     out = io.BytesIO()
     picture.open().save(out, "PNG")
     return out.getvalue()
 
 
-def _record(record: Conversation, names: dict[ScenePicture, str]) -> dict[str, Any]:
+def _record(record: Conversation, names: dict[Picture, str]) -> dict[str, Any]:
     """The JSON object of a record; names: what its pictures are called."""
 
-    def part(value: str | ScenePicture) -> dict[str, str]:
+    def part(value: str | Picture) -> dict[str, str]:
         return {"type": "text", "text": value} if isinstance(value, str) else {"type": "image", "image": names[value]}
 
     messages = [{"role": m.role, "content": [part(value) for value in m.parts]} for m in record.messages]

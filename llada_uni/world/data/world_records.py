@@ -239,7 +239,7 @@ class WorldRecords:
             for number in range(block * BLOCK, (block + 1) * BLOCK):
                 sample = until(lambda: self._few(self._sample(rng, *rng.choices(choices, shares)[0])))  # noqa: B023
                 if rng.random() < TYPING_MISTAKES:
-                    sample.turns[-1].parts[-1] = mistyped(rng, sample.turns[-1].parts[-1])
+                    sample.turns[-1].parts[-1] = mistyped(rng, sample.turns[-1].text)
                 if start <= number < start + count:
                     yield sample
 
@@ -247,6 +247,7 @@ class WorldRecords:
         if task == DESCRIBED:
             return _described(rng, sample_task(rng, "t2i", self.split, kind=kind))
         if task == DRILL:
+            assert kind is not None  # MIXTURES names the kind of every drill
             return sample_drill(rng, kind, self.split)
         return sample_task(rng, task, self.split, kind=kind)
 
@@ -282,6 +283,7 @@ def open_world(name: str, side: int) -> WorldSource:
 def _described(rng: random.Random, drawn: Sample) -> Sample:
     """The picture of a drawing sample and its caption."""
     (scene,) = drawn.answer
+    assert isinstance(scene, Scene)  # t2i answers with its scene alone
     turn = Turn("user", [scene, Speaker(rng, "train").pick("caption")])
     return Sample("understand", "caption", [turn], [caption(scene)], {})
 

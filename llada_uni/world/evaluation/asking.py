@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -41,10 +41,15 @@ class Context:
         """Parts of a turn as the model takes them."""
         return [self.picture(part) if isinstance(part, Scene) else part for part in parts]
 
+    def pictures_and_text(self, turn: Turn) -> tuple[list[Image.Image], str]:
+        """A turn of the user that holds pictures and then one text."""
+        *pictures, text = self.content(turn.parts)
+        return cast(list[Image.Image], pictures), cast(str, text)  # in this order: see Turn
+
 
 def words_of(sample: Sample) -> str:
     """The user's last words."""
-    return sample.turns[-1].parts[-1]
+    return sample.turns[-1].text
 
 
 def say(reading: Reading) -> str:
@@ -55,7 +60,8 @@ def say(reading: Reading) -> str:
 
 def ask_drawing(context: Context, sample: Sample, seed: int, thinking: bool = False) -> Judged:
     """Text to image; with thinking, `thought` tells how often the thought is the expected one."""
-    prompt, size = words_of(sample), context.pixels
+    prompt, size, drawing = words_of(sample), context.pixels, sample.answer[-1]
+    assert isinstance(drawing, Scene)  # behind the thought, where there is one
     how = context.settings["think" if thinking else "generate"]
     result = context.model.generate_image(prompt, height=size, width=size, seed=seed, thinking=thinking, **how)
     picture = answers.picture_of(result)
@@ -65,7 +71,7 @@ def ask_drawing(context: Context, sample: Sample, seed: int, thinking: bool = Fa
         thought = answers.thinking_of(result)
         scores["thought"] = float(scoring.normal(thought) == scoring.normal(sample.expect["thought"]))
         got = f"{thought} -> {got}"
-    return Judged(prompt, scores, caption(sample.answer[-1]), got, [("drawn", picture)])
+    return Judged(prompt, scores, caption(drawing), got, [("drawn", picture)])
 
 
 def ask_thinking(context: Context, sample: Sample, seed: int) -> Judged:
@@ -75,7 +81,7 @@ def ask_thinking(context: Context, sample: Sample, seed: int) -> Judged:
 
 def ask_question(context: Context, sample: Sample, seed: int) -> Judged:
     """A question about one picture or two."""
-    *pictures, question = context.content(sample.turns[-1].parts)
+    pictures, question = context.pictures_and_text(sample.turns[-1])
     answer = answers.text_of(context.model.understand(pictures, question, seed=seed, **context.settings["understand"]))
     scores = scoring.score_answer(sample.expect, answer)
     if sample.kind == "caption":
@@ -86,7 +92,7 @@ def ask_question(context: Context, sample: Sample, seed: int) -> Judged:
 
 def ask_edit(context: Context, sample: Sample, seed: int) -> Judged:
     """An edit of one picture, or with two references."""
-    *before, instruction = context.content(sample.turns[-1].parts)
+    before, instruction = context.pictures_and_text(sample.turns[-1])
     result = context.model.edit_image(before, instruction, seed=seed, **context.settings["edit"])
     after = answers.picture_of(result)
     reading = context.checker.read(after)
@@ -148,7 +154,7 @@ def ask_dialogue(context: Context, sample: Sample, seed: int) -> Judged:
         rights.append(right)
         got.append(said)
         pictures += drawn
-    asked = " / ".join(turn.parts[-1] for turn in turns[::2])
+    asked = " / ".join(turn.text for turn in turns[::2])
     wanted = " / ".join(part if isinstance(part, str) else f"[{caption(part)}]" for t in turns[1::2] for part in t.parts)
     share = sum(rights) / len(rights)
     return Judged(asked, {"right": share, "whole": float(share == 1.0)}, wanted, " / ".join(got), pictures)

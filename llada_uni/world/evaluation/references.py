@@ -6,6 +6,7 @@ The first must get 1.0 in every suite and the second next to nothing; the tests 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ def _mark(part: Part | Image.Image) -> str | bytes:
     return part if isinstance(part, str) else (render(part) if isinstance(part, Scene) else part).tobytes()
 
 
-def _said(parts: list[Part]) -> tuple:
+def _said(parts: Iterable[Part | Image.Image]) -> tuple[str | bytes, ...]:
     return tuple(_mark(part) for part in parts)
 
 

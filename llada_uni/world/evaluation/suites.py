@@ -123,7 +123,7 @@ def cases(suite: str, limit: int, seed: int, split: str) -> Iterator[Case]:
         if suite == "wise":
             yield Case("without", key, sample, seed + i, ask_drawing)
             yield Case("with", key, sample, seed + i, ask)
-        elif suite == "robust":
+        elif reworded is not None:
             yield Case("plain", f"{sample.task}: {key}", sample, seed + i, ask)
             yield Case("reworded", f"{sample.task}: {key}", next(reworded), seed + i, ask)
         else:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from llada_uni.backbone import Backbone
 from llada_uni.backbone.masks import block_causal_square
+from llada_uni.backbone.model import Layer
 from llada_uni.errors import UserError
 from llada_uni.options import options
 from llada_uni.world.training.named_codes import NamedCode
@@ -59,11 +60,15 @@ class LookUpOptions:
             raise UserError(f"lookups name a layer twice: {', '.join(map(str, layers))}; each sort needs layers of its own")
 
 
+def _layer(model: Backbone, number: int) -> Layer:
+    return cast(Layer, model.model.layers[number])  # nn.ModuleList does not say what it holds
+
+
 class _Group:
     """The last key/value group of a layer: views of its rows and columns in the fused weights."""
 
     def __init__(self, model: Backbone, layer: int) -> None:
-        attention = model.model.layers[layer].attention
+        attention = _layer(model, layer).attention
         heads, groups, d = attention.heads, attention.groups, attention.head_dim
         first = heads - heads // groups
         fused, dense = attention.query_key_value.weight, attention.dense.weight
@@ -116,12 +121,12 @@ class _Rows:
 
 def _read(rows: Sequence[Tensor], named: Sequence[NamedCode], offset: int, mask_id: int) -> _Rows:
     ids = torch.cat(list(rows))
-    size = int(max(ids.max(), max(code.token for code in named))) + 1
+    size = max(int(ids.max()), max(code.token for code in named)) + 1
     name, place = torch.full((size,), -1), torch.full((size,), -1)
-    for code in named:
-        table = {"thing": name, "place": place}.get(code.sort)
+    for entry in named:
+        table = {"thing": name, "place": place}.get(entry.sort)
         if table is not None:
-            table[[token for token in (code.token, *code.words) if token < size]] = code.number
+            table[[token for token in (entry.token, *entry.words) if token < size]] = entry.number
     name, place, image = name[ids], place[ids], ids >= offset
     own = torch.full_like(ids, -1)
     own[1:] = torch.where(image[1:] & (name[1:] >= 0) & image[:-1], place[:-1], -1)
@@ -139,7 +144,7 @@ def _read(rows: Sequence[Tensor], named: Sequence[NamedCode], offset: int, mask_
 def _states(model: Backbone, layer: int, rows: Sequence[Tensor], normed: bool) -> Tensor:
     """[P, D] float32: what enters a layer, before or behind its first norm."""
     found: list[Tensor] = []
-    norm = model.model.layers[layer].input_layernorm
+    norm = _layer(model, layer).input_layernorm
     hook = norm.register_forward_hook(lambda _, given, made: found.append((made if normed else given[0])[0].float()))
     block = 32
     try:

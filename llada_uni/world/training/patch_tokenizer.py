@@ -175,6 +175,7 @@ class PatchTokenizerStage(CodedVisionStage):
         if step >= self.options.features_first:
             self.codebook.update(book, reseed=False)
             return self.codebook.metrics()
+        assert self._seen is not None  # every step before features_first adds to it
         seen, self._seen = self.processes.sum(self._seen), None
         there = seen[:, -1] > 0
         self.means[there] = torch.lerp(seen[there, :-1] / seen[there, -1:], self.means[there], _MEAN_DECAY)
