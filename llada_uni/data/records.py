@@ -8,8 +8,8 @@ of sources.py; the format with examples is in docs/data.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,7 +100,7 @@ class Conversation:
     """One record. task: a key of TEMPLATES; messages: user and assistant by turns, the last by the assistant.
 
     learn_all: every answer is learned, not the last one alone. mix: the name under which mixing weights count it.
-    where: file and line, for messages.
+    where: file and line, for messages. meta: what the record says besides, for reward functions (training/reward).
     """
 
     id: str
@@ -109,6 +109,7 @@ class Conversation:
     learn_all: bool
     mix: str
     where: str
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def pictures(self) -> Iterator[Picture]:
         for message in self.messages:
@@ -161,7 +162,9 @@ def parse_record(data: Any, where: str, picture: Callable[[str], Picture]) -> Co
     for name, value in (("mix", mix), ("id", str(data.get("id", "")))):
         _check_unicode(value, f'"{name}"')
     messages = _messages(data["messages"], picture)
-    conversation = Conversation(str(data.get("id", where)), data["task"], messages, learn == "all", mix, where)
+    meta = data.get("meta")
+    extra = meta if isinstance(meta, dict) else {}
+    conversation = Conversation(str(data.get("id", where)), data["task"], messages, learn == "all", mix, where, extra)
     check_conversation(conversation)
     return conversation
 

@@ -19,20 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
-from llada_uni.checkpoint.load import save_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.data.masking import Masker, MaskingOptions
 from llada_uni.data.packing import Batch, Packer, pack
 from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import SETTINGS
-from llada_uni.files.weights import read_json, write_json
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
 from llada_uni.training.language.balance import Balance
+from llada_uni.training.language.exported import export_language_model, generation_of
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
-from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
+from llada_uni.training.language.lora import LoraOptions, add_lora
 from llada_uni.training.language.losses import Scheme, chunked_cross_entropy, frequency_weights, masked_positions, weigh
 from llada_uni.training.language.mixture import Mixture
 from llada_uni.training.loop.logs import Sums, add_metrics
@@ -40,8 +38,6 @@ from llada_uni.training.loop.prefetch import to_device
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
-
-GENERATION = SETTINGS.marker
 
 
 @options
@@ -283,25 +279,16 @@ class BackboneStage(Stage):
         return {"config": self.backbone.config.to_json(), "block": self.options.masking.block, "lora": adapters}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """config.json, the weights, tokenizer.json, generation_config.json; of adapters also `adapter/`."""
+        """See `export_language_model`."""
         options = self.options
-        with torch.device("meta"):
-            model: Any = Backbone(self.backbone.config)
-            if options.lora is not None:
-                model = add_lora(model, options.lora, self.seed)
-        own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-        model.load_state_dict(own, assign=True)
-        if options.lora is not None:
-            save_adapter(model, folder / "adapter")
-            model = merge_lora(model)
-        save_backbone(model, folder, dtype=getattr(torch, options.dtype))
-        self.text.save(folder / "tokenizer.json")
-        write_json(folder / GENERATION, {**self._generation(), "block_length": options.masking.block})
-
-    def _generation(self) -> dict[str, Any]:
-        """What the recipe gives, else what `init` has: a directory without the file is a published one, and stays so."""
-        options = self.options
-        if options.generation or not options.init:
-            return options.generation
-        before = Path(options.init) / GENERATION
-        return read_json(before) if before.is_file() else {"profile": "published"}
+        generation = options.generation or generation_of(options.init)
+        export_language_model(
+            folder,
+            state,
+            self.backbone.config,
+            options.lora,
+            getattr(torch, options.dtype),
+            self.text,
+            {**generation, "block_length": options.masking.block},
+            self.seed,
+        )
