@@ -198,16 +198,23 @@ def _row(ids: np.ndarray, parts: Sequence[Part], block: int, mask_id: int) -> Ro
 
 
 def log_likelihoods(
-    hidden: Tensor, scored: Scored, head: Callable[[Tensor], Tensor], codes: tuple[int, int], mask_id: int, chunk: int
+    hidden: Tensor,
+    scored: Scored,
+    head: Callable[[Tensor], Tensor],
+    codes: tuple[int, int],
+    mask_id: int,
+    temperature: float,
+    chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """L of every answer [A], and the sum of entropies in nats at its scored positions [A] (without gradient).
 
-    hidden [M, D]: states of the scored positions; head: their logits; codes: ids (first, behind the last) of image codes.
+    hidden [M, D]: states of the scored positions; head: their logits; codes: ids (first, behind the last) of image codes;
+    temperature: at which the answers were drawn, so that this is the distribution they were drawn from.
     Logits of `chunk` positions are held at a time, and computed again in the backward pass.
     """
 
     def part(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        logits = head(states)
+        logits = head(states) / temperature
         ids = torch.arange(logits.shape[-1], device=logits.device)
         code = (ids >= codes[0]) & (ids < codes[1])
         drawn = ((wanted >= codes[0]) & (wanted < codes[1]))[:, None]

@@ -86,15 +86,17 @@ Clip = Annotated[float, Field(ge=0)]
 
 
 class NetworkStage(Stage):
-    """A network whose answers are scored. model: a Backbone, or one with adapters; compared: whether a reference is needed."""
+    """A network whose answers are scored. model: a Backbone, or one with adapters; compared: whether a reference is needed;
+    temperature: at which answers are drawn, and so scored."""
 
     model: Any  # peft's wrapper hands on what it does not know
 
     def __init__(
-        self, model: nn.Module, options: NetworkOptions, processes: Processes, seed: int, compared: bool
+        self, model: nn.Module, options: NetworkOptions, processes: Processes, seed: int, compared: bool, temperature: float = 1.0
     ) -> None:
         super().__init__(processes)
         self.model, self.options, self.seed = model, options, seed
+        self.temperature = temperature
         folder = Path(options.init)
         self.text = TextTokenizer.from_file(folder / "tokenizer.json")
         self.defaults = Defaults.from_folder(folder)
@@ -142,7 +144,8 @@ class NetworkStage(Stage):
     def _likelihoods(self, model: Any, scored: Scored) -> tuple[Tensor, Tensor]:
         packed = scored.packed
         hidden = model.hidden(packed.ids, packed.positions, packed.mask(), only=scored.at)
-        return log_likelihoods(hidden, scored, model.logits, self.codes, self.text.mask_id, self.options.chunk)
+        chunk, mask = self.options.chunk, self.text.mask_id
+        return log_likelihoods(hidden, scored, model.logits, self.codes, mask, self.temperature, chunk)
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.backbone.model.layers)

@@ -36,12 +36,13 @@ _REMEMBERED = 4096  # images whose codes are kept
 @dataclasses.dataclass(frozen=True)
 class Prompt:
     """record: up to and including the answer that is asked for, which is the record's own. ids: the prompt, of an image up to
-    its header. grid: (rows, columns) of the image, None for text.
+    its header. grid: (rows, columns) of the image, None for text. source: which one it is from.
     """
 
     record: Conversation
     ids: tuple[int, ...]
     grid: tuple[int, int] | None
+    source: str = ""
 
 
 class Records:
@@ -96,33 +97,37 @@ class Prompts:
 
     def take(self, numbers: Sequence[int]) -> list[Prompt]:
         """The prompts with these numbers. UserError for an answer of text and images in turn, which cannot be rewarded yet."""
-        asked = [self._asked(number) for number in numbers]
+        names, asked = [self._source(number) for number in numbers], [self._asked(number) for number in numbers]
         if any(True for record in asked for _ in record.pictures()):
             turns = [turns for _, turns in self._encode().turns(asked, BadRecords("stop"))]
         else:
             turns = [tuple(Turn(m.role, m.parts) for m in record.messages) for record in asked]  # type: ignore[arg-type]
-        return [self._prompt(record, said) for record, said in zip(asked, turns, strict=True)]
+        return [self._prompt(*one) for one in zip(names, asked, turns, strict=True)]
+
+    def _source(self, number: int) -> str:
+        at = bisect_right(self.ends, chance(f"{self.seed}/source/{number}") * self.ends[-1])
+        return self.names[min(at, len(self.names) - 1)]
 
     def _asked(self, number: int) -> Conversation:
         """A record up to one of the answers that are learned."""
-        at = bisect_right(self.ends, chance(f"{self.seed}/source/{number}") * self.ends[-1])
-        record = self.records[self.names[min(at, len(self.names) - 1)]][number]
+        record = self.records[self._source(number)][number]
         answers = range(1, len(record.messages), 2) if record.learn_all else [len(record.messages) - 1]
         answer = random.Random(f"{self.seed}/answer/{number}").choice(answers)
         return dataclasses.replace(record, messages=record.messages[: answer + 1])
 
-    def _prompt(self, record: Conversation, turns: Sequence[Turn]) -> Prompt:
+    def _prompt(self, source: str, record: Conversation, turns: Sequence[Turn]) -> Prompt:
         answer, template = turns[-1].parts, template_of(record.task)
         ids = self.form.prompt(template.system, turns[:-1])
         if all(isinstance(part, str) for part in answer):
-            return Prompt(record, tuple(ids), None)
+            return Prompt(record, tuple(ids), None, source)
         (image, *more) = answer
         if more or not isinstance(image, ImageCodes):
             raise UserError(
                 f"{record.where}: its answer holds text and images in turn; allowed for training from rewards: "
                 "answers of text alone, or of one image alone"
             )
-        return Prompt(record, (*ids, *self.form.image_header(image.height, image.width)), (image.height, image.width))
+        header = self.form.image_header(image.height, image.width)
+        return Prompt(record, (*ids, *header), (image.height, image.width), source)
 
     def _side(self) -> int:
         settings = IMAGE_TOKENIZER.path(self.model) / "preprocessor_config.json"

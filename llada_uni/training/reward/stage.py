@@ -67,10 +67,8 @@ class RewardOptions(NetworkOptions):
             raise UserError("data is empty; allowed: at least one source of records with its share")
         if not self.rewards:
             raise UserError("rewards is empty; allowed: at least one name with its weight")
-        if self.likelihood == "trace" and (self.rollouts.top_p, self.rollouts.top_k, self.rollouts.temperature) != (1, 0, 1):
-            raise UserError(
-                "likelihood trace needs answers drawn from the network's own distribution: rollouts temperature 1, top_p 1, top_k 0"
-            )
+        if self.likelihood == "trace" and (self.rollouts.top_p, self.rollouts.top_k) != (1, 0):
+            raise UserError("likelihood trace needs answers drawn from all of the distribution: rollouts.top_p 1 and top_k 0")
 
     def build(self, processes: Processes, seed: int) -> RewardStage:
         """The stage, with its first weights."""
@@ -123,7 +121,7 @@ class RewardStage(NetworkStage):
     options: RewardOptions
 
     def __init__(self, model: nn.Module, options: RewardOptions, processes: Processes, seed: int) -> None:
-        super().__init__(model, options, processes, seed, compared=options.kl > 0)
+        super().__init__(model, options, processes, seed, options.kl > 0, options.rollouts.temperature)
         self.rewards = Rewards(options.rewards, options.unfinished)
         folder = options.init
         self.prompts = Prompts(options.data, folder, self.form, seed)
@@ -272,13 +270,15 @@ class RewardStage(NetworkStage):
             self.kept[micro_batch] = Kept.from_json(state)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """The mean reward of greedy answers to the same held-out prompts each time, and of each reward by its name."""
+        """The mean reward of greedy answers to the same held-out prompts each time, of each reward by its name and by source."""
         if self.heldout is None:
             return {}
         sums: Sums = {}
         prompts = self.heldout.take(range(self.options.heldout_samples))
         for prompt, made in zip(prompts, self._rolled(prompts, None), strict=True):
-            if self._rewards(prompt, [made], sums) is None:
-                add_metrics(sums, {"failed": (1.0, 1.0)})
+            own: Sums = {}
+            self._rewards(prompt, [made], own)
+            add_metrics(sums, own)
+            add_metrics(sums, {f"{prompt.source}/{name}": tuple(pair) for name, pair in own.items()})
             add_metrics(sums, {"length": (float(len(made.tokens)), 1.0)})
         return {name: float(value) / float(count) for name, (value, count) in sums.items() if count}
