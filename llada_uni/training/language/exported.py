@@ -1,4 +1,4 @@
-"""What a trained language model leaves behind: a model directory's backbone, tokenizer and settings, of adapters their folder too."""
+"""What a trained language model leaves behind: backbone, tokenizer and settings of a model directory, and adapters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def export_language_model(
     generation: Mapping[str, Any],
     seed: int = 0,
 ) -> None:
-    """config.json, the weights, tokenizer.json, generation_config.json; of adapters also `adapter/`, the weights with them merged.
+    """config.json, the weights, tokenizer.json, generation_config.json; of adapters also `adapter/`, merged in the weights.
 
     state: of a stage whose network is called `model`; what else it holds is left out. dtype: of the weights that are written.
     """

@@ -28,6 +28,7 @@ from llada_uni.errors import UserError
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
 from llada_uni.training.language.balance import Balance
+from llada_uni.training.language.correction import CorrectionOptions, correction_metrics, fill_with_own
 from llada_uni.training.language.exported import export_language_model, generation_of
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
 from llada_uni.training.language.lora import LoraOptions, add_lora
@@ -48,8 +49,9 @@ class BackboneOptions:
     evaluation, of which heldout_samples records are used.
     length: positions of a packed sequence, clean and noised ones together. A micro-batch holds `samples` records, in as many
     sequences as they take, or as many records as fit into `sequences` (one of the two is given).
-    masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). frequency_weighting: a token counts
-    for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
+    masking: masking.MaskingOptions. correction: some masks are filled with the model's own proposals, which are learned to be
+    taken back where they are wrong (correction.py). weighting: none | linear | inverse_root (losses.py). frequency_weighting: a
+    token counts for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
     bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
@@ -66,6 +68,7 @@ class BackboneOptions:
     samples: AtLeastOne | None = None
     sequences: AtLeastOne | None = None
     masking: MaskingOptions = field(default_factory=MaskingOptions)
+    correction: CorrectionOptions | None = None
     weighting: Scheme = "linear"
     frequency_weighting: Share = 0.0
     balance: float = 0.002
@@ -234,13 +237,17 @@ class BackboneStage(Stage):
         return MaskedBatch(packed, at, targets, weights, float(divisor), counted, amounts)
 
     def loss(self, batch: MaskedBatch) -> Loss:
-        packed = batch.packed
+        packed, correction, filled = batch.packed, self.options.correction, None
+        if correction is not None:
+            packed, filled = fill_with_own(self.model, packed, batch.at, self.text.mask_id, self.options.chunk, correction)
         hidden = self.model.hidden(packed.ids, packed.positions, packed.mask(), only=batch.at)
         losses, right = chunked_cross_entropy(hidden, batch.targets, self.model.logits, self.options.chunk)
         metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {}
         for name, chosen in batch.counted.items():
             values = right if name.endswith("_acc") else losses.detach()
             metrics[name] = ((values * chosen).sum(), chosen.sum())
+        if filled is not None and filled.any():
+            metrics |= correction_metrics(filled, packed.ids.flatten()[batch.at], batch.targets, right)
         return Loss((losses * batch.weights).sum(), batch.divisor, {**metrics, **batch.amounts})
 
     def after_step(self, step: int) -> dict[str, Any]:

@@ -252,7 +252,8 @@ class Trainer:
         self.skips += 1
         what = f"step {step}: {self.stage.why_nothing()}"
         if self.skips > self.options.max_skips:
-            raise UserError(f"{what}; {self.skips} steps in a row had nothing to learn (loop.max_skips: {self.options.max_skips})")
+            bound = self.options.max_skips
+            raise UserError(f"{what}; {self.skips} steps in a row had nothing to learn (loop.max_skips: {bound})")
         log.say(f"{what}; skipped ({self.skips} in a row)")
 
     def report(self, step: int, log: RunLog) -> None:

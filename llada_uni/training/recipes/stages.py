@@ -13,6 +13,7 @@ STAGES = {
     "vae": "llada_uni.training.decoder.vae:VaeOptions",
     "backbone": "llada_uni.training.language.stage:BackboneOptions",
     "reward": "llada_uni.training.reward.stage:RewardOptions",
+    "preference": "llada_uni.training.reward.preference:PreferenceOptions",
     "decoder": "llada_uni.training.decoder.stage:DecoderOptions",
     "distill": "llada_uni.training.decoder.distill:DistillOptions",
 }

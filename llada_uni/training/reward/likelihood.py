@@ -4,8 +4,8 @@ Answers -> `Part`s: one block as it stood, or might have stood, while the answer
 -> rows in the layout of data/masking.py -> packed sequences -> for each answer a weighted sum of log-probabilities.
 
     elbo:  L(y | x) = sum over levels n of 1 / (N t_n) sum over blocks b of log p(masked tokens of y_b | y_b noised at rate t_n,
-           clean blocks before), the evidence lower bound estimated with N rates t_n spread evenly over a range (arXiv:2512.03759,
-           and EBPO of the LLaDA2.1 report for blocks);
+           clean blocks before), the evidence lower bound estimated with N rates t_n spread evenly over a range
+           (arXiv:2512.03759, and EBPO of the LLaDA2.1 report for blocks);
     trace: L(y | x) = sum over the steps in which y was drawn of log p(the tokens accepted | the block as it stood): the
            likelihood of what was done, exact where one token is drawn at a time (compare arXiv:2509.06949). Of a block with
            more than N steps, N are drawn and count for all.
@@ -131,9 +131,7 @@ def trace_parts(
     return parts
 
 
-def pack_parts(
-    groups: Sequence[Sequence[Written]], block: int, length: int, mask_id: int, pad_id: int
-) -> Scored:
+def pack_parts(groups: Sequence[Sequence[Written]], block: int, length: int, mask_id: int, pad_id: int) -> Scored:
     """Parts as packed sequences of at most `length` positions. groups: the answers to one prompt, after those to another.
 
     UserError for a prompt or an answer that no sequence holds.

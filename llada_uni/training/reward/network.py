@@ -1,20 +1,20 @@
 """What training from rewards and from preferences have in common: a network that goes on from a model directory, and its twin.
 
-A model directory -> the network, all of it trained or adapters only -> log-likelihoods of answers (likelihood.py), by the network
-as it is and by the reference it began as -> a model directory. With adapters the reference is the same network without them;
+A model directory -> the network, all of it trained or adapters only -> log-likelihoods of answers (likelihood.py), by the
+network as it is and by the reference it began as -> a model directory. With adapters the reference is the same network without them;
 else it is a second copy, and only there where the objective needs one. Routers keep their bias.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
@@ -29,10 +29,20 @@ from llada_uni.text.tokenizer import TextTokenizer
 from llada_uni.training.language.exported import export_language_model, generation_of
 from llada_uni.training.language.initial_weights import fill_backbone
 from llada_uni.training.language.lora import LoraOptions, add_lora
+from llada_uni.training.loop.prefetch import to_device
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Stage
 from llada_uni.training.recipes.sizes import sizes_of
-from llada_uni.training.reward.likelihood import Likelihood, Scored, log_likelihoods
+from llada_uni.training.reward.likelihood import (
+    Likelihood,
+    Part,
+    Scored,
+    Written,
+    elbo_parts,
+    log_likelihoods,
+    pack_parts,
+    rates,
+)
 
 
 @options
@@ -82,9 +92,6 @@ class NetworkOptions:
         return model if self.lora is None else add_lora(model.requires_grad_(False), self.lora, seed)
 
 
-Clip = Annotated[float, Field(ge=0)]
-
-
 class NetworkStage(Stage):
     """A network whose answers are scored. model: a Backbone, or one with adapters; compared: whether a reference is needed;
     temperature: at which answers are drawn, and so scored."""
@@ -92,7 +99,13 @@ class NetworkStage(Stage):
     model: Any  # peft's wrapper hands on what it does not know
 
     def __init__(
-        self, model: nn.Module, options: NetworkOptions, processes: Processes, seed: int, compared: bool, temperature: float = 1.0
+        self,
+        model: nn.Module,
+        options: NetworkOptions,
+        processes: Processes,
+        seed: int,
+        compared: bool,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(processes)
         self.model, self.options, self.seed = model, options, seed
@@ -120,6 +133,17 @@ class NetworkStage(Stage):
         path = IMAGE_TOKENIZER.path(folder) / IMAGE_TOKENIZER.marker
         rest = config.vocab_size - config.image_token_offset
         return int(read_json(path).get("vq_config", {}).get("num_embeddings", rest)) if path.is_file() else rest
+
+    def bound_parts(self, number: int, prompt: int, ids: np.ndarray, image: bool, noise: np.random.Generator) -> list[Part]:
+        """The blocks of an answer, noised as the options say (`elbo_parts`). image: whether its tokens are codes."""
+        low, high = self.options.image_rates if image else self.options.rates
+        levels = rates(self.options.levels, low, high, self.block, float(noise.random()))
+        return elbo_parts(number, prompt, ids, self.block, -1 if image else self.text.eos_id, noise, levels)
+
+    def packed(self, groups: Sequence[Sequence[Written]]) -> Scored:
+        """Answers for one forward, on this process's device (`pack_parts`)."""
+        found = pack_parts(groups, self.block, self.options.length, self.text.mask_id, self.text.pad_id)
+        return to_device(found, self.processes.torch_device)
 
     def likelihoods(self, scored: Scored) -> tuple[Tensor, Tensor]:
         """Log-likelihoods and entropies of answers [A] by the network as it is (likelihood.py)."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from llada_uni.data.encode import PictureEncoder, unscaled_side
 from llada_uni.data.order import chance, shuffled
-from llada_uni.data.records import BadRecords, Conversation
+from llada_uni.data.records import BadRecords, Conversation, Message
 from llada_uni.data.sources import Chunk, RecordSource, open_source
 from llada_uni.data.templates import template_of
 from llada_uni.errors import UserError
@@ -27,7 +27,7 @@ from llada_uni.files.weights import read_json
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.geometry import Preprocessing
 from llada_uni.image.tokenizer import ImageTokenizer
-from llada_uni.text.prompts import PromptFormat, Turn
+from llada_uni.text.prompts import Part, PromptFormat, Turn
 
 CHUNK = 200  # records that are read together
 _REMEMBERED = 4096  # images whose codes are kept
@@ -43,6 +43,15 @@ class Prompt:
     ids: tuple[int, ...]
     grid: tuple[int, int] | None
     source: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A prompt with two answers, as token ids: the end of a text included."""
+
+    prompt: Prompt
+    better: tuple[int, ...]
+    worse: tuple[int, ...]
 
 
 class Records:
@@ -82,8 +91,8 @@ class Records:
 class Prompts:
     """Prompts of several sources, mixed by shares.
 
-    sources: as `data.sources.open_source` takes them -> share. model: a directory with an image_tokenizer, which is read when the
-    first image comes. form: how prompts are written.
+    sources: as `data.sources.open_source` takes them -> share. model: a directory with an image_tokenizer, which is read when
+    the first image comes. form: how prompts are written.
     """
 
     def __init__(self, sources: Mapping[str, float], model: str | Path, form: PromptFormat, seed: int) -> None:
@@ -98,19 +107,52 @@ class Prompts:
     def take(self, numbers: Sequence[int]) -> list[Prompt]:
         """The prompts with these numbers. UserError for an answer of text and images in turn, which cannot be rewarded yet."""
         names, asked = [self._source(number) for number in numbers], [self._asked(number) for number in numbers]
-        if any(True for record in asked for _ in record.pictures()):
-            turns = [turns for _, turns in self._encode().turns(asked, BadRecords("stop"))]
-        else:
-            turns = [tuple(Turn(m.role, m.parts) for m in record.messages) for record in asked]  # type: ignore[arg-type]
-        return [self._prompt(*one) for one in zip(names, asked, turns, strict=True)]
+        return [self._prompt(*one) for one in zip(names, asked, self._turns(asked), strict=True)]
+
+    def pairs(self, numbers: Sequence[int]) -> list[Pair]:
+        """Prompts with a better answer, the record's own, and a worse one, its "rejected". UserError for a record without."""
+        better, records = self.take(numbers), [self._last(number) for number in numbers]
+        for record in records:
+            if not record.rejected:
+                raise UserError(f'{record.where}: it has no "rejected", the answer that is worse')
+        worse = [
+            dataclasses.replace(record, messages=(*record.messages[:-1], Message("assistant", record.rejected)))
+            for record in records
+        ]
+        turns = [self._turns(side) for side in (records, worse)]
+        found = []
+        for prompt, good, bad in zip(better, *turns, strict=True):
+            tokens = [self._answer_ids(one[-1].parts, prompt) for one in (good, bad)]
+            found.append(Pair(prompt, *tokens))
+        return found
+
+    def _answer_ids(self, parts: Sequence[Part], prompt: Prompt) -> tuple[int, ...]:
+        """An answer as the model would give it: text with its end, or codes."""
+        if prompt.grid is None and all(isinstance(part, str) for part in parts):
+            return tuple(self.form.answer(parts))
+        (image, *more) = parts
+        if more or not isinstance(image, ImageCodes) or (image.height, image.width) != prompt.grid:
+            raise UserError(f"{prompt.record.where}: both answers must be text, or one image each, of one size")
+        return tuple(self.form.image_token_offset + code for code in image.codes)
 
     def _source(self, number: int) -> str:
         at = bisect_right(self.ends, chance(f"{self.seed}/source/{number}") * self.ends[-1])
         return self.names[min(at, len(self.names) - 1)]
 
+    def _turns(self, records: Sequence[Conversation]) -> list[tuple[Turn, ...]]:
+        """The messages with codes for images; the image tokenizer is read when there are any."""
+        if any(True for record in records for _ in record.pictures()):
+            return [turns for _, turns in self._encode().turns(records, BadRecords("stop"))]
+        return [tuple(Turn(m.role, m.parts) for m in record.messages) for record in records]  # type: ignore[arg-type]
+
+    def _last(self, number: int) -> Conversation:
+        return self.records[self._source(number)][number]
+
     def _asked(self, number: int) -> Conversation:
         """A record up to one of the answers that are learned."""
-        record = self.records[self._source(number)][number]
+        record = self._last(number)
+        if record.rejected:  # which stands for the last answer
+            return record
         answers = range(1, len(record.messages), 2) if record.learn_all else [len(record.messages) - 1]
         answer = random.Random(f"{self.seed}/answer/{number}").choice(answers)
         return dataclasses.replace(record, messages=record.messages[: answer + 1])

@@ -1,4 +1,4 @@
-"""Answers that the model gives to prompts while it is trained: drawn by the engine, all in one batch, the same for the same seed.
+"""Answers that the model gives while it is trained: drawn by the engine, in one batch, the same for the same seed.
 
 Prompts, each answered G times -> requests of `generation.batch.BatchEngine` -> `Rollout`s: tokens, and when each of them was
 accepted. No guidance takes part: what is drawn is what the network itself gives (arXiv:2604.18518 trains images so).
@@ -78,7 +78,7 @@ class Rollout:
 
 
 class Roller:
-    """Answers prompts with one network. model: a Backbone, or one with adapters; codes: ids (first, behind the last) of codes."""
+    """Answers prompts. model: a Backbone, or one with adapters; codes: ids (first, behind the last) of image codes."""
 
     def __init__(
         self, model: Any, text: TextTokenizer, codes: tuple[int, int], defaults: Defaults, options: RolloutOptions
@@ -117,15 +117,11 @@ class Roller:
         if prompt.grid is not None:
             length = prompt.grid[0] * prompt.grid[1]
             how["steps"] = min(how["steps"], length)
-            return Settings(
-                mask_id=self.text.mask_id, block_length=block, gen_length=length, allowed=range(*self.codes), **how
-            )
+            return Settings(mask_id=self.text.mask_id, block_length=block, gen_length=length, allowed=range(*self.codes), **how)
         longest = options.max_tokens or self.defaults.understand.text.max_tokens
         # To the end of a block, so that all of it is seen.
         length = -(-(len(prompt.ids) + longest) // block) * block - len(prompt.ids)
-        return Settings(
-            mask_id=self.text.mask_id, block_length=block, gen_length=length, stop_ids=(self.text.eos_id,), **how
-        )
+        return Settings(mask_id=self.text.mask_id, block_length=block, gen_length=length, stop_ids=(self.text.eos_id,), **how)
 
 
 class _Recorder:

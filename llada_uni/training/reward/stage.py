@@ -2,8 +2,8 @@
 
 Prompts (prompts.py) -> G answers each, by the network as it is (rollouts.py) -> rewards (rewards.py) -> advantages in the group
 -> log-likelihoods in one forward (likelihood.py) -> the clipped objective (objective.py). The answers serve `updates`
-steps, each with masks of its own, which the old likelihood has too. A group whose rewards are all equal, or of which one cannot be
-computed, teaches nothing and is left out; a step without any group is skipped and counted, and too many end the run.
+steps, each with masks of its own, which the old likelihood has too. A group whose rewards are all equal, or of which one cannot
+be computed, teaches nothing and is left out; a step without any group is skipped and counted, and too many end the run.
 
 A answers of a micro-batch, G of a group.
 """
@@ -24,16 +24,17 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.options import AtLeastOne, options
 from llada_uni.training.loop.logs import Sums, add_metrics
 from llada_uni.training.loop.parallel import whole_weights
-from llada_uni.training.loop.prefetch import seed_of, to_device
+from llada_uni.training.loop.prefetch import seed_of
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss
-from llada_uni.training.reward.likelihood import Part, Scored, Written, elbo_parts, pack_parts, rates, trace_parts
-from llada_uni.training.reward.network import Clip, NetworkOptions, NetworkStage
+from llada_uni.training.reward.likelihood import Part, Scored, Written, trace_parts
+from llada_uni.training.reward.network import NetworkOptions, NetworkStage
 from llada_uni.training.reward.objective import advantages, clipped_objective
 from llada_uni.training.reward.prompts import Prompt, Prompts
 from llada_uni.training.reward.rewards import Answer, Failed, Rewards
-from llada_uni.training.reward.rollouts import Rollout, RolloutOptions, Roller
+from llada_uni.training.reward.rollouts import Roller, Rollout, RolloutOptions
 
+Clip = Annotated[float, Field(ge=0)]
 _HELDOUT_SEED = 1  # of the order in which held-out prompts are taken
 
 
@@ -234,7 +235,7 @@ class RewardStage(NetworkStage):
 
     def scored(self, kept: Kept, turn: int) -> Scored:
         """All answers that are kept, with the masks of one of the steps that learn from them."""
-        options, number = self.options, 0
+        number = 0
         noise = np.random.default_rng(seed_of(kept.seed, turn, 1))
         groups = []
         for group in kept.groups:
@@ -245,16 +246,13 @@ class RewardStage(NetworkStage):
                 written.append(Written(number, len(group.prompt), ids, parts))
                 number += 1
             groups.append(written)
-        found = pack_parts(groups, self.block, options.length, self.text.mask_id, self.text.pad_id)
-        return to_device(found, self.processes.torch_device)
+        return self.packed(groups)
 
     def _parts(self, number: int, group: Group, made: Rollout, ids: np.ndarray, noise: np.random.Generator) -> list[Part]:
         options, prompt = self.options, len(group.prompt)
         if options.likelihood == "trace":
             return trace_parts(number, prompt, ids, made, self.block, self.text.mask_id, noise, options.levels)
-        low, high = options.image_rates if group.image else options.rates
-        levels = rates(options.levels, low, high, self.block, float(noise.random()))
-        return elbo_parts(number, prompt, ids, self.block, -1 if group.image else self.text.eos_id, noise, levels)
+        return self.bound_parts(number, prompt, ids, group.image, noise)
 
     # --- the loop's questions ---
 
@@ -270,7 +268,7 @@ class RewardStage(NetworkStage):
             self.kept[micro_batch] = Kept.from_json(state)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """The mean reward of greedy answers to the same held-out prompts each time, of each reward by its name and by source."""
+        """The mean reward of greedy answers to the same held-out prompts each time, also of each reward and source."""
         if self.heldout is None:
             return {}
         sums: Sums = {}

@@ -181,7 +181,8 @@ MIXTURES: dict[str, Weights] = {
     "unreasoned": {(UNREASONED, None): 1.0},
 }
 """The mixtures of the shipped model: few things, their places, all tasks, more of reading, names in questions and edits,
-more of what is learned late or got wrong, answers that are worked out, and what is told in several turns or frames. Behind these, mixtures for training from rewards."""
+more of what is learned late or got wrong, answers that are worked out, and what is told in several turns or frames. Behind
+these, mixtures for training from rewards."""
 
 MOST_THINGS = {"places": 2}
 """Mixtures whose pictures hold so many things at most."""
@@ -312,7 +313,7 @@ def conversation_of(sample: Sample, name: str, side: int) -> Conversation:
     messages = [Message(turn.role, parts(turn.parts)) for turn in sample.turns]
     messages.append(Message("assistant", parts(sample.answer)))
     template = _TEMPLATE_OF.get(sample.task, sample.task)
-    return Conversation(name, template, tuple(messages), sample.task == "dialogue", sample.task, name, sample.expect)
+    return Conversation(name, template, tuple(messages), sample.task == "dialogue", sample.task, name, meta=sample.expect)
 
 
 def mixture(name: str) -> Weights:
