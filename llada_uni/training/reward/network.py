@@ -1,8 +1,8 @@
 """What training from rewards and from preferences have in common: a network that goes on from a model directory, and its twin.
 
 A model directory -> the network, all of it trained or adapters only -> log-likelihoods of answers (likelihood.py), by the
-network as it is and by the reference it began as -> a model directory. With adapters the reference is the same network without them;
-else it is a second copy, and only there where the objective needs one. Routers keep their bias.
+network as it is and by the reference it began as -> a model directory. With adapters the reference is the same network without
+them; else it is a second copy, and only there where the objective needs one. Routers keep their bias.
 """
 
 from __future__ import annotations
