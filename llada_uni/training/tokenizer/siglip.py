@@ -90,7 +90,7 @@ def same_captions(ids: Tensor) -> Tensor:
 
 
 class Captioned(NamedTuple):
-    """images float32 [B, 3, H, W] in -1..1; ids int64 [B, T] of their captions; seen int64 [B, S]: patches seen, or None: all."""
+    """images float32 [B, 3, H, W] in -1..1; ids int64 [B, T] of their captions; seen int64 [B, S]: patches, None: all."""
 
     images: Tensor
     ids: Tensor
