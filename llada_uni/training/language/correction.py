@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from llada_uni.data.packing import Batch
+from llada_uni.errors import UserError
 from llada_uni.options import AtLeastOne, Share, options
 
 
@@ -33,6 +34,10 @@ class CorrectionOptions:
     least: Share = 0.0
     most: Share = 1.0
     turns: AtLeastOne = 1
+
+    def __post_init__(self) -> None:
+        if self.least > self.most:
+            raise UserError(f"correction: least is {self.least} and most {self.most}; allowed: least no more than most")
 
 
 @torch.no_grad()
