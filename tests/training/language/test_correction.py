@@ -104,7 +104,7 @@ def test_it_learns_to_take_errors_back(tokens, tmp_path):
 
 
 def test_mistakes():
-    with pytest.raises(UserError, match="share is 1.5; allowed: 0 to 1"):
+    with pytest.raises(UserError, match=r"share is 1\.5; allowed: 0 to 1"):
         CorrectionOptions(share=1.5)
-    with pytest.raises(UserError, match="least is 0.9 and most 0.2"):
+    with pytest.raises(UserError, match=r"least is 0\.9 and most 0\.2"):
         CorrectionOptions(least=0.9, most=0.2)
