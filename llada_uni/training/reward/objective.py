@@ -25,6 +25,22 @@ def advantages(rewards: Sequence[float]) -> list[float]:
     return [reward - mean for reward in rewards]
 
 
+def most_telling(rewards: Sequence[float], count: int) -> list[int]:
+    """Numbers, rising, of the `count` answers whose rewards differ most: the best and the worst ones (arXiv:2504.13818).
+
+    Of all ways to take some from the top and the rest from the bottom, the one with the largest variance.
+    """
+    order = sorted(range(len(rewards)), key=lambda i: rewards[i])
+    if count >= len(order):
+        return sorted(order)
+    ways = [[*order[:low], *order[len(order) - (count - low) :]] for low in range(1, count)]
+    return sorted(max(ways, key=lambda way: _variance([rewards[i] for i in way])))
+
+
+def _variance(values: Sequence[float]) -> float:
+    return sum(gain * gain for gain in advantages(values))
+
+
 class Objective(NamedTuple):
     """total: summed loss, with gradient; kl: summed k2 without beta; clipped: answers whose ratio was cut, both without."""
 

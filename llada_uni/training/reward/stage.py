@@ -29,7 +29,7 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss
 from llada_uni.training.reward.likelihood import Part, Scored, Written, trace_parts
 from llada_uni.training.reward.network import NetworkOptions, NetworkStage
-from llada_uni.training.reward.objective import advantages, clipped_objective
+from llada_uni.training.reward.objective import advantages, clipped_objective, most_telling
 from llada_uni.training.reward.prompts import Prompt, Prompts
 from llada_uni.training.reward.rewards import Answer, Failed, Rewards
 from llada_uni.training.reward.rollouts import Roller, Rollout, RolloutOptions
@@ -45,7 +45,8 @@ class RewardOptions(NetworkOptions):
     data: source of records (a file, a folder, or `NAME:...` of a plug-in) -> share. rewards: name -> weight (rewards.py);
     unfinished: the reward of a text that was cut off before its end, null: as judged. heldout: sources whose prompts are
     answered, greedily, at each evaluation, heldout_samples in all.
-    prompts: in a micro-batch; group: answers to each; rollouts: how they are drawn (rollouts.py); updates: optimizer steps that
+    prompts: in a micro-batch; group: answers to each; learned: of a group, the answers that are learned from, those whose rewards
+    differ most (null: all): answers are cheaper to draw than to learn from; rollouts: how they are drawn (rollouts.py); updates: optimizer steps that
     learn from the same answers. clip: how far the ratio of likelihoods counts, below and above 1. kl: weight of the
     distance to the network that training began with; 0: it is not computed.
     """
@@ -58,6 +59,7 @@ class RewardOptions(NetworkOptions):
     prompts: AtLeastOne = 8
     group: Annotated[int, Field(ge=2)] = 8
     updates: AtLeastOne = 1
+    learned: Annotated[int, Field(ge=2)] | None = None
     rollouts: RolloutOptions = field(default_factory=RolloutOptions)
     clip: tuple[Clip, Clip] = (0.2, 0.2)
     kl: Annotated[float, Field(ge=0)] = 0.0
@@ -143,10 +145,10 @@ class RewardStage(NetworkStage):
         return Asked(step, micro_batch, tuple(self.prompts.take(range(first, first + options.prompts))), seed)
 
     def loss(self, batch: Asked) -> Loss:
-        metrics: Sums = {}
+        sums: Sums = {}
         turn = batch.step % self.options.updates
         if turn == 0:
-            self.kept[batch.micro_batch] = self._answer(batch, metrics)
+            self.kept[batch.micro_batch] = self._answer(batch, sums)
         kept = self.kept[batch.micro_batch]
         scored = self.scored(kept, turn)
         new, entropy = self.likelihoods(scored)
@@ -154,16 +156,17 @@ class RewardStage(NetworkStage):
         reference = self.reference_likelihoods(scored) if self.options.kl else None
         gains = new.new_tensor([gain for group in kept.groups for gain in group.gains])
         found = clipped_objective(new, old, reference, gains, scored.lengths, self.options.clip, self.options.kl)
+        metrics = {name: (value, count) for name, (value, count) in sums.items()}
         if kept.idle:
             return Loss(found.total * 0, 0.0, metrics)
-        count = float(len(gains))
+        learned = float(len(gains))
         own: dict[str, tuple[float | Tensor, float | Tensor]] = {
-            "kl": (found.kl, count),
-            "clipped": (found.clipped, count),
-            "ratio": (found.ratios.sum(), count),
+            "kl": (found.kl, learned),
+            "clipped": (found.clipped, learned),
+            "ratio": (found.ratios.sum(), learned),
             "entropy": (entropy.sum(), float(len(scored.at))),
         }
-        return Loss(found.total, count, {**metrics, **own})
+        return Loss(found.total, learned, {**metrics, **own})
 
     # --- answers ---
 
@@ -179,8 +182,7 @@ class RewardStage(NetworkStage):
             made = rollouts[number * size : (number + 1) * size]
             rewards = self._rewards(prompt, made, metrics)
             failed += rewards is None
-            gains = tuple(advantages(rewards)) if rewards else (0.0,) * size
-            groups.append(Group(prompt.ids, prompt.grid is not None, tuple(made), gains))
+            groups.append(self._group(prompt, made, rewards or [0.0] * size))
             if rewards is not None and max(rewards) > min(rewards):
                 taught.append(groups[-1])
             elif rewards is not None:
@@ -198,6 +200,12 @@ class RewardStage(NetworkStage):
             with torch.no_grad():
                 kept.old = [self.likelihoods(self.scored(kept, turn))[0].tolist() for turn in range(updates)]
         return kept
+
+    def _group(self, prompt: Prompt, made: Sequence[Rollout], rewards: Sequence[float]) -> Group:
+        """The answers that are learned from, with how much better each is than these are on average."""
+        chosen = most_telling(rewards, self.options.learned or len(made))
+        gains = advantages([rewards[i] for i in chosen])
+        return Group(prompt.ids, prompt.grid is not None, tuple(made[i] for i in chosen), tuple(gains))
 
     def _rolled(self, prompts: Sequence[Prompt], seeds: Sequence[int] | None) -> list[Rollout]:
         """Answers by the network as it is, in the mode in which it answers."""
