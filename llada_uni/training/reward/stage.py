@@ -45,10 +45,10 @@ class RewardOptions(NetworkOptions):
     data: source of records (a file, a folder, or `NAME:...` of a plug-in) -> share. rewards: name -> weight (rewards.py);
     unfinished: the reward of a text that was cut off before its end, null: as judged. heldout: sources whose prompts are
     answered, greedily, at each evaluation, heldout_samples in all.
-    prompts: in a micro-batch; group: answers to each; learned: of a group, the answers that are learned from, those whose rewards
-    differ most (null: all): answers are cheaper to draw than to learn from; rollouts: how they are drawn (rollouts.py); updates: optimizer steps that
-    learn from the same answers. clip: how far the ratio of likelihoods counts, below and above 1. kl: weight of the
-    distance to the network that training began with; 0: it is not computed.
+    prompts: in a micro-batch; group: answers to each; learned: of a group, the answers that are learned from, those whose
+    rewards differ most (null: all): to draw an answer costs less than to learn from it; rollouts: how they are drawn
+    (rollouts.py); updates: optimizer steps that learn from the same answers. clip: how far the ratio of likelihoods counts,
+    below and above 1. kl: weight of the distance to the network that training began with; 0: it is not computed.
     """
 
     data: dict[str, float] = field(default_factory=dict)
