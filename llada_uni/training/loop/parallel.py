@@ -136,9 +136,10 @@ def forget_whole_weights(stage: nn.Module) -> None:
 def whole_weights(stage: nn.Module) -> Iterator[None]:
     """Inside the block every process holds all weights of a sharded stage, so that each may run as many forwards as it likes.
 
-    All processes enter and leave together. Without sharding nothing happens.
+    All processes enter and leave together, inside `loss` or `evaluate`, where the root's own weights are whole anyway. Without
+    sharding nothing happens.
     """
-    units = [module for module in stage.modules() if isinstance(module, FSDPModule)]
+    units = [module for module in stage.modules() if isinstance(module, FSDPModule) and module is not stage]
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
@@ -147,8 +148,7 @@ def whole_weights(stage: nn.Module) -> Iterator[None]:
     finally:
         for unit in units:
             unit.reshard()
-            # The root keeps its own weights, as `fully_shard` has it.
-            unit.set_reshard_after_forward(unit is not stage, recurse=False)
+            unit.set_reshard_after_forward(True, recurse=False)
 
 
 def recompute_in_backward(unit: nn.Module) -> None:
