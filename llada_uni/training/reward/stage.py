@@ -161,11 +161,12 @@ class RewardStage(NetworkStage):
             return Loss(found.total * 0, 0.0, metrics)
         learned = float(len(gains))
         own: dict[str, tuple[float | Tensor, float | Tensor]] = {
-            "kl": (found.kl, learned),
             "clipped": (found.clipped, learned),
             "ratio": (found.ratios.sum(), learned),
             "entropy": (entropy.sum(), float(len(scored.at))),
         }
+        if reference is not None:
+            own["kl"] = (found.kl, learned)
         return Loss(found.total, learned, {**metrics, **own})
 
     # --- answers ---
