@@ -40,7 +40,8 @@ def fit(processes: Processes, plain: dict, out: Path, stop_after: int | None = N
 
 
 def test_it_learns_what_is_rewarded(folder, tmp_path):
-    plain = small.recipe(folder, heldout={str(folder / small.TEXTS): 1.0}, heldout_samples=4, prompts=4, group=8, learned=6, kl=1e-3)
+    heldout = {"heldout": {str(folder / small.TEXTS): 1.0}, "heldout_samples": 4}
+    plain = small.recipe(folder, **heldout, prompts=4, group=8, learned=6, kl=1e-3)
     plain["loop"] |= {"steps": 25, "evaluate_every": 25}
     plain["out"] = str(tmp_path / "run")
     train(Recipe.from_plain(plain))
