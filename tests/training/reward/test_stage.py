@@ -26,8 +26,8 @@ def folder(tmp_path_factory, golden) -> Path:
     return small.make_folder(tmp_path_factory.mktemp("reward"), golden)
 
 
-def build(folder: Path, data: str = small.TEXTS, **options) -> RewardStage:
-    stage = Recipe.from_plain(small.recipe(folder, data, **options)).options.build(Processes(), 0)
+def build(folder: Path, records: str = small.TEXTS, **options) -> RewardStage:
+    stage = Recipe.from_plain(small.recipe(folder, records, **options)).options.build(Processes(), 0)
     stage.begin(1)
     return stage.train()
 
