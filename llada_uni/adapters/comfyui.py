@@ -22,6 +22,7 @@ from llada_uni.checked import schema_of
 from llada_uni.errors import UserError
 from llada_uni.files import shipped
 from llada_uni.generation.params import CODES_ONLY, LARGEST_SEED, Size
+from llada_uni.image.arrays import images_of
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import Mode
 from llada_uni.model import UniModel
@@ -269,8 +270,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
 
 def to_pictures(image: torch.Tensor) -> list[Image.Image]:
     """IMAGE, float [B, H, W, 3] in 0..1 -> B pictures."""
-    levels = image.detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
-    return [Image.fromarray(np.ascontiguousarray(one[..., :3])) for one in levels]
+    return images_of(image[..., :3].clamp(0, 1))  # nodes that scale overshoot, and ComfyUI lets them
 
 
 def to_image(pictures: list[Image.Image]) -> torch.Tensor:

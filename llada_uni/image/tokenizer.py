@@ -32,7 +32,8 @@ from llada_uni.files.weights import (
 )
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.geometry import Preprocessing
-from llada_uni.image.preprocess import crop_for_editing, flatten_alpha, resize_for_understanding, to_patches
+from llada_uni.image.preprocess import crop_for_editing, resize_for_understanding, to_patches
+from llada_uni.image.reader import flatten_alpha
 
 Mode = Literal["understand", "edit", "raw"]
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
+from llada_uni.image.arrays import is_array
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.geometry import EditingCrop, center, editing_crop
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.reader import open_image
 from llada_uni.requests import Inpaint
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_seed, generator_of, open_picture
@@ -64,12 +65,20 @@ def _white(mask: Any, size: tuple[int, int] | None) -> np.ndarray:
         mask = mask.convert("L")
     if isinstance(mask, Image.Image) and "A" in mask.getbands():
         mask = mask.convert("RGBA").convert("RGB")  # transparency says nothing here: the color counts
+    if is_array(mask) and _is_ones(mask):
+        mask = mask != 0  # a mask as labels: 1 is white
     opened = open_image(mask)
     if size is not None and opened.size != size:
         raise UserError(
             f"the mask has {opened.width} x {opened.height} px, the picture {size[0]} x {size[1]}: they must be equal"
         )
     return np.asarray(opened.convert("L")) >= WHITE
+
+
+def _is_ones(mask: Any) -> bool:
+    """Whether an array holds whole numbers and no other than 0 and 1."""
+    whole = mask.dtype.kind in "ui" if isinstance(mask, np.ndarray) else not mask.is_floating_point()
+    return whole and bool(((mask == 0) | (mask == 1)).all())
 
 
 def open_cells(white: np.ndarray, rows: int, columns: int, crop: EditingCrop) -> np.ndarray:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
-from llada_uni.results import ImageEvent, ImageResult
 from llada_uni.tasks.checks import check_text, open_picture
 from llada_uni.tasks.common import own_codes
 from llada_uni.tasks.parts import Parts
@@ -93,6 +92,4 @@ def _read_item(item: Any) -> str | Image.Image | ImageCodes:
         raise UserError("an item of a message is {'type': 'text', 'text': ...} or {'type': 'image', 'image': ...}")
     if isinstance(item, str | ImageCodes):
         return item
-    if isinstance(item, ImageEvent | ImageResult):
-        return item.codes
     return open_picture(item)
