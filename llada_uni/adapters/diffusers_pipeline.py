@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils import logging
 
 from llada_uni.adapters.seeds import seeds_of
 from llada_uni.errors import UserError
@@ -33,6 +34,7 @@ from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
 
 NAMES = {"num_inference_steps": "image_steps", "image_guidance_scale": "image_scale"}  # diffusers' -> ours
 OUTPUTS = ("pil", "np", "pt", "latent")
+log = logging.get_logger(__name__)
 StepCallback = Callable[["LLaDA2UniPipeline", int, float, dict[str, torch.Tensor]], Any]
 
 
@@ -157,6 +159,8 @@ class LLaDA2UniPipeline(DiffusionPipeline):
                 except _InterruptedError:
                     break
                 bar.update(100 * len(results) - bar.n)
+        for notice in dict.fromkeys(notice for one in results for notice in one.notices):
+            log.warning(notice)
         images = _as(output_type, results)
         if not return_dict:
             return (images,)

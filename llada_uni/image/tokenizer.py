@@ -192,6 +192,16 @@ class ImageTokenizer(nn.Module):
         patches = patches.to(weight.device, weight.dtype)
         return self.vision(patches, grid_thw=grid_thw).last_hidden_state
 
+    @torch.no_grad()
+    def nearness(self, picture: Image.Image) -> float:
+        """Mean cosine, -1 to 1, between the patches of a picture, taken as it is, and their codes: how well these fit."""
+        patches, rows, columns = to_patches(self.shape(picture, "raw"), self.settings)
+        hidden = self.features(patches, [(rows, columns)])
+        found = self.vq.quant_conv(hidden.T[None, :, :, None])[0, :, :, 0].T.float()
+        codes = nn.functional.normalize(self.vq.quantize.embedding.weight.float(), dim=-1)
+        cosines = nn.functional.normalize(found, dim=-1) @ codes.T
+        return float(cosines.max(1).values.mean())
+
     def codes_of(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Codes [N] int64 of patches [N, C*P*P]; arguments as in `features`."""
         hidden = self.features(patches, grids)
