@@ -82,7 +82,7 @@ def test_a_batch_is_several_images_of_one_scale():
         (RGB.astype(float) * 9, "from 0 to 2295"),
         (RGB.astype(np.int32) - 9, "from -9 to 246"),
         (np.full((4, 4), np.nan), "not all finite"),
-        (np.zeros((4, 4, 5)), "1 to 4 channels"),
+        (np.zeros((6, 4, 5)), "1 to 4 channels"),
         (np.zeros((2, 4, 4)), None),
         (np.zeros(4), r"not \[4\]"),
         (np.zeros((0, 4, 3)), r"not \[0, 4, 3\]"),

@@ -148,7 +148,8 @@ def test_the_nearest_size_is_that_of_the_nearest_shape(model, monkeypatch):
     monkeypatch.setitem(model.parts.__dict__, "defaults", Defaults.from_json({"sizes": ["32x32", "64x64", "64x32", "32x64"]}))
     parts = model.parts
     for size, found in {
-        (100, 100): (64, 64), (40, 40): (32, 32), (64, 64): (64, 64), (50, 100): (32, 64), (100, 50): (64, 32), (30, 33): (32, 32),
+        (100, 100): (64, 64), (40, 40): (32, 32), (64, 64): (64, 64), (50, 100): (32, 64), (100, 50): (64, 32),
+        (30, 33): (32, 32),
     }.items():  # fmt: skip
         assert nearest(parts, size) == found
     assert sized(parts, 32, 64, "scale").pixels is None
