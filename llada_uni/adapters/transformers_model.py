@@ -27,6 +27,7 @@ from transformers.utils.hub import cached_file
 
 from llada_uni.adapters.seeds import seeds_of
 from llada_uni.adapters.transformers_generate import Streamed, read_keywords
+from llada_uni.adapters.transformers_tokenizer import HUB_ARGUMENTS
 from llada_uni.backbone.masks import block_causal
 from llada_uni.backbone.model import Backbone
 from llada_uni.backbone.moe import Router
@@ -45,7 +46,6 @@ from llada_uni.text.tokenizer import END_OF_TEXT, MASK
 
 PUBLISHED_TYPE = f"{MODEL_TYPE}_veomni"  # of the published config.json
 SPECIAL_IDS = {MASK: "mask_token_id", END_OF_TEXT: "eos_token_id"}  # what generation needs -> its name in transformers
-HUB_ARGUMENTS = ("cache_dir", "local_files_only", "revision", "subfolder", "token")  # of from_pretrained: where files are
 # Arguments of `forward` that others pass, and the values that can be had. None always can.
 FORWARD: Mapping[str, tuple[Any, ...]] = {
     "use_cache": (True, False), "output_attentions": (False,), "past_key_values": (), "cache_position": (),
@@ -231,7 +231,8 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.model.get_input_embeddings()
+        embeddings: nn.Module = self.model.word_embeddings
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
@@ -241,7 +242,7 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         return head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings  # type: ignore[assignment]
+        self.lm_head = new_embeddings
 
     def read_directory(self, read: Callable[[str], dict[str, Any]]) -> None:
         """Also the ids of the mask and of the end of text, into `generation_config`."""

@@ -86,7 +86,7 @@ class LLaDA2UniProcessor(ProcessorMixin):
             shutil.copytree(IMAGE_TOKENIZER.path(source), IMAGE_TOKENIZER.path(target))
         return [str(path) for path in sorted(target.iterdir())]
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,

@@ -6,23 +6,28 @@ neither here nor in `apply_chat_template`, whose templates are those of `llada_u
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers.utils.hub import cached_file
 
 from llada_uni.errors import UserError
+from llada_uni.files.model_dir import TEXT
 from llada_uni.tasks.messages import text_turns
 from llada_uni.text.prompts import PromptFormat
 from llada_uni.text.tokenizer import END_OF_TEXT, MASK, TextTokenizer
 
+HUB_ARGUMENTS = ("cache_dir", "local_files_only", "revision", "subfolder", "token")  # of from_pretrained: where files are
+KEPT = ("padding_side", "truncation_side", "model_max_length", "split_special_tokens")  # what a caller may set
 NO_IMAGES = 2**62  # where image codes would begin, for prompts without any
 
 
 class LLaDA2UniTokenizer(PreTrainedTokenizerFast):
     """Text of one model directory. Pads at the left, as generation wants it."""
 
-    model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012  # transformers' own type
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """As transformers' own; the special tokens are ours where a directory names none."""
@@ -35,8 +40,20 @@ class LLaDA2UniTokenizer(PreTrainedTokenizerFast):
             "clean_up_tokenization_spaces": False,
             **options,
         }
-        super().__init__(*args, **options)
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
         self._plain: TextTokenizer | None = None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *_: Any, **options: Any
+    ) -> LLaDA2UniTokenizer:
+        """The tokenizer of a model directory, or of a model on the hub, exactly as its file says (transformers would build
+        another from its vocabulary, without its way to split). options: how the hub is reached, and those of `KEPT`.
+        """
+        where = {name: options[name] for name in HUB_ARGUMENTS if name in options}
+        path = cached_file(pretrained_model_name_or_path, TEXT.marker, **where)
+        kept = {name: options[name] for name in KEPT if name in options}
+        return cls(tokenizer_file=path, name_or_path=str(pretrained_model_name_or_path), **kept)
 
     @property
     def plain(self) -> TextTokenizer:

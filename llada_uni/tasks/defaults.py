@@ -39,6 +39,7 @@ PUBLISHED: Mapping[str, Any] = {
     "edit": {"rescale": 0.7},
     "decode": {"decoder": "base"},
 }
+ABOUT = {"sizes", "other_size", "familiar"}  # keys that say nothing of the code a model was made for
 C = TypeVar("C", bound=Checked)
 
 
@@ -78,7 +79,7 @@ class Defaults(params.Blocks, params.Trained):
     def from_json(cls, data: Mapping[str, Any]) -> Defaults:
         """The settings of a file's content. Absent keys have the value of `params`, or that of the profile it names."""
         ours = {key: value for key, value in data.items() if key in cls.model_fields}
-        if not ours or ours.get("profile") == "published":
+        if ours.keys() <= ABOUT or ours.get("profile") == "published":
             return cls.published().overlaid(ours, FILE)
         return cls().overlaid(ours, FILE)
 

@@ -138,6 +138,11 @@ def test_the_setting_may_be_the_directorys_own(folder, tmp_path):
         assert own.of(kind)["other_size"] == "refuse"
 
 
+def test_a_published_directory_may_say_its_sizes():
+    assert Defaults.from_json({"sizes": ["1024x1024"]}).as_published
+    assert not Defaults.from_json({"block_length": 32}).as_published
+
+
 @pytest.mark.parametrize("sizes", ["32", ["32"], ["0x32"], [32, 32], ["32 x 32"], {"a": 1}])
 def test_sizes_are_checked(sizes):
     with pytest.raises(UserError, match='sizes must be a list of "WIDTHxHEIGHT"'):
