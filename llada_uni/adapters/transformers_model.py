@@ -332,6 +332,7 @@ class LLaDA2MoeModelLM(LLaDA2MoePreTrainedModel, GenerationMixin):
         prompts = [row.tolist() for row in input_ids]
         if attention_mask is not None:
             prompts = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
+        self._special_id("mask_token_id")
         stops = () if allowed_token_ids is not None else asked.stop_ids or (self._special_id("eos_token_id"),)
         rows = [self._settings(text, blocks, prompt, allowed_token_ids, stops) for prompt in prompts]
         generators: list[torch.Generator | None] = [None] * len(prompts)

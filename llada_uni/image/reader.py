@@ -75,7 +75,7 @@ def _opened(source: Any) -> tuple[str, Image.Image]:
 
 def _file(source: str | os.PathLike[str]) -> Path:
     if str(source)[:8].lower().startswith(("http:", "https:")):
-        raise UserError(f"{source} is an address: download the picture and give the file")
+        raise UserError(f"there is no picture {source} here: addresses are not fetched, download it and give the file")
     path = Path(source).expanduser()
     if path.is_dir():
         raise UserError(f"{source} is a directory, a picture file was expected")

@@ -174,7 +174,7 @@ def test_whatever_holds_an_image(name, tmp_path, monkeypatch):
 
 
 def test_what_is_not_read(tmp_path):
-    with pytest.raises(UserError, match="is an address: download"):
+    with pytest.raises(UserError, match="addresses are not fetched, download"):
         open_image("https://example.com/a.png")
     with pytest.raises(UserError, match="must be opened as bytes"):
         open_image(io.StringIO("text"))
