@@ -16,14 +16,25 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from llada_uni.data.kinds import CONTEXT
 from llada_uni.data.order import chance, shuffled
 from llada_uni.data.shards import Record, TokenShard, read_manifest
 from llada_uni.errors import UserError
 from llada_uni.text.tokenizer import TextTokenizer
 
 _OPEN_SHARDS = 64
+_IN_VAIN = 50
+"""Epochs without one record of use, after which a task has none (micro-batches share records out anew in each)."""
+
+
+class Drawn(NamedTuple):
+    """A record, and where a micro-batch took it: number `turn` of those of its task that belong to the micro-batch."""
+
+    task: str
+    turn: int
+    record: Record
 
 
 class _TaskRecords:
@@ -48,7 +59,8 @@ class TokenReader:
     """Draws records from `folder`.
 
     weights: task -> how often it is drawn; tasks that are not named are not drawn; None: by their numbers of records.
-    longest: records of more tokens are left out, counted in `dropped`, with one warning a task. on_missing: shards that are
+    longest: records of more tokens are left out, counted in `dropped`, with one warning a task; so are
+    those in which nothing is learned. on_missing: shards that are
     not there "stop" the work, or are left out with a warning ("skip"). micro_batches: how many draw, those of a step; may be
     set before the first draw.
     image_token_offset, codebook_size, tasks (what is there), text (the tokenizer the records were made with): as extracted.
@@ -114,38 +126,56 @@ class TokenReader:
 
     def draw(self, micro_batch: int) -> Record:
         """The next record of a micro-batch, 0 <= micro_batch < micro_batches."""
+        return self.take(micro_batch).record
+
+    def take(self, micro_batch: int) -> Drawn:
+        """The next record of a micro-batch and its place, by which `again` reads it again. UserError when there is none."""
         if not 0 <= micro_batch < self.micro_batches:
             raise UserError(f"micro-batch {micro_batch} of a reader for {self.micro_batches}: open it with those of a step")
         draws = self._draws.get(micro_batch, 0)
         self._draws[micro_batch] = draws + 1
         task = self._choose(chance(f"{self.seed}/{micro_batch}/{draws}"))
-        while len((record := self._next(micro_batch, task)).ids) > self.longest:  # some are short enough
-            self._drop(record)
-        return record
+        for _ in range(_IN_VAIN * len(self._records[task])):
+            drawn = self._next(micro_batch, task)
+            reason = self._unusable(drawn.record)
+            if reason is None:
+                return drawn
+            self._drop(task, reason)
+        raise UserError(f"{self.folder}: no record of the task {task!r} can be used; the last one {reason}")
+
+    def drawn(self, micro_batch: int) -> int:
+        """How many records a micro-batch has drawn."""
+        return self._draws.get(micro_batch, 0)
+
+    def again(self, micro_batch: int, task: str, turn: int) -> Record:
+        """The record that `take` gave at this place, whatever has been drawn since."""
+        records = self._records[task]
+        epoch, position = divmod(micro_batch + turn * self.micro_batches, len(records))
+        file, number = records.place(shuffled(position, len(records), f"{self.seed}/{task}/{epoch}"))
+        return self._shard(file).record(task, number)
 
     def _choose(self, number: float) -> str:
         ends = list(accumulate(self._weights.values()))
         chosen = bisect_right(ends, number * ends[-1])
         return list(self._weights)[min(chosen, len(ends) - 1)]
 
-    def _next(self, micro_batch: int, task: str) -> Record:
+    def _next(self, micro_batch: int, task: str) -> Drawn:
         taken = self._taken.setdefault(micro_batch, {})
         turn = taken.get(task, 0)
         taken[task] = turn + 1
-        records = self._records[task]
-        epoch, position = divmod(micro_batch + turn * self.micro_batches, len(records))
-        file, number = records.place(shuffled(position, len(records), f"{self.seed}/{task}/{epoch}"))
-        return self._shard(file).record(task, number)
+        return Drawn(task, turn, self.again(micro_batch, task, turn))
 
-    def _drop(self, record: Record) -> None:
+    def _unusable(self, record: Record) -> str | None:
+        """What is wrong with a record, None when it can be learned."""
+        if len(record.ids) > self.longest:
+            return f"has {len(record.ids)} tokens, more than {self.longest}"
+        return None if (record.kinds != CONTEXT).any() else "has nothing that is learned"
+
+    def _drop(self, task: str, reason: str) -> None:
         self.dropped += 1
-        if record.task not in self._warned:
-            self._warned.add(record.task)
-            warnings.warn(
-                f"a record of {record.task!r} has {len(record.ids)} tokens, more than {self.longest}: left out; "
-                "further ones are only counted",
-                stacklevel=4,
-            )
+        if task not in self._warned:
+            self._warned.add(task)
+            warnings.warn(f"a record of {task!r} {reason}: left out; further ones are only counted", stacklevel=4)
 
     def state(self, micro_batch: int) -> dict[str, Any]:
         """Where a micro-batch stands: plain JSON, for `load_state` of a reader that was opened in the same way."""

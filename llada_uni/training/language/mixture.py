@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llada_uni.data.reader import TokenReader
+from llada_uni.data.reader import Drawn, TokenReader
 from llada_uni.data.shards import Record, read_manifest
 from llada_uni.errors import UserError
 
@@ -54,6 +54,19 @@ class Mixture:
         """The next record of a micro-batch; `rng` chooses the folder."""
         reader = rng.choices(list(self.readers.values()), self.shares)[0]
         return reader.draw(micro_batch)
+
+    def take_even(self, micro_batch: int) -> tuple[str, Drawn]:
+        """The next record of a micro-batch with its folder: that which is furthest behind its share, so that shares hold
+        exactly, whatever becomes of the records; `again` reads it again."""
+        counts = {folder: reader.drawn(micro_batch) for folder, reader in self.readers.items()}
+        ahead, total = sum(counts.values()) + 1, sum(self.shares)
+        wanted = {folder: share / total * ahead for folder, share in zip(self.readers, self.shares, strict=True)}
+        folder = max(self.readers, key=lambda name: wanted[name] - counts[name])
+        return folder, self.readers[folder].take(micro_batch)
+
+    def again(self, folder: str, micro_batch: int, task: str, turn: int) -> Record:
+        """A record that `take_even` has given."""
+        return self.readers[folder].again(micro_batch, task, turn)
 
     def state(self, micro_batch: int) -> dict[str, Any]:
         """Where a micro-batch stands in each folder."""

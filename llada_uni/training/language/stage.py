@@ -19,29 +19,29 @@ import torch
 from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
-from llada_uni.checkpoint.load import save_backbone
 from llada_uni.config import BackboneConfig
-from llada_uni.data.masking import Masker, MaskingOptions
-from llada_uni.data.packing import Batch, Packer, pack
+from llada_uni.data.masking import Masker, MaskingOptions, Row
+from llada_uni.data.packing import Batch, pack, to_batch
 from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import SETTINGS
-from llada_uni.files.weights import read_json, write_json
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
 from llada_uni.training.language.balance import Balance
+from llada_uni.training.language.correction import CorrectionOptions, correction_metrics, fill_with_own
+from llada_uni.training.language.exported import export_language_model, generation_of
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
-from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
+from llada_uni.training.language.lora import LoraOptions, add_lora
 from llada_uni.training.language.losses import Scheme, chunked_cross_entropy, frequency_weights, masked_positions, weigh
 from llada_uni.training.language.mixture import Mixture
+from llada_uni.training.language.waiting import WaitingRows
 from llada_uni.training.loop.logs import Sums, add_metrics
 from llada_uni.training.loop.prefetch import to_device
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
 
-GENERATION = SETTINGS.marker
+_WAITING = ""
 
 
 @options
@@ -51,9 +51,17 @@ class BackboneOptions:
     data: folder of token shards -> share; tasks: weights of tasks (None: by numbers of records). heldout: a folder for
     evaluation, of which heldout_samples records are used.
     length: positions of a packed sequence, clean and noised ones together. A micro-batch holds `samples` records, in as many
+<<<<<<< HEAD
     sequences as they take, or as many records as fit into `sequences` (one of the two is given).
+    masking: masking.MaskingOptions. correction: some masks are filled with the model's own proposals, which are learned to be
+    taken back where they are wrong (correction.py). weighting: none | linear | inverse_root (losses.py). frequency_weighting: a
+    token counts for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
+=======
+    sequences as they take, or `sequences` sequences as full as a small stock of records fills them: what does not fit waits for
+    the next step (waiting.py). One of the two is given.
     masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). frequency_weighting: a token counts
     for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
+>>>>>>> main
     bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
@@ -70,6 +78,7 @@ class BackboneOptions:
     samples: AtLeastOne | None = None
     sequences: AtLeastOne | None = None
     masking: MaskingOptions = field(default_factory=MaskingOptions)
+    correction: CorrectionOptions | None = None
     weighting: Scheme = "linear"
     frequency_weighting: Share = 0.0
     balance: float = 0.002
@@ -161,6 +170,7 @@ class BackboneStage(Stage):
         self.uncondition = self.text.encode(UNCONDITION)
         self._check_vocabulary()
         self.masker = Masker(options.masking, self.text.mask_id, self.text.eos_id, options.length)
+        self.waiting = WaitingRows(self.data, lambda record, rng: self._masked(self._shown(record, rng), rng))
         self.balance = Balance(model, options.balance, self.processes)
         size = self.backbone.config.vocab_size
         power = options.frequency_weighting
@@ -192,28 +202,26 @@ class BackboneStage(Stage):
 
     def _samples(self, data: Mixture, micro_batch: int, count: int, rng: random.Random) -> Batch:
         """`count` records, in as many sequences as they take."""
-        records = [self._draw(data, micro_batch, rng) for _ in range(count)]
-        rows = [row for r in records for row in self.masker.rows(r.ids, r.kinds, r.task, rng)]
+        records = [self._shown(data.draw(micro_batch, rng), rng) for _ in range(count)]
+        rows = [row for record in records for row in self._masked(record, rng)]
         return pack(rows, self.options.length, self.text.pad_id)
 
-    def _draw(self, data: Mixture, micro_batch: int, rng: random.Random) -> Record:
-        """The next record, now and then without the user's text. One that would become too long keeps it."""
-        record, share = data.draw(micro_batch, rng), self.options.masking.unconditional
+    def _shown(self, record: Record, rng: random.Random) -> Record:
+        """The record, now and then without the user's text. One that would become too long keeps it."""
+        share = self.options.masking.unconditional
         if share and record.text != NO_TEXT and rng.random() < share:
             bare = without_text(record, self.uncondition)
             return bare if len(bare.ids) <= self.longest else record
         return record
 
+    def _masked(self, record: Record, rng: random.Random) -> list[Row]:
+        return self.masker.rows(record.ids, record.kinds, record.task, rng)
+
     def _sequences(self, micro_batch: int, rng: random.Random) -> Batch:
-        """As many records as fit; the first that does not is put back, for the next step."""
+        """`sequences` sequences, filled with rows that waited and with new ones."""
         assert self.options.sequences is not None  # samples or sequences is there
-        packer = Packer(self.options.length, self.options.sequences)
-        while True:
-            before = self.data.state(micro_batch)
-            record = self._draw(self.data, micro_batch, rng)
-            if not packer.add(self.masker.rows(record.ids, record.kinds, record.task, rng)):
-                self.data.load_state(micro_batch, before)
-                return packer.batch(self.text.pad_id)
+        members = self.waiting.fill(micro_batch, self.options.sequences, self.options.length, rng)
+        return to_batch(members, self.options.length, self.text.pad_id)
 
     def _asked(self, packed: Batch) -> MaskedBatch:
         """Which positions are learned, how much each counts, and what is measured at which; end-of-text filling is measured at
@@ -238,13 +246,17 @@ class BackboneStage(Stage):
         return MaskedBatch(packed, at, targets, weights, float(divisor), counted, amounts)
 
     def loss(self, batch: MaskedBatch) -> Loss:
-        packed = batch.packed
+        packed, correction, filled = batch.packed, self.options.correction, None
+        if correction is not None:
+            packed, filled = fill_with_own(self.model, packed, batch.at, self.text.mask_id, self.options.chunk, correction)
         hidden = self.model.hidden(packed.ids, packed.positions, packed.mask(), only=batch.at)
         losses, right = chunked_cross_entropy(hidden, batch.targets, self.model.logits, self.options.chunk)
         metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {}
         for name, chosen in batch.counted.items():
             values = right if name.endswith("_acc") else losses.detach()
             metrics[name] = ((values * chosen).sum(), chosen.sum())
+        if filled is not None and filled.any():
+            metrics |= correction_metrics(filled, packed.ids.flatten()[batch.at], batch.targets, right)
         return Loss((losses * batch.weights).sum(), batch.divisor, {**metrics, **batch.amounts})
 
     def after_step(self, step: int) -> dict[str, Any]:
@@ -265,10 +277,14 @@ class BackboneStage(Stage):
         return {name: float(value) / float(weight) for name, (value, weight) in sums.items() if weight}
 
     def reader_state(self, micro_batch: int) -> dict[str, Any]:
-        return self.data.state(micro_batch)
+        """Where each folder's reader stands; with `sequences` also what waits (under a name that no folder has)."""
+        state = self.data.state(micro_batch)
+        return state if self.options.sequences is None else {**state, _WAITING: self.waiting.state(micro_batch)}
 
     def load_reader_state(self, micro_batch: int, state: dict[str, Any]) -> None:
-        self.data.load_state(micro_batch, state)
+        waiting = state.get(_WAITING, [])  # checkpoints of before 0.4 have none
+        self.data.load_state(micro_batch, {folder: place for folder, place in state.items() if folder != _WAITING})
+        self.waiting.load_state(micro_batch, waiting)
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.backbone.model.layers)
@@ -283,25 +299,16 @@ class BackboneStage(Stage):
         return {"config": self.backbone.config.to_json(), "block": self.options.masking.block, "lora": adapters}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """config.json, the weights, tokenizer.json, generation_config.json; of adapters also `adapter/`."""
+        """See `export_language_model`."""
         options = self.options
-        with torch.device("meta"):
-            model: Any = Backbone(self.backbone.config)
-            if options.lora is not None:
-                model = add_lora(model, options.lora, self.seed)
-        own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-        model.load_state_dict(own, assign=True)
-        if options.lora is not None:
-            save_adapter(model, folder / "adapter")
-            model = merge_lora(model)
-        save_backbone(model, folder, dtype=getattr(torch, options.dtype))
-        self.text.save(folder / "tokenizer.json")
-        write_json(folder / GENERATION, {**self._generation(), "block_length": options.masking.block})
-
-    def _generation(self) -> dict[str, Any]:
-        """What the recipe gives, else what `init` has: a directory without the file is a published one, and stays so."""
-        options = self.options
-        if options.generation or not options.init:
-            return options.generation
-        before = Path(options.init) / GENERATION
-        return read_json(before) if before.is_file() else {"profile": "published"}
+        generation = options.generation or generation_of(options.init)
+        export_language_model(
+            folder,
+            state,
+            self.backbone.config,
+            options.lora,
+            getattr(torch, options.dtype),
+            self.text,
+            {**generation, "block_length": options.masking.block},
+            self.seed,
+        )

@@ -13,11 +13,13 @@ import math
 import signal
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file
@@ -97,6 +99,11 @@ def run(
     }
 
 
+def plain_attention(wanted: bool) -> AbstractContextManager[None]:
+    """torch's fused attention has a slow backward pass in bfloat16 on a CPU; plain products are several times as fast there."""
+    return sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext()
+
+
 class StopSignals:
     """While the context lasts, the first signal only sets `received` (its name); a second one acts as it always does.
 
@@ -166,6 +173,7 @@ class Trainer:
         if meta is not None:
             for micro_batch in self.mine:
                 self.stage.load_reader_state(micro_batch, meta["readers"][str(micro_batch)])
+                self.stage.load_kept_state(micro_batch, meta.get("kept", {}).get(str(micro_batch)))
         self.reader_states = {micro_batch: self.stage.reader_state(micro_batch) for micro_batch in self.mine}
         if meta is None:
             return 0
@@ -196,6 +204,10 @@ class Trainer:
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._not_finite(step, total, drawn, log)
             return
+        if weight == 0:
+            add_metrics(self.sums, sums)
+            self._nothing(step, log)
+            return
         self.skips = 0
         norm /= max(weight, 1e-12)
         clipped = min(1.0, options.clip / (norm + 1e-6)) if options.clip else 1.0
@@ -218,9 +230,10 @@ class Trainer:
         for _ in self.mine:
             drawn = batches.take()
             drawn.seed_global()
-            with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                loss = self.stage.loss(drawn.batch)
-            loss.total.backward()
+            with plain_attention(low and device.type == "cpu"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=low):
+                    loss = self.stage.loss(drawn.batch)
+                loss.total.backward()
             totals += torch.stack([loss.total.detach().double(), totals.new_tensor(loss.weight)])
             add_metrics(sums, {**loss.metrics, "loss": (loss.total, loss.weight)})
             self.reader_states[drawn.micro_batch] = drawn.reader_state
@@ -241,6 +254,15 @@ class Trainer:
         if self.skips > self.options.max_skips:
             raise UserError(f"{what}; {self.skips} steps in a row were not finite (loop.max_skips is {self.options.max_skips})")
         log.say(f"{what}; skipped")
+
+    def _nothing(self, step: int, log: RunLog) -> None:
+        """A line in the log for a step without anything to learn; UserError for too many in a row."""
+        self.skips += 1
+        what = f"step {step}: {self.stage.why_nothing()}"
+        if self.skips > self.options.max_skips:
+            bound = self.options.max_skips
+            raise UserError(f"{what}; {self.skips} steps in a row had nothing to learn (loop.max_skips: {bound})")
+        log.say(f"{what}; skipped ({self.skips} in a row)")
 
     def report(self, step: int, log: RunLog) -> None:
         """A row of the log over the steps since the last one."""
@@ -272,15 +294,17 @@ class Trainer:
     def save(self, step: int, recipe: dict[str, Any] | None) -> None:
         """A checkpoint after `step` steps."""
         mine = {str(micro_batch): state for micro_batch, state in self.reader_states.items()}
-        gathered = self.processes.gather((mine, plain(self.sums)))
+        kept = {str(micro_batch): self.stage.kept_state(micro_batch) for micro_batch in self.mine}
+        gathered = self.processes.gather((mine, plain(self.sums), kept))
         meta = {
             "seconds": self.seconds(),
             "reported": self.reported_step,
             "since_report": time.monotonic() - self.reported,
             "processes": self.processes.size,
             "fingerprint": self._fingerprint(),
-            "readers": {micro_batch: state for states, _ in gathered for micro_batch, state in states.items()},
-            "sums": merged(sums for _, sums in gathered),
+            "readers": {micro_batch: state for states, _, _ in gathered for micro_batch, state in states.items()},
+            "kept": {micro_batch: state for _, _, held in gathered for micro_batch, state in held.items() if state is not None},
+            "sums": merged(sums for _, sums, _ in gathered),
             "recipe": recipe,
         }
         self.checkpoints.save(step, self._state(), meta)
