@@ -34,6 +34,7 @@ BATCHED_ROWS = 8  # an expert with more rows is multiplied alone
 HALF_ROWS = 64  # in bfloat16, where a batch may round otherwise, more rows a weight than these go to torch
 
 Product = Callable[[Tensor, Tensor, Segments], Tensor]
+Ways = dict[str, Callable[[], Tensor]]
 
 
 # --- experts ---
@@ -60,21 +61,22 @@ def _form_of_experts(x: Tensor, share: Tensor, chosen: Tensor, gate: Tensor, up:
     if asked is not None:
         return asked
     top_k = chosen.shape[1]
-    return calibration.choose(_key("experts", gate, top_k), lambda: _ways_of_experts(x.dtype, top_k, gate, up, down))
+    return calibration.choose(
+        _key("experts", gate, top_k), lambda: ways_of_experts(x.dtype, top_k, gate.shape[0], gate, up, down)
+    )
 
 
-def _ways_of_experts(dtype: torch.dtype, top_k: int, *matrices: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """The forms on some of the layer's experts, with as many rows each as a block of tokens gives them."""
-    total = matrices[0].shape[0]
-    count = min(EXPERTS, total)
-    gate, up, down = (m[:count] for m in matrices)
+def ways_of_experts(dtype: torch.dtype, top_k: int, total: int, *matrices: Tensor) -> Ways:
+    """The forms on some of a layer's `total` experts, with as many rows each as a block of tokens gives them."""
+    gate, up, down = (m[:EXPERTS] for m in matrices)
+    count = gate.shape[0]
     draw = torch.Generator().manual_seed(0)
     rows = max(1, TOKENS * top_k * count // total)
     x = torch.randn(rows, gate.shape[-1], generator=draw).to(dtype)
     chosen = torch.randint(count, (rows, 1), generator=draw)
     share = torch.ones(rows, 1)
     case = (x, share, chosen, gate, up, down)
-    ways: dict[str, Callable[[], Tensor]] = {}
+    ways: Ways = {}
     if products.available():
         ways["native"] = lambda: _native_experts(*case)
     for name, product in PRODUCTS.items():
@@ -170,10 +172,11 @@ def _form_of_linear(x: Tensor, weight: Tensor) -> str:
     asked = given()
     if asked is not None:
         return "transposed" if asked in ("transposed", "batched") else asked
-    return calibration.choose(_key("linear", weight), lambda: _ways_of_linear(weight))
+    return calibration.choose(_key("linear", weight), lambda: ways_of_linear(weight))
 
 
-def _ways_of_linear(weight: Tensor) -> dict[str, Callable[[], Tensor]]:
+def ways_of_linear(weight: Tensor) -> Ways:
+    """The forms on a block of tokens."""
     x = torch.randn(TOKENS, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
     ways = {"loop": lambda: F.linear(x, weight), "transposed": lambda: _transposed_linear(x, weight)}
     return {"native": lambda: products.linear(x, Matrices.plain(weight)), **ways} if products.available() else ways

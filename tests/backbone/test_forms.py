@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llada_uni.backbone import Backbone, calibration, forms
+from llada_uni.backbone import Backbone, calibration, forms, speed
 from llada_uni.backbone.moe import Router, Routing, SwiGLU, grouped_experts, plain_experts
 from llada_uni.backbone.native import products
 from llada_uni.backbone.norm import rms_norm, rms_norm_plain
@@ -111,8 +111,8 @@ def test_tokens_are_the_same_alone_in_a_batch_and_in_any_form(form):
 def test_the_choice_depends_on_the_shape_and_is_made_once(monkeypatch):
     calibration.forget()
     measured = []
-    real = calibration._measure
-    monkeypatch.setattr(calibration, "_measure", lambda ways: measured.append(list(ways)) or real(ways))
+    real = calibration.measure
+    monkeypatch.setattr(calibration, "measure", lambda ways: measured.append(list(ways)) or real(ways))
     for tokens in (1, 300, 4):
         x, routing, matrices = layer(tokens)
         grouped_experts(x, routing, *matrices)
@@ -129,7 +129,7 @@ def test_noise_does_not_change_the_choice(monkeypatch):
         clock = iter(seconds)
         monkeypatch.setattr(calibration, "REPEATS", 0)
         monkeypatch.setattr(calibration.time, "perf_counter", lambda clock=clock: next(clock))
-        assert calibration._measure({"first": int, "second": int}).form == chosen
+        assert calibration.measure({"first": int, "second": int}).form == chosen
 
 
 def test_the_environment_names_a_form(monkeypatch):
@@ -141,6 +141,13 @@ def test_the_environment_names_a_form(monkeypatch):
     monkeypatch.setenv(calibration.VARIABLE, "fast")
     with pytest.raises(UserError, match="LLADA_UNI_EXPERTS is 'fast'; allowed: native, grouped, loop, transposed, batched"):
         grouped_experts(x, routing, *matrices)
+
+
+def test_the_table_of_a_shape():
+    found = speed.measure(small_config())
+    assert [row.name for row in found] == ["queries, keys, values", "attention out", "head", "experts"]
+    assert all(row.form in HERE and min(row.milliseconds.values()) > 0 for row in found)
+    assert speed.native().startswith("compiled for vectors of" if products.available() else "not compiled: ")
 
 
 def test_gradients_go_the_way_of_training():

@@ -62,6 +62,14 @@ def available() -> bool:
     return _library().library is not None
 
 
+def described() -> str:
+    """What the products were compiled for; they must be `available`."""
+    library = _library().library
+    assert library is not None
+    pairs, lanes = divmod(library.llada_uni_lanes(), 1000)
+    return f"compiled for vectors of {lanes} float32{', with products of bfloat16 pairs' if pairs else ''}"
+
+
 def takes(x: Tensor, *weights: Tensor) -> bool:
     """Whether these are plain tensors of a CPU that the products can read where they lie."""
     plain = all(type(w) in (Tensor, torch.nn.Parameter) and w.is_cpu and w.is_contiguous() for w in weights)
