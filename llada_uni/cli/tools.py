@@ -271,7 +271,7 @@ def _print_speed(measured: list[Measured]) -> None:
     for row in measured:
         times = (f"{row.milliseconds[name]:.3f}" if name in row.milliseconds else "" for name in names)
         table.add_row(row.name, " x ".join(map(str, row.shape)), row.form, *times)
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=max(132, Console().width)).print(table)
     print(f"native: {native()}")
 
 

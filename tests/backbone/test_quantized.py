@@ -178,8 +178,8 @@ def test_error_of_the_whole_feed_forward(name, bound):
     assert distance(held(x, routing), plain_experts(x, routing, *weights)) < bound
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
 @pytest.mark.usefixtures("torchs_kernels")
+@pytest.mark.parametrize("name", ["int8", "int4"])
 def test_kernel_equals_taking_the_weights_back(name, monkeypatch):
     held, _ = experts_and_truth(SCHEMES[name])
     x, routing = normal(20, 192, seed=3), routing_of(20)
@@ -189,6 +189,7 @@ def test_kernel_equals_taking_the_weights_back(name, monkeypatch):
     assert not torch.equal(fast, held(x, routing))  # two ways, indeed
 
 
+@pytest.mark.usefixtures("torchs_kernels")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_the_gpus_way_in_chunks(name, monkeypatch):
     """The same on a CPU, where the grouped product runs too; chunks that do not divide the experts."""

@@ -94,7 +94,7 @@ struct Int4 {
             for (int q = 0; q < 4; q++) dots[r][q] = _mm512_setzero_ps();
         for (int64_t c = 0; c < group; c += 2) {
             const __m256i even = copy<__m256i>(bytes + c * 32), odd = copy<__m256i>(bytes + c * 32 + 32);
-            __builtin_prefetch(bytes + c * 32 + 4096);
+            __builtin_prefetch(bytes + c * 32 + 4096, 0, 2);
             // Columns c and c + 1 of a feature side by side: features 0-7 and 16-23, then 8-15 and 24-31.
             const __m512i one = _mm512_cvtepu8_epi16(_mm256_unpacklo_epi8(even, odd));
             const __m512i two = _mm512_cvtepu8_epi16(_mm256_unpackhi_epi8(even, odd));
@@ -119,15 +119,12 @@ struct Int4 {
     // 2 * LANES bytes of each column at once, which are 4 * LANES features out.
     template <int R>
     void add_group(const uint8_t* bytes, const X* const* x, const bfloat16* pairs, const float* total, float (*sums)[TILE64]) const {
-        typedef uint8_t some __attribute__((vector_size(LANES)));
         for (int at = 0; at < 32; at += 2 * LANES) {
             vec dots[R][4] = {};
             for (int64_t c = 0; c < group; c++) {
-                const uvec first = __builtin_convertvector(copy<some>(bytes + c * 32 + at), uvec);
-                const uvec second = __builtin_convertvector(copy<some>(bytes + c * 32 + at + LANES), uvec);
-                const vec weights[4] = {
-                    __builtin_convertvector(ivec(first & 15), vec), __builtin_convertvector(ivec(second & 15), vec),
-                    __builtin_convertvector(ivec(first >> 4), vec), __builtin_convertvector(ivec(second >> 4), vec)};
+                const ivec first = wide(bytes + c * 32 + at), second = wide(bytes + c * 32 + at + LANES);
+                const vec weights[4] = {__builtin_convertvector(first & 15, vec), __builtin_convertvector(second & 15, vec),
+                                        __builtin_convertvector(first >> 4, vec), __builtin_convertvector(second >> 4, vec)};
                 for (int r = 0; r < R; r++)
                     for (int q = 0; q < 4; q++) dots[r][q] += weights[q] * x[r][c];
             }

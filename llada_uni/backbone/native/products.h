@@ -9,9 +9,6 @@
 
 namespace {
 
-constexpr int AHEAD = 4096;  // bytes that are asked of the memory before they are needed
-constexpr int FEW = 2;       // rows: so few, and the memory is what one waits for
-
 // What a stored number and an input are, and how a step of the sum reads and multiplies them.
 template <typename Stored>
 struct Widened {  // to float32, inputs float32
@@ -54,31 +51,22 @@ using Bfloat16 = Widened<bfloat16>;
 #define KEEP(value)
 #endif
 
-// R rows of inputs times TILE_OUT rows of the matrix. Few: the weights are read in the order in which they lie, which is fastest.
-// Otherwise each input is read once for TILE_OUT products, and the next weights are asked for. The sums are the same to the bit.
-template <typename T, int R, bool Few>
+// R rows of inputs times TILE_OUT rows of the matrix. The next rows are asked for meanwhile, in the order in which they lie and
+// for the second cache, which can wait for more of them at once than the first.
+template <typename T, int R>
 inline void tile(const typename T::X* const* x, const typename T::W* const* w, int64_t c_count, float (*out)[TILE_OUT]) {
     vec sums[R][TILE_OUT] = {};
     const int64_t whole = c_count / T::STEP * T::STEP;
-    if (Few) {
-        for (int k = 0; k < TILE_OUT; k++)
-            for (int64_t c = 0; c < whole; c += T::STEP) {
-                const typename T::Loaded weight = T::read(w[k] + c);
-                __builtin_prefetch(reinterpret_cast<const char*>(w[k] + c) + AHEAD);
-                for (int r = 0; r < R; r++) T::add(sums[r][k], weight, T::input(x[r] + c));
-            }
-    } else {
-        for (int64_t c = 0; c < whole; c += T::STEP) {
-            typename T::Loaded weights[TILE_OUT];
-            for (int k = 0; k < TILE_OUT; k++) {
-                weights[k] = T::read(w[k] + c);
-                __builtin_prefetch(reinterpret_cast<const char*>(w[0] + TILE_OUT * (c_count + c)) + 64 * k);
-            }
-            for (int r = 0; r < R; r++) {
-                typename T::Loaded input = T::input(x[r] + c);
-                KEEP(input);
-                for (int k = 0; k < TILE_OUT; k++) T::add(sums[r][k], weights[k], input);
-            }
+    for (int64_t c = 0; c < whole; c += T::STEP) {
+        typename T::Loaded weights[TILE_OUT];
+        for (int k = 0; k < TILE_OUT; k++) {
+            weights[k] = T::read(w[k] + c);
+            __builtin_prefetch(reinterpret_cast<const char*>(w[0] + TILE_OUT * (c_count + c)) + 64 * k, 0, 2);
+        }
+        for (int r = 0; r < R; r++) {
+            typename T::Loaded input = T::input(x[r] + c);
+            KEEP(input);
+            for (int k = 0; k < TILE_OUT; k++) T::add(sums[r][k], weights[k], input);
         }
     }
     if (whole < c_count)
@@ -89,16 +77,16 @@ inline void tile(const typename T::X* const* x, const typename T::W* const* w, i
     for (int r = 0; r < R; r++) sums_of(sums[r][0], sums[r][1], sums[r][2], sums[r][3], out[r]);
 }
 
-template <typename T, bool Few>
+template <typename T>
 inline void tile_of(int rows, const typename T::X* const* x, const typename T::W* const* w, int64_t c, float (*out)[TILE_OUT]) {
     constexpr int most = TILE_ROWS;
     switch (rows) {
-        case 1: return tile<T, 1, Few>(x, w, c, out);
-        case 2: return tile<T, 2, Few>(x, w, c, out);
-        case 3: return tile<T, most < 3 ? most : 3, Few>(x, w, c, out);
-        case 4: return tile<T, most < 4 ? most : 4, Few>(x, w, c, out);
-        case 5: return tile<T, most < 5 ? most : 5, Few>(x, w, c, out);
-        default: return tile<T, most, Few>(x, w, c, out);
+        case 1: return tile<T, 1>(x, w, c, out);
+        case 2: return tile<T, 2>(x, w, c, out);
+        case 3: return tile<T, most < 3 ? most : 3>(x, w, c, out);
+        case 4: return tile<T, most < 4 ? most : 4>(x, w, c, out);
+        case 5: return tile<T, most < 5 ? most : 5>(x, w, c, out);
+        default: return tile<T, most>(x, w, c, out);
     }
 }
 
@@ -127,10 +115,7 @@ struct RowMajor {
             for (int t = 0; t < tiles; t++) {
                 const int begin = t * rows / tiles, high = (t + 1) * rows / tiles - begin;
                 float made[TILE_ROWS][TILE_OUT];
-                if (rows <= FEW)
-                    tile_of<T, true>(high, x + begin, w, inputs, made);
-                else
-                    tile_of<T, false>(high, x + begin, w, inputs, made);
+                tile_of<T>(high, x + begin, w, inputs, made);
                 for (int r = 0; r < high; r++) {
                     four sums = copy<four>(made[r]);
                     if (scale) sums *= factor;

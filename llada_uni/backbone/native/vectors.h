@@ -5,8 +5,10 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512BF16__)
 #define PAIRS 1
 #else
 #define PAIRS 0
@@ -55,16 +57,29 @@ inline V copy(const T* p) {
 
 inline vec load(const float* p) { return copy<vec>(p); }
 
+// Whole numbers of one or two bytes to four. By name on AVX: GCC makes one number after another of a conversion of vectors.
+#if defined(__AVX512F__)
+inline ivec wide(const int8_t* p) { return ivec(_mm512_cvtepi8_epi32(copy<__m128i>(p))); }
+inline ivec wide(const uint8_t* p) { return ivec(_mm512_cvtepu8_epi32(copy<__m128i>(p))); }
+inline ivec wide(const uint16_t* p) { return ivec(_mm512_cvtepu16_epi32(copy<__m256i>(p))); }
+#elif defined(__AVX2__)
+inline ivec wide(const int8_t* p) { return ivec(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(copy<int64_t>(p)))); }
+inline ivec wide(const uint8_t* p) { return ivec(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(copy<int64_t>(p)))); }
+inline ivec wide(const uint16_t* p) { return ivec(_mm256_cvtepu16_epi32(copy<__m128i>(p))); }
+#else
+template <typename T>
+inline ivec wide(const T* p) {
+    typedef T some __attribute__((vector_size(LANES * sizeof(T))));
+    return __builtin_convertvector(copy<some>(p), ivec);
+}
+#endif
+
 inline vec load(const bfloat16* p) {
-    typedef uint16_t half __attribute__((vector_size(LANES * 2)));
-    const uvec wide = __builtin_convertvector(copy<half>(p), uvec) << 16;
-    return copy<vec>(&wide);
+    const ivec shifted = wide(&p->bits) << 16;
+    return copy<vec>(&shifted);
 }
 
-inline vec load(const int8_t* p) {
-    typedef int8_t bytes __attribute__((vector_size(LANES)));
-    return __builtin_convertvector(__builtin_convertvector(copy<bytes>(p), ivec), vec);
-}
+inline vec load(const int8_t* p) { return __builtin_convertvector(wide(p), vec); }
 
 template <typename W>
 inline vec load_some(const W* p, int64_t n) {  // the last n < LANES values, then zeros
