@@ -49,7 +49,7 @@ def allowed_value(kind: type[Request], name: str) -> Any:
         return ("image", "text")
     if "enum" in schema:
         return schema["enum"][-1]
-    by_type = {"boolean": True, "array": ("END",), "object": params.Sprint(r=0.25)}
+    by_type = {"boolean": True, "array": ("END",), "object": params.Sprint(r=0.25), "string": "is it {prompt}?"}
     if schema["type"] in by_type:
         return by_type[schema["type"]]
     return schema["maximum"] if schema["type"] == "integer" else schema["maximum"] / 2
@@ -64,6 +64,8 @@ def forbidden_values(kind: type[Request], name: str) -> list[Any]:
         return ["yes"]
     if schema["type"] == "array":
         return [[""], 7]
+    if schema["type"] == "string":
+        return ["is it?", 7]
     if schema["type"] == "object":
         return [7, {"share": 1.0}, {"r": 2.0}, "r=x"]
     outside = [schema["maximum"] + 1, "many", [1]]
