@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -21,13 +22,12 @@ from llada_uni.backbone import Backbone
 from llada_uni.backbone.cached_attention import PackedCache, Span
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.prefix import PrefixCache
-from llada_uni.generation.sampling import Picked, pick
+from llada_uni.generation.sampling import Judged, judge, pick
 from llada_uni.generation.settings import Generation, OnStep, Settings, Task, prepare
 from llada_uni.generation.sprint import likeliest
-from llada_uni.generation.stream import Stream
+from llada_uni.generation.stream import Proposals, Stream
 
 HEAD_POSITIONS = 512  # positions whose logits over the whole vocabulary are in memory at once
-Proposals = tuple[list[int], list[float], list[float]]  # a stream's tokens, confidences, probabilities of the likeliest
 PREFILL = 1024  # positions of prompts that one forward computes, beside the blocks
 
 
@@ -117,7 +117,7 @@ class BatchEngine:
                 if ticket not in self._active:  # cancelled by the listener of another request
                     continue
                 try:
-                    streams[ticket].accept(*proposals)
+                    streams[ticket].accept(proposals)
                 except Exception as failure:
                     streams[ticket].result.failure = failure
         finished = [
@@ -224,15 +224,13 @@ class BatchEngine:
             first = streams[members[0]]
             end = begin + len(first.branches) * sum(len(streams[i].open_columns) for i in members)
             logits = self._guided(first, states[begin:end])
-            picked.append(self._pick(first, logits, [streams[i].draw() for i in members]))
+            picked.append(self._pick([streams[i] for i in members], logits))
             begin = end
         columns = (torch.cat(column).tolist() for column in zip(*picked, strict=True))
         proposed = zip(*columns, strict=True)
-        out: list[Proposals] = [([], [], [])] * len(streams)
-        for i in (i for members in groups.values() for i in members):
-            choice, confidence, likely = zip(*(next(proposed) for _ in streams[i].open_columns), strict=True)
-            out[i] = (list(choice), list(confidence), list(likely))
-        return out
+        order = [i for members in groups.values() for i in members]
+        found = {i: Proposals(*zip(*islice(proposed, len(streams[i].open_columns)), strict=True)) for i in order}
+        return [found[i] for i in range(len(streams))]
 
     def _guided(self, stream: Stream, states: Tensor) -> Tensor:
         """Guided logits of what may be chosen: states [R * P, D] -> [P, V], R branches of equal settings.
@@ -247,9 +245,17 @@ class BatchEngine:
         return torch.cat([stream.task.restrict(combine(self.model.logits(part), guidance)) for part in parts])
 
     @staticmethod
-    def _pick(stream: Stream, logits: Tensor, drawn: list[tuple[Tensor | None, Tensor | None]]) -> Picked:
-        """Pick by the settings of a stream from logits [P, V], with the random numbers drawn for each stream."""
-        settings = stream.settings
+    def _pick(streams: list[Stream], logits: Tensor) -> tuple[Tensor, ...]:
+        """The fields of `Proposals` [P] from logits [P, V] of streams of equal settings, each with its own random numbers.
+
+        What only rules that edit look at is computed for them alone; else the proposal stands in its place.
+        """
+        first, settings = streams[0], streams[0].settings
+        drawn = [stream.draw() for stream in streams]
         uniform, noise = (None if row[0] is None else torch.cat(row).to(logits.device) for row in zip(*drawn, strict=True))
         sampling = (settings.temperature, settings.top_k, settings.top_p)
-        return pick(logits, uniform, *sampling, stream.task.forbidden, settings.measure, noise)
+        picked = pick(logits, uniform, *sampling, first.task.forbidden, settings.measure, noise)
+        if not settings.edits:
+            return (*picked, *Judged(picked.choice, picked.likeliest, picked.likeliest))
+        standing = torch.cat([stream.standing() for stream in streams]).to(logits.device)
+        return (*picked, *judge(logits, standing, first.task.forbidden))

@@ -101,6 +101,9 @@ def random_case(rng: random.Random) -> dict:
         rule=rule,
         confidence=confidence,
         sprint=sprint,
+        edit_threshold=rng.choice([None, 0.0, 0.1, 0.3, 0.6]),
+        edit_rounds=rng.choice([0, 1, 16]),
+        edit_budget=rng.choice([0, 2, 8]),
     )
     return {
         "prompt": prompt,
