@@ -11,12 +11,13 @@ from typing import TypeVar
 from PIL import Image
 
 from llada_uni.checked import Checked
+from llada_uni.generation.grammar.grammar import Grammar, expression_of
 from llada_uni.generation.phases import Phases, Work
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.geometry import editing_crop
 from llada_uni.image.preprocess import crop_for_editing
 from llada_uni.image.tokenizer import Mode
-from llada_uni.requests import Request
+from llada_uni.requests import Chat, Request, Understand
 from llada_uni.results import Evaluations, OnProgress
 from llada_uni.tasks.listening import Listened
 from llada_uni.tasks.parts import Parts
@@ -35,6 +36,16 @@ def phases_of(parts: Parts, request: Request, on_progress: OnProgress | None = N
     length = settings_of(request, parts.defaults).block_length
     whole = parts.defaults.as_published
     return Phases(engine, parts.format, parts.config.max_position_embeddings, parts.codebook_size, length, whole)
+
+
+def grammar_of(parts: Parts, request: Understand | Chat, most: int) -> Grammar | None:
+    """What a request holds its text to. UserError for a grammar that cannot be kept, or not within `most` tokens."""
+    regex = expression_of(request.regex, request.json_schema, request.choices)
+    if regex is None:
+        return None
+    grammar = parts.grammars.of(regex)
+    grammar.check_length(most)
+    return grammar
 
 
 def evaluations_of(work: Work, decoder: int = 0) -> Evaluations:
