@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
 
 from llada_uni.backbone import Backbone
+from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.cached_attention import PackedCache, Span
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.prefix import PrefixCache
@@ -148,7 +149,7 @@ class BatchEngine:
                 continue
             stream = Stream(self.model, task, request.settings, request.generator, request.on_step)
             for branch in stream.branches:
-                self.prefixes.load(branch, request.settings.block_length)
+                self.prefixes.load(branch, request.settings)
             stream.unstored = missing
             computed |= missing
             rows += len(task.prompts)
@@ -166,6 +167,7 @@ class BatchEngine:
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
+        limits: list[int | None] = []  # for each span, the most experts of a block
         opened: dict[Hashable, list[list[list[int]]]] = {}  # per group, stream and branch: open positions in the packed stream
         finished: list[int] = []  # those of positions that become final and whose likeliest token SPRINT will ask for
         for stream in streams:
@@ -178,6 +180,7 @@ class BatchEngine:
                 offset = len(tokens) - span.start
                 cache = branch.cache if branch.pruned is None else branch.pruned
                 spans.append(Span(cache, len(tokens), offset + span.stop, tuple(offset + end for end in ends)))
+                limits.append(stream.settings.block_experts)
                 masked.append([offset + column - branch.shift for column in stream.open_columns])
                 if branch.confidence is not None:
                     finished += range(offset + span.start, offset + min(span.stop, stream.prefix(branch)))
@@ -190,9 +193,19 @@ class BatchEngine:
         # Group by group, inside a group branch by branch, inside a branch stream by stream: [R, P of all its streams].
         wanted = [index for group in opened.values() for row in zip(*group, strict=True) for part in row for index in part]
         only = torch.tensor(wanted + finished, device=device, dtype=torch.int64)
-        states = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans), only)
+        states = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans), only, self._routing(spans, limits))
         self._commit(streams, states[len(wanted) :])
         return self._choose([stream for stream in streams if stream.proposes], states[: len(wanted)])
+
+    def _routing(self, spans: list[Span], limits: list[int | None]) -> BlockRouting | None:
+        """The limit on the experts of each block of the packed stream; None where no request has one."""
+        if all(limit is None for limit in limits):
+            return None
+        sizes, most = [], []
+        for span, limit in zip(spans, limits, strict=True):
+            sizes += [end - begin for begin, end in pairwise((span.start, *span.ends))]
+            most += [limit or self.model.config.num_experts] * len(span.ends)
+        return BlockRouting.of(sizes, most, self.model.lm_head.weight.device)
 
     def _commit(self, streams: list[Stream], finished: Tensor) -> None:
         """Keep what is final after a forward; finished [F, D]: states of the positions SPRINT will ask for, in order."""
@@ -207,7 +220,7 @@ class BatchEngine:
             if stream.proposes and stream.result.evaluations == 0:
                 stream.unstored = set()
                 for branch in stream.branches:
-                    self.prefixes.store(branch, stream.settings.block_length)
+                    self.prefixes.store(branch, stream.settings)
 
     def _choose(self, streams: list[Stream], states: Tensor) -> list[Proposals]:
         """Head, guidance and choice, one call for all streams of equal settings; the results leave the device together.

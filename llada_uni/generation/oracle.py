@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from llada_uni.backbone import Backbone, KeyValueCache
+from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.masks import block_causal
 from llada_uni.backbone.rope import rotary_tables
 from llada_uni.generation.corrections import Corrections
@@ -171,7 +172,7 @@ def _logits(
     prefix = max(0, begin - task.shift(branch))  # positions of this branch before the block
     if kept is not None:
         masks = [_pruned(mask, prefix, positions_kept) for positions_kept in kept]
-    hidden, keys = _forward(model, ids, positions, masks)
+    hidden, keys = _forward(model, ids, positions, masks, _routing(columns, settings))
     if prunes and settings.prunes is None:
         kept = [torch.arange(prefix, device=device)] * len(keys)
     elif prunes:
@@ -185,6 +186,15 @@ def _logits(
     return torch.cat((answers.new_zeros(task.start, answers.shape[1]), answers)), kept
 
 
+def _routing(columns: torch.Tensor, settings: Settings) -> BlockRouting | None:
+    """The limit on the experts of each block of the columns [T]."""
+    if settings.block_experts is None:
+        return None
+    block = columns.div(settings.block_length, rounding_mode="floor")
+    block = block - block[0]
+    return BlockRouting(block, torch.full((int(block[-1]) + 1,), settings.block_experts, device=columns.device))
+
+
 def _pruned(mask: torch.Tensor, prefix: int, seen: torch.Tensor) -> torch.Tensor:
     """The mask [T, T] in which positions behind the prefix see the positions `seen` [K] of the prefix alone."""
     pruned = mask.clone()
@@ -194,7 +204,7 @@ def _pruned(mask: torch.Tensor, prefix: int, seen: torch.Tensor) -> torch.Tensor
 
 
 def _forward(
-    model: Backbone, ids: torch.Tensor, positions: torch.Tensor, masks: list[torch.Tensor]
+    model: Backbone, ids: torch.Tensor, positions: torch.Tensor, masks: list[torch.Tensor], blocks: BlockRouting | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`Backbone.hidden` with a mask [T, T] for every layer: states [T, D] and keys [layers, H, T, d]."""
     weight = model.lm_head.weight
@@ -202,5 +212,5 @@ def _forward(
     x = model.model.word_embeddings(ids[None])
     rotary = rotary_tables(positions[None], model.config.rotary_dim, model.config.rope_theta, x.dtype)
     for layer, mask in zip(model.model.layers, masks, strict=True):
-        x = layer(x, rotary, mask[None, None], keys)
+        x = layer(x, rotary, mask[None, None], keys, blocks=blocks)
     return model.model.norm(x)[0], keys.keys[:, 0]

@@ -241,6 +241,11 @@ class Sampling(Params):
     edit_budget: Annotated[int, Field(ge=0, le=2**20)] = Field(
         default=8, title="Budget of edits", description="t2m: most tokens of a block that become masks again."
     )
+    block_experts: Annotated[int, Field(ge=1, le=2**16)] | None = Field(
+        default=None,
+        title="Experts of a block",
+        description="At most so many experts of a layer for all tokens of a block (approximate, reads less); default: all.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -201,6 +201,9 @@ def prepare(
     if settings.samples and generator is None:
         reason = "a temperature above 0" if settings.temperature > 0 else "the confidence 'random'"
         raise ValueError(f"sampling: {reason} needs a torch.Generator")
+    if settings.block_experts is not None and settings.block_experts < config.num_experts_per_tok:
+        least = config.num_experts_per_tok
+        raise UserError(f"block_experts is {settings.block_experts}; allowed: at least {least}, the experts of a token")
     prompts = (tuple(prompt), *(tuple(given[name]) for name in names))
     content = (settings.mask_id,) * settings.gen_length if canvas is None else tuple(canvas)
     if len(content) != settings.gen_length:

@@ -105,7 +105,13 @@ def test_a_block_is_settled_when_nothing_changes_or_its_rounds_or_its_budget_are
 def editing_case(rng: random.Random) -> dict:
     """A case of every kind with a rule that edits."""
     case = random_case(rng)
-    settings = case["settings"].replace(rule=rng.choice(EDITING), confidence=rng.choice([None, None, "margin", "random"]))
+    settings = case["settings"].replace(
+        rule=rng.choice(EDITING),
+        confidence=rng.choice([None, None, "margin", "random"]),
+        edit_threshold=rng.choice([None, 0.0, 0.1, 0.3, 0.6]),
+        edit_rounds=rng.choice([0, 1, 16]),
+        edit_budget=rng.choice([0, 2, 8]),
+    )
     return {**case, "settings": settings, "seed": 5 if settings.samples else None}
 
 

@@ -19,20 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
-from llada_uni.checkpoint.load import save_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.data.masking import Masker, MaskingOptions, Row
 from llada_uni.data.packing import Batch, pack, to_batch
 from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import SETTINGS
-from llada_uni.files.weights import read_json, write_json
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
 from llada_uni.training.language.balance import Balance
+from llada_uni.training.language.correction import CorrectionOptions, correction_metrics, fill_with_own
+from llada_uni.training.language.exported import export_language_model, generation_of
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
-from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
+from llada_uni.training.language.lora import LoraOptions, add_lora
 from llada_uni.training.language.losses import Scheme, chunked_cross_entropy, frequency_weights, masked_positions, weigh
 from llada_uni.training.language.mixture import Mixture
 from llada_uni.training.language.waiting import WaitingRows
@@ -42,7 +41,6 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
 
-GENERATION = SETTINGS.marker
 _WAITING = ""
 
 
@@ -53,10 +51,17 @@ class BackboneOptions:
     data: folder of token shards -> share; tasks: weights of tasks (None: by numbers of records). heldout: a folder for
     evaluation, of which heldout_samples records are used.
     length: positions of a packed sequence, clean and noised ones together. A micro-batch holds `samples` records, in as many
+<<<<<<< HEAD
+    sequences as they take, or as many records as fit into `sequences` (one of the two is given).
+    masking: masking.MaskingOptions. correction: some masks are filled with the model's own proposals, which are learned to be
+    taken back where they are wrong (correction.py). weighting: none | linear | inverse_root (losses.py). frequency_weighting: a
+    token counts for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
+=======
     sequences as they take, or `sequences` sequences as full as a small stock of records fills them: what does not fit waits for
     the next step (waiting.py). One of the two is given.
     masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). frequency_weighting: a token counts
     for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
+>>>>>>> main
     bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
@@ -73,6 +78,7 @@ class BackboneOptions:
     samples: AtLeastOne | None = None
     sequences: AtLeastOne | None = None
     masking: MaskingOptions = field(default_factory=MaskingOptions)
+    correction: CorrectionOptions | None = None
     weighting: Scheme = "linear"
     frequency_weighting: Share = 0.0
     balance: float = 0.002
@@ -240,13 +246,17 @@ class BackboneStage(Stage):
         return MaskedBatch(packed, at, targets, weights, float(divisor), counted, amounts)
 
     def loss(self, batch: MaskedBatch) -> Loss:
-        packed = batch.packed
+        packed, correction, filled = batch.packed, self.options.correction, None
+        if correction is not None:
+            packed, filled = fill_with_own(self.model, packed, batch.at, self.text.mask_id, self.options.chunk, correction)
         hidden = self.model.hidden(packed.ids, packed.positions, packed.mask(), only=batch.at)
         losses, right = chunked_cross_entropy(hidden, batch.targets, self.model.logits, self.options.chunk)
         metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {}
         for name, chosen in batch.counted.items():
             values = right if name.endswith("_acc") else losses.detach()
             metrics[name] = ((values * chosen).sum(), chosen.sum())
+        if filled is not None and filled.any():
+            metrics |= correction_metrics(filled, packed.ids.flatten()[batch.at], batch.targets, right)
         return Loss((losses * batch.weights).sum(), batch.divisor, {**metrics, **batch.amounts})
 
     def after_step(self, step: int) -> dict[str, Any]:
@@ -289,25 +299,16 @@ class BackboneStage(Stage):
         return {"config": self.backbone.config.to_json(), "block": self.options.masking.block, "lora": adapters}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """config.json, the weights, tokenizer.json, generation_config.json; of adapters also `adapter/`."""
+        """See `export_language_model`."""
         options = self.options
-        with torch.device("meta"):
-            model: Any = Backbone(self.backbone.config)
-            if options.lora is not None:
-                model = add_lora(model, options.lora, self.seed)
-        own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-        model.load_state_dict(own, assign=True)
-        if options.lora is not None:
-            save_adapter(model, folder / "adapter")
-            model = merge_lora(model)
-        save_backbone(model, folder, dtype=getattr(torch, options.dtype))
-        self.text.save(folder / "tokenizer.json")
-        write_json(folder / GENERATION, {**self._generation(), "block_length": options.masking.block})
-
-    def _generation(self) -> dict[str, Any]:
-        """What the recipe gives, else what `init` has: a directory without the file is a published one, and stays so."""
-        options = self.options
-        if options.generation or not options.init:
-            return options.generation
-        before = Path(options.init) / GENERATION
-        return read_json(before) if before.is_file() else {"profile": "published"}
+        generation = options.generation or generation_of(options.init)
+        export_language_model(
+            folder,
+            state,
+            self.backbone.config,
+            options.lora,
+            getattr(torch, options.dtype),
+            self.text,
+            {**generation, "block_length": options.masking.block},
+            self.seed,
+        )
