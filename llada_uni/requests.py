@@ -175,7 +175,8 @@ class Chat(Request, Stopped, Held, Decoding, init=False):
     """The next answer in a conversation, which may hold images (`UniModel.chat`).
 
     messages: {"role": "user", "assistant" or "system", "content": text, image, or a list of these}, the last by the user.
-    An answer held to a grammar is text alone. One in text alone has the directory's settings of `understand`, one that may hold images those of `interleave`.
+    An answer held to a grammar is text alone. One in text alone has the directory's settings of `understand`, one that may
+    hold images those of `interleave`.
     """
 
     section = "interleave"
