@@ -17,7 +17,7 @@ from PIL import Image
 
 from llada_uni.data.templates import template_of
 from llada_uni.errors import UserError
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.reader import open_image
 
 FIELDS = ("id", "task", "messages", "rejected", "learn", "mix", "meta")
 LEARN = ("answer", "all")

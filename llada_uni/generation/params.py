@@ -35,6 +35,7 @@ MODALITIES = ("text", "image")
 # does: reasoning goes into the second prompt token for token and its unconditional prompt keeps the reasoning system text,
 # the branch of editing without images has a bare image token, and the last block of an image is denoised whole.
 PROFILES = ("published", "plain")
+OTHER_SIZES = ("scale", "refuse", "draw")  # what becomes of a size that the model was not trained for, see tasks/sizes.py
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
 MOST_CHOICES = 1000
@@ -96,6 +97,7 @@ Decoder = Annotated[str, OneOf(tuple(DECODERS))]
 DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
 Profile = Annotated[str, OneOf(PROFILES)]
 Fit = Annotated[str, OneOf(FITS)]
+OtherSize = Annotated[str, OneOf(OTHER_SIZES)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
 Choices = Annotated[tuple[str, ...], BeforeValidator(_choices)]
 JsonSchema = Annotated[Any, BeforeValidator(_json_schema), Field(json_schema_extra={"type": "object"})]
@@ -308,6 +310,15 @@ class Size(Params):
 
 class Rescaled(Params):
     rescale: Share = Field(default=0.0, description="How far guided scores get back the spread of unguided ones; 0 is off.")
+
+
+class Trained(Params):
+    other_size: OtherSize = Field(
+        default="scale",
+        title="Other sizes",
+        description="What becomes of a size that the model was not trained for: scale (drawn at a trained one, then scaled), "
+        "refuse, or draw (as asked)."
+    )
 
 
 class Guided(Rescaled):
