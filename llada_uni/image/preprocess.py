@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from llada_uni.errors import UserError
 from llada_uni.image.geometry import Preprocessing, center, editing_crop, understanding_crop
@@ -24,6 +24,7 @@ from llada_uni.image.geometry import Preprocessing, center, editing_crop, unders
 MIN_SIDE, MAX_SIDE = 2, 16384
 MAX_AREA = 64 * 2**20  # 64 Mpx
 MAX_RATIO = 200
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 # Only formats that are decoded in process (EPS, for one, would start another program).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _LIMITS = (
@@ -39,6 +40,30 @@ def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
     file, for something that is no picture or is damaged, and for sizes out of the limits (stated in the
     message).
     """
+    name, picture = _checked(source)
+    try:
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+        return flatten_alpha(upright)
+    except UserError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes raises nearly anything
+        raise UserError(f"{name} is damaged and cannot be read ({_one_line(error)})") from error
+
+
+def image_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+    """(width, height) that `open_image` would give, from the file's header alone. UserError as there, but not for damaged
+    pixels."""
+    name, picture = _checked(source)
+    try:
+        sideways = picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    except Exception as error:
+        raise UserError(f"{name} is damaged and cannot be read ({_one_line(error)})") from error
+    return (picture.height, picture.width) if sideways else picture.size
+
+
+def _checked(source: str | os.PathLike[str] | bytes | Image.Image) -> tuple[str, Image.Image]:
+    """Its name and the picture, of which only the header has been read."""
     if isinstance(source, Image.Image):
         name, picture = "the picture", source
     elif isinstance(source, bytes | bytearray | memoryview):
@@ -55,14 +80,7 @@ def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
     else:
         raise UserError(f"a picture is a path, bytes or a PIL image, not {type(source).__name__}")
     _check_size(name, *picture.size)
-    try:
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        return flatten_alpha(upright)
-    except UserError:
-        raise
-    except Exception as error:  # a decoder fed with damaged bytes raises nearly anything
-        raise UserError(f"{name} is damaged and cannot be read ({_one_line(error)})") from error
+    return name, picture
 
 
 def _open(name: str, file: Path | io.BytesIO) -> Image.Image:

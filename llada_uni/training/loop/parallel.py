@@ -26,6 +26,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from llada_uni.backbone.moe import Router
+from llada_uni.backbone.quantized import QuantizedMatrix
 from llada_uni.errors import UserError
 from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
@@ -141,8 +142,9 @@ def recompute_in_backward(unit: nn.Module) -> None:
 
 @contextmanager
 def _buffers_kept(unit: nn.Module) -> Iterator[None]:
-    """Counters (the routers' load) must not count the second run: it works on copies of the buffers."""
-    kept = [(module._buffers, dict(module._buffers)) for module in unit.modules()]
+    """Counters (the routers' load) must not count the second run: it works on copies of the buffers (quantized weights do not
+    change)."""
+    kept = [(module._buffers, dict(module._buffers)) for module in unit.modules() if not isinstance(module, QuantizedMatrix)]
     for buffers, originals in kept:
         buffers.update({name: buffer.clone() for name, buffer in originals.items() if buffer is not None})
     try:
