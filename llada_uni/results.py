@@ -46,18 +46,22 @@ class Evaluations:
 @dataclass(frozen=True)
 class Usage:
     """Tokens of a request, as OpenAI counts them. prompt_tokens: of the request, the codes of its images included;
-    completion_tokens: text written and codes drawn; images: how many were drawn.
+    completion_tokens: text written and codes drawn; images: how many were drawn. *_image_tokens: those that are codes.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     images: int = 0
+    prompt_image_tokens: int = 0
+    completion_image_tokens: int = 0
 
     @classmethod
     def together(cls, usages: Sequence[Usage]) -> Usage:
         """Of all results of one request; the prompt, which they share, counts once."""
-        made = sum(usage.completion_tokens for usage in usages)
-        return cls(usages[0].prompt_tokens, made, sum(usage.images for usage in usages))
+        made, codes, images = (
+            sum(getattr(usage, name) for usage in usages) for name in ("completion_tokens", "completion_image_tokens", "images")
+        )
+        return cls(usages[0].prompt_tokens, made, images, usages[0].prompt_image_tokens, codes)
 
     @property
     def total_tokens(self) -> int:

@@ -70,6 +70,9 @@ class Replica:
     """One service behind the HTTP application. Made by Ray on a worker; UserError when its model cannot be loaded."""
 
     def __init__(self, plan: Plan) -> None:
+        from llada_uni.serving.memory import keep_little
+
+        keep_little()  # before torch is imported
         from llada_uni.model import UniModel
         from llada_uni.serving.metrics import Metrics
         from llada_uni.serving.scheduler.service import Service

@@ -26,7 +26,8 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
 
     Roles may also be "system", with words only. Content is a string, a picture (also one of our results), or a
     list of these; items may also be {"type": "text", "text": ...} and {"type": "image", "image": ...}. UserError
-    for anything else, for an empty user turn, and for the wrong order of roles.
+    for anything else, and for an empty user turn. Messages of one side in a row are one turn of it; what an
+    assistant says first (a greeting) stands before the user's words, like a system message.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": check_text(messages, "prompt")}]
@@ -38,6 +39,7 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
         shown = any(not isinstance(item, str) for item in items)
         if role == "user" and silent and not (shown and parts.defaults.as_published):
             raise UserError("a user's message needs words: it has none")
+    read = _by_turns(read)
     alone = sum(not isinstance(item, str) for _, items in read for item in items) == 1
     turns = []
     for role, items in read:
@@ -58,6 +60,8 @@ def _read_message(message: Any) -> tuple[str, list[Any]]:
     if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
         raise UserError("a message must hold 'role' and 'content'")
     content = message["content"]
+    if content is None:  # OpenAI's form of an answer without text
+        content = ""
     items = content if isinstance(content, list | tuple) else [content]
     return message["role"], [_read_item(item) for item in items]
 
@@ -80,6 +84,21 @@ def _with_system_words(read: list[tuple[str, list[Any]]]) -> list[tuple[str, lis
     if waiting:
         raise UserError("after a message of the role 'system' there must be one of the role 'user'")
     return out
+
+
+def _by_turns(read: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+    """User and assistant by turns, the user first, as the template has them.
+
+    A greeting that answered an empty turn would stand where no model has seen one: the shipped model then says nothing.
+    """
+    turns: list[tuple[str, list[Any]]] = []
+    for role, items in read:
+        before = turns[-1][0] if turns else None
+        if before == role or (before == "assistant" and len(turns) == 1):
+            turns[-1] = (role, [*turns[-1][1], "\n", *items])
+        else:
+            turns.append((role, items))
+    return turns
 
 
 def _read_item(item: Any) -> str | Image.Image | ImageCodes:

@@ -60,7 +60,11 @@ def test_pictures_with_seeds_one_after_the_other():
     assert [item["seed"] for item in answer["data"]] == [7, 8, 9]
     assert all(item["revised_prompt"] == "a cat" for item in answer["data"])
     assert answer["size"] == "8x4" and answer["output_format"] == "png"
-    assert answer["usage"] == {"input_tokens": 5, "output_tokens": 21, "total_tokens": 26}
+    assert answer["usage"] == {
+        "input_tokens": 5, "output_tokens": 21, "total_tokens": 26,
+        "input_tokens_details": {"text_tokens": 5, "image_tokens": 0},
+        "output_tokens_details": {"text_tokens": 21, "image_tokens": 0},
+    }  # fmt: skip
     assert sorted(asked.seed for asked in service.requests) == [7, 8, 9]
     assert (service.requests[0].width, service.requests[0].height) == (64, 32)
 
@@ -72,7 +76,14 @@ def test_a_seed_is_drawn_and_told_where_none_is_given():
 
 def test_every_setting_reaches_the_task():
     service, response = draw(
-        thinking=True, image_steps=4, cfg_scale=3, decoder="base", decoder_steps=9, threshold=0.5, temperature=1, seed=1,
+        thinking=True,
+        image_steps=4,
+        cfg_scale=3,
+        decoder="base",
+        decoder_steps=9,
+        threshold=0.5,
+        temperature=1,
+        seed=1,
         reasoning_temperature=0.5,
     )
     assert response.status_code == 200, response.text

@@ -40,4 +40,6 @@ def work(parts: SharedParts, request: Request, emit: Emit, partial_images: int =
                 emit(event)
             elif isinstance(event, EndEvent):
                 end = event
-    return replace(end, usage=Usage(parts.counting.prompt_tokens or 0, parts.counting.tokens, images))
+    counted = parts.counting
+    usage = Usage(counted.prompt_tokens or 0, counted.tokens, images, counted.prompt_codes, counted.codes)
+    return replace(end, usage=usage)

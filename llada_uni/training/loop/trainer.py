@@ -14,12 +14,13 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file, read_json
@@ -139,6 +140,11 @@ def check_resumable(stage: Stage, options: LoopOptions, out: Path, seed: int, ch
     for folder in complete_checkpoints(out / "checkpoints")[-1:]:
         found = read_json(folder / META).get("fingerprint", {})
         check_fingerprint(folder, found, fingerprint_of(stage, options, seed), _FINGERPRINTS & set(changed))
+
+
+def plain_attention(wanted: bool) -> AbstractContextManager[None]:
+    """torch's fused attention has a slow backward pass in bfloat16 on a CPU; plain products are several times as fast there."""
+    return sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext()
 
 
 class StopSignals:
@@ -277,7 +283,7 @@ class Trainer:
                 raise DataFailed(error) from error
             drawn.seed_global()
             known = self.stage.operations(drawn.batch) or self.operations
-            with counted(known is None) as operations:
+            with counted(known is None) as operations, plain_attention(low and device.type == "cpu"):
                 with torch.autocast(device.type, torch.bfloat16, enabled=low):
                     loss = self.stage.loss(drawn.batch)
                 loss.total.backward()

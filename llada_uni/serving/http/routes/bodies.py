@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from llada_uni.serving.http.protocol.errors import ApiError, describe
+from llada_uni.serving.http.protocol.errors import LONGEST_ECHO, ApiError, describe
 
 MOST_VALUES = 100_000  # values in one body; a conversation has hundreds
 MOST_FIELDS = 64  # of a form
@@ -30,18 +30,20 @@ Model = TypeVar("Model", bound=BaseModel)
 class BadBody(HTTPException):
     """A body that cannot be read at all. An HTTPException, because FastAPI hides any other that reading a body raises."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(400, message)
+        self.param = param
 
 
 def parse_json(body: bytes) -> Any:
-    """The value that strict JSON in UTF-8 holds. BadBody for anything else: also for NaN, half characters, numbers of
-    thousands of digits, and nesting or numbers of values that no real request has.
+    """The value that strict JSON in UTF-8 holds; a byte order mark before it is passed over. BadBody for anything else: also
+    for NaN, half characters, a name given twice in one object, numbers of thousands of digits, and nesting or numbers of
+    values that no real request has.
     """
     if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise BadBody(f"the body has too many values; allowed: about {MOST_VALUES}")
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_each_once)
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
@@ -59,6 +61,16 @@ def parse_json(body: bytes) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise BadBody(f"the body is not JSON: {name} is no number in it")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each name of which is there once: of two values, a proxy in front may have read the other one."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)[:LONGEST_ECHO]
+        raise BadBody(f"{twice} is given twice", twice)
+    return value
 
 
 def check_kind(request: Request, *allowed: str) -> str:

@@ -60,7 +60,7 @@ async def draw(
         system_fingerprint=here.fingerprint,
         output_format=body.format,
         size=_size(done[0].images[0].image),
-        usage=_usage([outcome.end.usage for outcome in done]),
+        usage=ImagesUsage.of([outcome.end.usage for outcome in done]),
     )
 
 
@@ -68,20 +68,11 @@ async def _item(body: Body, outcome: Outcome) -> ImageItem:
     picture = outcome.images[0]
     data = await as_base64(picture.image, body.format, body.output_compression)
     notices = list(picture.notices) or None
-    return ImageItem(
-        b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning, notices=notices
-    )
+    return ImageItem(b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning, notices=notices)
 
 
 def _size(image: Image.Image) -> str:
     return f"{image.width}x{image.height}"
-
-
-def _usage(usages: Sequence[Usage]) -> ImagesUsage:
-    total = Usage.together(usages)
-    return ImagesUsage(
-        input_tokens=total.prompt_tokens, output_tokens=total.completion_tokens, total_tokens=total.total_tokens
-    )
 
 
 async def _messages(
@@ -131,6 +122,6 @@ async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, u
         revised_prompt=body.prompt,
         thinking=picture.reasoning,
         notices=list(picture.notices) or None,
-        usage=_usage([usage]),
+        usage=ImagesUsage.of([usage]),
     )
     return sse.message(completed, completed.type)
