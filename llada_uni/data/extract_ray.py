@@ -53,12 +53,8 @@ def extract_on_ray(
         raise UserError(f"workers is {workers}; allowed: 1 and more")
     todo, total = unfinished_shards(job)
     if todo:
-        ray.init(
-            address=None if address == LOCAL else address,
-            num_cpus=workers + 1 if address == LOCAL else None,
-            ignore_reinit_error=True,
-            log_to_driver=False,
-        )
+        own: dict[str, Any] = {"num_cpus": workers + 1, "include_dashboard": False}
+        ray.init(ignore_reinit_error=True, log_to_driver=False, **(own if address == LOCAL else {"address": address}))
         try:
             _make(job, todo, workers, total, on_shard)
         finally:
@@ -72,7 +68,7 @@ def _make(job: Extraction, todo: list[tuple[int, Chunk]], workers: int, total: i
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = [{"number": number, **asdict(chunk)} for number, chunk in todo]
     made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        ShardMaker,
+        ShardMaker,  # type: ignore[arg-type]  # Ray takes classes of callables, whatever its hints say
         fn_constructor_args=(asdict(job),),
         concurrency=min(workers, len(rows)),
         num_cpus=1,

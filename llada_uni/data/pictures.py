@@ -130,7 +130,7 @@ class RecordPictures:
         cells, sizes = (self.side // self.cell) ** 2, []
         for number, (picture, _) in enumerate(self.entries):
             try:
-                width, height = picture.size() if hasattr(picture, "size") else picture.open().size
+                width, height = picture.dimensions() if hasattr(picture, "dimensions") else picture.open().size
             except UserError as error:
                 self._leave_out(number, error)
                 width = height = self.side

@@ -54,7 +54,7 @@ class PictureFile:
     def open(self) -> Image.Image:
         return open_image(self.path)
 
-    def size(self) -> tuple[int, int]:
+    def dimensions(self) -> tuple[int, int]:
         """(width, height) of the upright picture, from the file's header alone."""
         return image_size(self.path)
 
@@ -82,7 +82,7 @@ class PictureSlice:
         except UserError as error:
             raise UserError(str(error).replace("the picture", f"{self.path}[{self.name}]", 1)) from None
 
-    def size(self) -> tuple[int, int]:
+    def dimensions(self) -> tuple[int, int]:
         """(width, height) of the upright picture, from the file's header alone."""
         return image_size(self.read())
 

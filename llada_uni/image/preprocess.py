@@ -53,10 +53,15 @@ def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
 
 def image_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """(width, height) that `open_image` would give, from the file's header alone. UserError as there, but not for damaged
-    pixels."""
+    pixels. Of a PNG whose orientation stands behind its pixels, the size as stored."""
     name, picture = _checked(source)
     try:
-        sideways = picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+        if picture.format == "PNG":  # whose getexif reads all pixels
+            exif = Image.Exif()
+            exif.load(picture.info.get("exif", b""))
+        else:
+            exif = picture.getexif()
+        sideways = exif.get(ExifTags.Base.Orientation) in _SIDEWAYS
     except Exception as error:
         raise UserError(f"{name} is damaged and cannot be read ({_one_line(error)})") from error
     return (picture.height, picture.width) if sideways else picture.size

@@ -16,7 +16,7 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("format", ["int4", "int8", "float8"])
+@pytest.mark.parametrize("format", ["int4"])
 def test_every_phase_runs_and_the_loss_falls(tmp_path, format):
     config = dataclasses.replace(BackboneConfig.released_16b(), **SIZES)
     memory, step, loss, checkpoint = measure(tmp_path, config, format, rank=2, steps=9)

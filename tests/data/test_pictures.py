@@ -130,5 +130,9 @@ def test_pictures_keep_their_shape_in_batches_of_one_size(tmp_path, bad):
 def test_a_photo_on_its_side_has_the_size_it_is_seen_in(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert image_size(tmp_path / "turned.jpg") == open_image(tmp_path / "turned.jpg").size == (20, 40)
+    for name in ("turned.jpg", "turned.png", "turned.webp"):
+        Image.new("RGB", (40, 20)).save(tmp_path / name, exif=exif)
+        assert image_size(tmp_path / name) == open_image(tmp_path / name).size == (20, 40)
+    whole = (tmp_path / "turned.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) - 20])
+    assert image_size(tmp_path / "cut.png") == (20, 40)  # from the header alone

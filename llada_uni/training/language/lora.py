@@ -21,7 +21,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -111,8 +111,8 @@ class Adapter(NamedTuple):
     """
 
     weight: str
-    down: nn.Parameter
-    up: nn.Parameter
+    down: Tensor
+    up: Tensor
     scaling: float
 
 
@@ -126,7 +126,7 @@ def adapters_of(model: nn.Module) -> Iterator[Adapter]:
             for matrix in module.lora_A:
                 yield Adapter(f"{path}.{matrix}", module.lora_A[matrix], module.lora_B[matrix], module.scaling)
         elif isinstance(module, LoraLayer):
-            down, up = (factor[_NAME].weight for factor in (module.lora_A, module.lora_B))
+            down, up = (cast(nn.Linear, factor[_NAME]).weight for factor in (module.lora_A, module.lora_B))
             weight = module.parameter_name if isinstance(module, ParamWrapper) else "weight"
             yield Adapter(f"{path}.{weight}", down, up, module.scaling[_NAME])
 

@@ -35,8 +35,12 @@ def drawn_sheet(
     chosen = [found for record in records if (found := _drawing(record)) is not None][:COUNT]
     if not chosen:
         return {}
-    how = {"mask_id": mask_id, "steps": _STEPS, "block_length": block, "allowed": range(offset, backbone.config.vocab_size)}
-    requests = [Request(prompt.tolist(), Settings(**how, gen_length=len(codes))) for prompt, codes in chosen]
+    allowed = range(offset, backbone.config.vocab_size)
+
+    def settings(count: int) -> Settings:
+        return Settings(mask_id=mask_id, steps=_STEPS, block_length=block, allowed=allowed, gen_length=count)
+
+    requests = [Request(prompt.tolist(), settings(len(codes))) for prompt, codes in chosen]
     answers = [result.tokens for result in BatchEngine(backbone).run(requests)]
     decoder = ImageDecoder.from_pretrained(model_folder(preview), device)
     rows = []

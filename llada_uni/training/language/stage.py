@@ -329,7 +329,7 @@ class BackboneStage(Stage):
         rng = random.Random(0)
         records = (self.heldout.draw(0, rng) for _ in range(options.heldout_samples))
         device = self.processes.torch_device
-        return drawn_sheet(self.model, records, options.masking.block, self.text.mask_id, options.preview, device)
+        return drawn_sheet(self.backbone, records, options.masking.block, self.text.mask_id, options.preview, device)
 
     def reader_state(self, micro_batch: int) -> dict[str, Any]:
         """Where each folder's reader stands; with `sequences` also what waits (under a name that no folder has)."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,7 @@ class RunLog:
                 self.writer = self.writer or _summary_writer(self.tensorboard, self.start)
                 self.writer.add_image(name, image, step, dataformats="HWC")
             if self.wandb is not None:
-                import wandb
-
-                self.wandb.log({name: wandb.Image(image)}, step=step)
+                self.wandb.log({name: import_module("wandb").Image(image)}, step=step)
 
 
 def _clock(seconds: float) -> str:
@@ -160,7 +159,7 @@ def _summary_writer(folder: Path, start: int) -> Any:
 def _wandb_run(out: Path, project: str) -> Any:
     """A run of Weights & Biases by the name of the run directory, gone on with where there is one."""
     try:
-        import wandb
+        wandb = import_module("wandb")
     except ImportError as error:
         raise UserError('loop.wandb needs a package: pip install wandb, or set it to ""') from error
     identity = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]

@@ -110,8 +110,11 @@ def _orthogonal_parts(moved: list[Tensor]) -> list[Tensor]:
     rest = [i for i in range(len(moved)) if i not in found]
     if rest:
         shape = moved[rest[0]].shape[-2:]
-        whole = [moved[i].full_tensor() if isinstance(moved[i], DTensor) else moved[i] for i in rest]
-        stacked = [matrices.reshape(-1, *shape) for matrices in whole]
+        stacked = [_whole(moved[i]).reshape(-1, *shape) for i in rest]
         for i, update in zip(rest, shared_out(torch.cat(stacked)).split([len(m) for m in stacked]), strict=True):
             found[i] = update.view(moved[i].shape)[slice(*own_rows(moved[i]))]
     return [found[i] for i in range(len(moved))]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -118,7 +118,7 @@ def shard(stage: Stage, options: ParallelOptions, processes: Processes, precisio
     # What the root takes in is a whole batch: latents and weights of the loss must not be rounded.
     whole = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
     fully_shard(stage, mesh=mesh, mp_policy=whole)
-    for name in ("loss", "evaluate"):  # what stands for `forward`: the root's own weights are whole inside
+    for name in ("loss", "evaluate", "pictures"):  # what stands for `forward`: the root's own weights are whole inside
         register_fsdp_forward_method(stage, name)
     for module in stage.modules():
         if isinstance(module, FSDPModule):  # sums, not means: the loop divides by the weight of the global batch

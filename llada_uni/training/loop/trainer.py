@@ -347,7 +347,7 @@ class Trainer:
     def _machine(self, metrics: dict[str, float]) -> dict[str, float]:
         """What the machine gives: `mfu` in place of the operations per second, and the most memory of any process."""
         device = self.processes.torch_device
-        reached = metrics.pop("operations_per_second")
+        reached = metrics.pop("operations_per_second", 0.0)
         dtype = torch.bfloat16 if self.options.precision == "bfloat16" else torch.float32
         share = reached / (product_speed(str(device), dtype) * self.processes.size)
         return {"mfu": share, "memory_gb": max(self.processes.gather(memory_gb(device)))}

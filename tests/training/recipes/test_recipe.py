@@ -136,7 +136,7 @@ def test_a_run_goes_on_with_what_may_change_and_says_what_is_not_exact(capsys):
 @pytest.mark.parametrize(
     ("change", "allow", "said"),
     [
-        ("options.width=5", ("options",), r"width \(4 there, 5 here\)"),  # the fingerprint: weights would not fit
+        ("options.width=5", ("options",), r"width \(2 there, 5 here\)"),  # the fingerprint: weights would not fit
         ("loop.ema=0.5", ("loop.ema",), "ema"),
         ("options.lora.rank=4", ("options",), "cannot be changed in a run"),
         ("loop.lr=5.0", ("loop.betas",), "--allow-change loop.lr"),
