@@ -354,10 +354,7 @@ class Trainer:
 
     def is_best(self, step: int) -> bool:
         """Whether the evaluation after `step` was the best so far, and its checkpoint is to be kept."""
-        if self.options.keep_best and self.best.step == step:
-            self.checkpoints.best = step
-            return True
-        return False
+        return self.options.keep_best and self.best.step == step
 
     def show(self, step: int, log: RunLog) -> None:
         """The stage's sheets of images, made with the averaged weights where there are averages."""
@@ -382,8 +379,8 @@ class Trainer:
         began = time.monotonic()
         with self._looked_at(step):
             metrics = self.stage.evaluate(step)
-        if self.options.keep_best or self.options.patience:
-            self.best.saw(step, metrics)
+        if (self.options.keep_best or self.options.patience) and self.best.saw(step, metrics) and self.options.keep_best:
+            self.checkpoints.best = step
         log.row(step, {f"eval/{name}": value for name, value in metrics.items()})
         self.reported += time.monotonic() - began  # the pace of training does not count it
 
