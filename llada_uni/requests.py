@@ -125,7 +125,7 @@ def _not_blank(value: str, info: ValidationInfo) -> str:
 Text = Annotated[str, AfterValidator(_not_blank)]
 
 
-@accepts(params.GenerateSettings, params.Blocks, codes="", text="reasoning_")
+@accepts(params.GenerateSettings, params.Trained, params.Blocks, codes="", text="reasoning_")
 class Draw(Request, Decoding, init=False):
     """An image of what the prompt says (`UniModel.generate_image`)."""
 
@@ -139,7 +139,7 @@ class Draw(Request, Decoding, init=False):
     )
 
 
-@accepts(params.Size, params.EditSettings, params.Blocks, codes="")
+@accepts(params.Size, params.Trained, params.EditSettings, params.Blocks, codes="")
 class Edit(Request, Decoding, init=False):
     """An image changed as the instruction says; several images are references, in order (`UniModel.edit_image`)."""
 
@@ -149,7 +149,7 @@ class Edit(Request, Decoding, init=False):
     instruction: Text = Field(description="What to change.")
 
 
-@accepts(params.InpaintSettings, params.Fitted, params.Blocks, codes="")
+@accepts(params.InpaintSettings, params.Trained, params.Fitted, params.Blocks, codes="")
 class Inpaint(Request, Decoding, init=False):
     """The white part of a mask filled so that the whole becomes what the prompt says (`UniModel.inpaint`)."""
 
@@ -170,7 +170,7 @@ class Understand(Request, Stopped, init=False):
     question: str = Field(description="What to ask about them; models of the published code take an empty one as well.")
 
 
-@accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
+@accepts(params.InterleaveSettings, params.Trained, params.Blocks, text="", codes="image_")
 class Chat(Request, Stopped, Decoding, init=False):
     """The next answer in a conversation, which may hold images (`UniModel.chat`).
 
@@ -194,7 +194,7 @@ class Chat(Request, Stopped, Decoding, init=False):
         return self
 
 
-@accepts(params.InterleaveSettings, params.Blocks, text="", codes="image_")
+@accepts(params.InterleaveSettings, params.Trained, params.Blocks, text="", codes="image_")
 class Story(Request, Stopped, Decoding, init=False):
     """Text and images in turn (`UniModel.interleave`). messages: a text, or messages as in `Chat`."""
 

@@ -8,8 +8,8 @@ of sources.py; the format with examples is in docs/data.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -17,9 +17,9 @@ from PIL import Image
 
 from llada_uni.data.templates import template_of
 from llada_uni.errors import UserError
-from llada_uni.image.preprocess import image_size, open_image
+from llada_uni.image.reader import image_size, open_image
 
-FIELDS = ("id", "task", "messages", "learn", "mix", "meta")
+FIELDS = ("id", "task", "messages", "rejected", "learn", "mix", "meta")
 LEARN = ("answer", "all")
 OnBad = Literal["stop", "skip"]
 ON_BAD = get_args(OnBad)
@@ -110,7 +110,8 @@ class Conversation:
     """One record. task: a key of TEMPLATES; messages: user and assistant by turns, the last by the assistant.
 
     learn_all: every answer is learned, not the last one alone. mix: the name under which mixing weights count it.
-    where: file and line, for messages.
+    where: file and line, for messages. rejected: parts of a last answer that is worse, for training from preferences. meta:
+    what the record says besides, for reward functions (both: training/reward).
     """
 
     id: str
@@ -119,6 +120,8 @@ class Conversation:
     learn_all: bool
     mix: str
     where: str
+    rejected: tuple[Part, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def pictures(self) -> Iterator[Picture]:
         for message in self.messages:
@@ -158,12 +161,12 @@ def parse_record(data: Any, where: str, picture: Callable[[str], Picture]) -> Co
     """
     if not isinstance(data, dict):
         raise UserError(f"a record is a JSON object, not {type(data).__name__}")
-    for field in ("task", "messages"):
-        if field not in data:
-            raise UserError(f'the field "{field}" is missing')
-    for field in data:
-        if field not in FIELDS:
-            raise UserError(f'unknown field "{field}"; allowed: {", ".join(FIELDS)} (put anything of yours under "meta")')
+    for name in ("task", "messages"):
+        if name not in data:
+            raise UserError(f'the field "{name}" is missing')
+    for name in data:
+        if name not in FIELDS:
+            raise UserError(f'unknown field "{name}"; allowed: {", ".join(FIELDS)} (put anything of yours under "meta")')
     template_of(data["task"])
     learn, mix = data.get("learn", "answer"), data.get("mix", data["task"])
     if learn not in LEARN:
@@ -173,7 +176,10 @@ def parse_record(data: Any, where: str, picture: Callable[[str], Picture]) -> Co
     for name, value in (("mix", mix), ("id", str(data.get("id", "")))):
         _check_unicode(value, f'"{name}"')
     messages = _messages(data["messages"], picture)
-    conversation = Conversation(str(data.get("id", where)), data["task"], messages, learn == "all", mix, where)
+    rejected = _parts(data["rejected"], '"rejected"', picture) if "rejected" in data else ()
+    meta = data["meta"] if isinstance(data.get("meta"), dict) else {}
+    own = str(data.get("id", where))
+    conversation = Conversation(own, data["task"], messages, learn == "all", mix, where, rejected, meta)
     check_conversation(conversation)
     return conversation
 
@@ -188,26 +194,26 @@ def _messages(data: Any, picture: Callable[[str], Picture]) -> tuple[Message, ..
         if message["role"] not in ("user", "assistant"):
             hint = " (the system text comes from the task)" if message["role"] == "system" else ""
             raise UserError(f"message {number} is by {message['role']!r}; allowed: user, assistant{hint}")
-        found.append(Message(message["role"], _parts(message["content"], number, picture)))
+        found.append(Message(message["role"], _parts(message["content"], f"message {number}", picture)))
     return tuple(found)
 
 
-def _parts(content: Any, number: int, picture: Callable[[str], Picture]) -> tuple[Part, ...]:
+def _parts(content: Any, what: str, picture: Callable[[str], Picture]) -> tuple[Part, ...]:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list) or not content:
-        raise UserError(f'"content" of message {number} must be a text or a list of parts that is not empty')
+        raise UserError(f'"content" of {what} must be a text or a list of parts that is not empty')
     parts: list[Part] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in ("text", "image") or set(part) != {"type", kind}:
             raise UserError(
-                f'a part of message {number} is neither {{"type": "text", "text": ...}} nor {{"type": "image", "image": ...}}'
+                f'a part of {what} is neither {{"type": "text", "text": ...}} nor {{"type": "image", "image": ...}}'
             )
         value = part[kind]
         if not isinstance(value, str) or not value.strip():
-            raise UserError(f"message {number} has an empty {kind}")
-        _check_unicode(value, f"the {kind} of message {number}")
+            raise UserError(f"{what} has an empty {kind}")
+        _check_unicode(value, f"the {kind} of {what}")
         parts.append(value if kind == "text" else picture(value))
     return tuple(parts)
 

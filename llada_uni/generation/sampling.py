@@ -25,6 +25,28 @@ class Picked(NamedTuple):
     likeliest: Tensor
 
 
+class Judged(NamedTuple):
+    """What `judge` found, [N] each: the likeliest token (int64), its probability, and that of the token that stands."""
+
+    rival: Tensor
+    certainty: Tensor
+    own: Tensor
+
+
+def judge(logits: Tensor, standing: Tensor, forbidden: int | None = None) -> Judged:
+    """The model's opinion on tokens that stand: logits [N, V], standing [N] (any index where a mask stands).
+
+    It is that of the logits as they are, whatever the sampling: a sample is not replaced for being one.
+    forbidden: a choice that is never made.
+    """
+    shares = logits.softmax(-1)
+    own = shares.gather(-1, standing.unsqueeze(-1)).squeeze(-1)
+    if forbidden is not None:
+        shares[:, forbidden] = -1.0
+    certainty, rival = shares.max(-1)
+    return Judged(rival, certainty, own)
+
+
 def pick(
     logits: Tensor,
     uniform: Tensor | None,

@@ -11,7 +11,6 @@ S packed sequences, T positions in each, M masked positions.
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
 from llada_uni.backbone.quantized import scheme_of
-from llada_uni.checkpoint.load import load_backbone, save_backbone
+from llada_uni.checkpoint.load import load_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.data.masking import Masker, MaskingOptions, Row
 from llada_uni.data.packing import Batch, pack, to_batch
@@ -32,14 +31,13 @@ from llada_uni.data.reader import Part
 from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import SETTINGS
-from llada_uni.files.weights import read_json, write_json
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
-from llada_uni.training.language.adapter_merge import merge_quantized
 from llada_uni.training.language.balance import Balance
+from llada_uni.training.language.correction import CorrectionOptions, correction_metrics, fill_with_own
+from llada_uni.training.language.exported import export_language_model, export_quantized, generation_of
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
-from llada_uni.training.language.lora import LoraOptions, add_lora, load_trained, merge_lora, save_adapter, start_adapters
+from llada_uni.training.language.lora import LoraOptions, add_lora, start_adapters
 from llada_uni.training.language.losses import Scheme, chunked_cross_entropy, frequency_weights, masked_positions, weigh
 from llada_uni.training.language.mixture import Mixture
 from llada_uni.training.language.operations import operations
@@ -52,7 +50,6 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
 
-GENERATION = SETTINGS.marker
 _WAITING = ""
 
 
@@ -67,8 +64,9 @@ class BackboneOptions:
     length: positions of a packed sequence, clean and noised ones together. A micro-batch holds `samples` records, in as many
     sequences as they take, or `sequences` sequences as full as a small stock of records fills them: what does not fit waits for
     the next step (waiting.py). One of the two is given.
-    masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). frequency_weighting: a token counts
-    for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
+    masking: masking.MaskingOptions. correction: some masks are filled with the model's own proposals, which are learned to be
+    taken back where they are wrong (correction.py). weighting: none | linear | inverse_root (losses.py). frequency_weighting: a
+    token counts for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
     bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
@@ -89,6 +87,7 @@ class BackboneOptions:
     samples: AtLeastOne | None = None
     sequences: AtLeastOne | None = None
     masking: MaskingOptions = field(default_factory=MaskingOptions)
+    correction: CorrectionOptions | None = None
     weighting: Scheme = "linear"
     frequency_weighting: Share = 0.0
     balance: float = 0.002
@@ -289,13 +288,17 @@ class BackboneStage(Stage):
         return MaskedBatch(packed, at, targets, weights, float(divisor), counted, amounts)
 
     def loss(self, batch: MaskedBatch) -> Loss:
-        packed = batch.packed
+        packed, correction, filled = batch.packed, self.options.correction, None
+        if correction is not None:
+            packed, filled = fill_with_own(self.model, packed, batch.at, self.text.mask_id, self.options.chunk, correction)
         hidden = self.model.hidden(packed.ids, packed.positions, packed.mask(), only=batch.at)
         losses, right = chunked_cross_entropy(hidden, batch.targets, self.model.logits, self.options.chunk)
         metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {}
         for name, chosen in batch.counted.items():
             values = right if name.endswith("_acc") else losses.detach()
             metrics[name] = ((values * chosen).sum(), chosen.sum())
+        if filled is not None and filled.any():
+            metrics |= correction_metrics(filled, packed.ids.flatten()[batch.at], batch.targets, right)
         return Loss((losses * batch.weights).sum(), batch.divisor, {**metrics, **batch.amounts})
 
     def operations(self, batch: MaskedBatch) -> float:
@@ -362,33 +365,14 @@ class BackboneStage(Stage):
         return {"config": self.backbone.config.to_json(), "block": self.options.masking.block, "lora": adapters, **quantized}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """config.json, the weights, tokenizer.json, generation_config.json; of adapters also `adapter/`. Quantized experts are
-        rounded again with the adapters in them, with a warning that says what this costs."""
-        options = self.options
-        with torch.device("meta"):
-            model: Any = Backbone(self.backbone.config)
-            if options.lora is not None:
-                model = add_lora(model, options.lora, self.seed)
-        own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-        scheme = scheme_of(self.backbone)
+        """See `export_language_model`; where the experts are quantized, `export_quantized`."""
+        options, backbone = self.options, self.backbone
+        generation = {**(options.generation or generation_of(options.init)), "block_length": options.masking.block}
+        scheme = scheme_of(backbone)
         if scheme is not None:
-            assert options.init is not None  # quantized weights have come from somewhere
-            load_trained(model, self.model, own)
-            save_adapter(model, folder / "adapter")
-            warnings.warn(str(merge_quantized(options.init, folder / "adapter", folder, scheme)), stacklevel=2)
-        else:
-            model.load_state_dict(own, assign=True)
-            if options.lora is not None:
-                save_adapter(model, folder / "adapter")
-                model = merge_lora(model)
-            save_backbone(model, folder, dtype=getattr(torch, options.dtype))
-        self.text.save(folder / "tokenizer.json")
-        write_json(folder / GENERATION, {**self._generation(), "block_length": options.masking.block})
-
-    def _generation(self) -> dict[str, Any]:
-        """What the recipe gives, else what `init` has: a directory without the file is a published one, and stays so."""
-        options = self.options
-        if options.generation or not options.init:
-            return options.generation
-        before = Path(options.init) / GENERATION
-        return read_json(before) if before.is_file() else {"profile": "published"}
+            assert options.init is not None and options.lora is not None  # of quantized weights (BackboneOptions)
+            export_quantized(folder, state, self.model, options.init, options.lora, scheme, self.text, generation)
+            return
+        export_language_model(
+            folder, state, backbone.config, options.lora, getattr(torch, options.dtype), self.text, generation, self.seed
+        )

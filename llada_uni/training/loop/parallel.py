@@ -133,6 +133,25 @@ def forget_whole_weights(stage: nn.Module) -> None:
             module.reshard()
 
 
+@contextmanager
+def whole_weights(stage: nn.Module) -> Iterator[None]:
+    """Inside the block every process holds all weights of a sharded stage, so that each may run as many forwards as it likes.
+
+    All processes enter and leave together, inside `loss` or `evaluate`, where the root's own weights are whole anyway. Without
+    sharding nothing happens.
+    """
+    units = [module for module in stage.modules() if isinstance(module, FSDPModule) and module is not stage]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(True, recurse=False)
+
+
 def recompute_in_backward(unit: nn.Module) -> None:
     """Makes a module keep only its inputs, and run a second time in the backward pass (activation checkpointing)."""
     unit.forward = partial(

@@ -84,6 +84,18 @@ class Stage(nn.Module):
         process (weights may be sharded); {} where there are none."""
         return {}
 
+    def why_nothing(self) -> str:
+        """Why no loss of the last step had a weight, for the log: such a step leaves the weights as they are."""
+        return "its batch holds nothing to learn"
+
+    def kept_state(self, micro_batch: int) -> Any:
+        """What a micro-batch keeps from step to step beside the weights (answers that several steps learn from), as plain JSON
+        values; None for nothing."""
+        return None
+
+    def load_kept_state(self, micro_batch: int, state: Any) -> None:
+        """Puts back what `kept_state` gave."""
+
     def reader_state(self, micro_batch: int) -> dict[str, Any]:
         """Where the reader of a micro-batch stands, as plain JSON values; {} for data drawn from the generators alone."""
         return {}

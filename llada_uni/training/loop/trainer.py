@@ -226,6 +226,8 @@ class Trainer:
                 readers = self.stage.share_again(readers, self.options.micro_batches)
             for micro_batch in self.mine:
                 self.stage.load_reader_state(micro_batch, readers[micro_batch])
+                kept = None if touches_readers(changed) else meta.get("kept", {}).get(str(micro_batch))
+                self.stage.load_kept_state(micro_batch, kept)
         self.reader_states = {micro_batch: self.stage.reader_state(micro_batch) for micro_batch in self.mine}
         if meta is None:
             return 0
@@ -256,6 +258,10 @@ class Trainer:
         total, weight, norm = torch.cat([totals, total_norm(grads).double()[None]]).tolist()  # the step's one synchronization
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._not_finite(step, total, drawn, log)
+            return
+        if weight == 0:
+            add_metrics(self.sums, sums)
+            self._nothing(step, log)
             return
         self.skips = 0
         norm /= max(weight, 1e-12)
@@ -334,6 +340,15 @@ class Trainer:
             raise UserError(f"{what}; {self.skips} steps in a row were not finite (loop.max_skips is {self.options.max_skips})")
         log.say(f"{what}; skipped")
 
+    def _nothing(self, step: int, log: RunLog) -> None:
+        """A line in the log for a step without anything to learn; UserError for too many in a row."""
+        self.skips += 1
+        what = f"step {step}: {self.stage.why_nothing()}"
+        if self.skips > self.options.max_skips:
+            bound = self.options.max_skips
+            raise UserError(f"{what}; {self.skips} steps in a row had nothing to learn (loop.max_skips: {bound})")
+        log.say(f"{what}; skipped ({self.skips} in a row)")
+
     def report(self, step: int, log: RunLog) -> None:
         """A row of the log over the steps since the last one."""
         now = time.monotonic()
@@ -393,15 +408,17 @@ class Trainer:
     def save(self, step: int, recipe: dict[str, Any] | None) -> None:
         """A checkpoint after `step` steps."""
         mine = {str(micro_batch): state for micro_batch, state in self.reader_states.items()}
-        gathered = self.processes.gather((mine, plain(self.sums)))
+        kept = {str(micro_batch): self.stage.kept_state(micro_batch) for micro_batch in self.mine}
+        gathered = self.processes.gather((mine, plain(self.sums), kept))
         meta = {
             "seconds": self.seconds(),
             "reported": self.reported_step,
             "since_report": time.monotonic() - self.reported,
             "processes": self.processes.size,
             "fingerprint": self._fingerprint(),
-            "readers": {micro_batch: state for states, _ in gathered for micro_batch, state in states.items()},
-            "sums": merged(sums for _, sums in gathered),
+            "readers": {micro_batch: state for states, _, _ in gathered for micro_batch, state in states.items()},
+            "kept": {micro_batch: state for _, _, held in gathered for micro_batch, state in held.items() if state is not None},
+            "sums": merged(sums for _, sums, _ in gathered),
             "best": self.best.state(),
             "recipe": recipe,
         }
