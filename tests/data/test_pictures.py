@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from llada_uni.data.pictures import PictureSource, open_pictures
 from llada_uni.data.records import BadRecords
 from llada_uni.errors import UserError
-from llada_uni.image.preprocess import image_size, open_image
+from llada_uni.image.reader import image_size, open_image
 from llada_uni.world.data.world_files import write_world
 from llada_uni.world.data.world_records import MIXTURES, WorldRecords
 from tests.data.helpers import assistant, drawing, image, question, text, user, write_records
