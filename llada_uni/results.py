@@ -119,8 +119,8 @@ class PartialImage:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """pixels: RGB, or None when only codes were asked for; codes: the grid of them."""
+class DrawnImage:
+    """An image of ours, alone or in an answer. pixels: RGB, or None when only codes were asked for; codes: the grid of them."""
 
     pixels: Image.Image | None
     codes: ImageCodes
@@ -153,7 +153,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class ImageResult(_Drawn):
+class ImageResult(DrawnImage):
     """An image the model drew.
 
     prompt: what was asked; text: the reasoning text before it, or None; seed: gives the same result again on the same
@@ -219,7 +219,7 @@ class TextEvent:
 
 
 @dataclass(frozen=True)
-class ImageEvent(_Drawn):
+class ImageEvent(DrawnImage):
     """A finished image of an answer.
 
     number: from 1; repaired: why its header had to be mended, or None; seed: gives the same again; reasoning: the text
@@ -295,7 +295,7 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     """Writes an image in one step: a reader sees no half file."""
     from llada_uni.files.weights import atomic_file
 
-    path, name = Path(path), image_format(path)
+    path, name = Path(path).expanduser(), image_format(path)
     if path.is_dir():
         raise UserError(f"{path} is a directory, a file name was expected")
     try:

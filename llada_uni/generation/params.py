@@ -14,6 +14,7 @@ for the reasoning text before an image. `steps` never stands alone: `image_steps
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -34,9 +35,11 @@ MODALITIES = ("text", "image")
 # does: reasoning goes into the second prompt token for token and its unconditional prompt keeps the reasoning system text,
 # the branch of editing without images has a bare image token, and the last block of an image is denoised whole.
 PROFILES = ("published", "plain")
+OTHER_SIZES = ("scale", "refuse", "draw")  # what becomes of a size that the model was not trained for, see tasks/sizes.py
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
 LONGEST_QUESTION = 500  # characters of the question by which candidates are judged
+MOST_CHOICES = 1000
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,24 @@ def _stops(value: Any) -> tuple[str, ...]:
     if not listed or not all(isinstance(text, str) and text for text in found):
         raise UserError(f"stop must hold at most {MOST_STOPS} strings, none of them empty")
     return tuple(found)
+
+
+def _choices(value: Any) -> tuple[str, ...]:
+    listed = isinstance(value, list | tuple) and 0 < len(value) <= MOST_CHOICES
+    if not listed or not all(isinstance(text, str) and text for text in value):
+        raise UserError(f"choices must hold 1 to {MOST_CHOICES} strings, none of them empty")
+    return tuple(value)
+
+
+def _json_schema(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise UserError(f"json_schema is no JSON: {error}") from None
+    if not isinstance(value, dict | bool):
+        raise UserError(f"json_schema must be a JSON schema (an object), not {value!r}"[:200])
+    return value
 
 
 def _modalities(value: Any) -> tuple[str, ...]:
@@ -84,7 +105,10 @@ Decoder = Annotated[str, OneOf(tuple(DECODERS))]
 DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
 Profile = Annotated[str, OneOf(PROFILES)]
 Fit = Annotated[str, OneOf(FITS)]
+OtherSize = Annotated[str, OneOf(OTHER_SIZES)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
+Choices = Annotated[tuple[str, ...], BeforeValidator(_choices)]
+JsonSchema = Annotated[Any, BeforeValidator(_json_schema), Field(json_schema_extra={"type": "object"})]
 Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
 
 
@@ -296,6 +320,15 @@ class Rescaled(Params):
     rescale: Share = Field(default=0.0, description="How far guided scores get back the spread of unguided ones; 0 is off.")
 
 
+class Trained(Params):
+    other_size: OtherSize = Field(
+        default="scale",
+        title="Other sizes",
+        description="What becomes of a size that the model was not trained for: scale (drawn at a trained one, then scaled), "
+        "refuse, or draw (as asked)."
+    )
+
+
 class Guided(Rescaled):
     cfg_scale: Scale = Field(
         default=2.0, title="Guidance", description="Classifier-free guidance toward the prompt; 1 is none."
@@ -344,6 +377,29 @@ class Stopped(Params):
     panel = "Sampling"
 
     stop: Stops = Field(default=(), description="Text that ends the answer and is no part of it.")
+
+
+class Held(Params):
+    """What the text is held to (docs/grammar.md): every answer is of this form, from its first character to its last."""
+
+    panel = "Grammar"
+
+    regex: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, title="Regular expression", description="The answer matches this expression as a whole."
+    )
+    json_schema: JsonSchema | None = Field(
+        default=None, title="JSON schema", description="The answer is JSON that this schema allows."
+    )
+    choices: Choices | None = Field(default=None, description="The answer is one of these texts.")
+
+    @model_validator(mode="after")
+    def _one_grammar(self) -> Held:
+        given = [name for name in Held.model_fields if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} are given; allowed: one of {', '.join(Held.model_fields)}")
+        if given and getattr(self, "stop", None):
+            raise ValueError(f"stop would cut what {given[0]} asks for; allowed: one of the two")
+        return self
 
 
 class Decoding(Params):

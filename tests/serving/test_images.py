@@ -11,6 +11,7 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.requests import Draw, Edit, Inpaint
 from llada_uni.results import Candidate, ImageEvent
 from llada_uni.serving.scheduler.limits import Limits, check_request
+from tests.serving.broken_pictures import noise, saved
 from tests.serving.servers import (
     ask,
     data_uri,
@@ -207,6 +208,33 @@ def test_a_form_may_hold_data_uris():
     service, response = edit([upload("mask", hole())], image=data_uri(BLUE))
     assert response.status_code == 200, response.text
     assert service.requests[0].image.getpixel((0, 0)) == (0, 0, 255)
+
+
+def multipart(parts):
+    """A form by hand: (name, file name or None, content) each."""
+    body = b""
+    for name, file, content in parts:
+        named = "" if file is None else f'; filename="{file}"'
+        body += f'--b\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + content + b"\r\n"
+    service, client = scripted(one_picture)
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    return service, ask(client, EDIT, content=body + b"--b--\r\n", headers=kind)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_file_of_a_form_needs_no_name(kind):
+    service, response = multipart([("image", None, saved(noise(700), kind)), ("prompt", None, b"a dog")])
+    assert response.status_code == 200, response.text
+    assert service.requests[0].images[0].size == (700, 700)
+
+
+def test_a_file_left_empty_is_none():
+    picture = ("image", "a.png", png(RED))
+    for file in (None, ""):
+        service, response = multipart([picture, ("mask", file, b""), ("prompt", None, b"a dog")])
+        assert response.status_code == 200 and isinstance(service.requests[0], Edit), response.text
+    service, response = multipart([picture, ("mask", "m.png", b""), ("prompt", None, b"a dog")])
+    assert response.status_code == 400 and error_of(response)["param"] == "mask", "a named file was meant"
 
 
 FORMS_REFUSED = [
