@@ -23,6 +23,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -159,6 +160,13 @@ class Server:
                 break
         if not self.address:
             raise UserError("the server did not start")
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def _drain(self) -> None:
+        """Reads what the server says further on: a full pipe would hold it up."""
+        with contextlib.suppress(ValueError):  # closed by `stop`
+            for _ in self.process.stderr:
+                pass
 
     async def wait(self, client: httpx.AsyncClient) -> None:
         """Until the model is in memory."""

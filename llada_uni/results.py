@@ -46,18 +46,22 @@ class Evaluations:
 @dataclass(frozen=True)
 class Usage:
     """Tokens of a request, as OpenAI counts them. prompt_tokens: of the request, the codes of its images included;
-    completion_tokens: text written and codes drawn; images: how many were drawn.
+    completion_tokens: text written and codes drawn; images: how many were drawn. *_image_tokens: those that are codes.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     images: int = 0
+    prompt_image_tokens: int = 0
+    completion_image_tokens: int = 0
 
     @classmethod
     def together(cls, usages: Sequence[Usage]) -> Usage:
         """Of all results of one request; the prompt, which they share, counts once."""
-        made = sum(usage.completion_tokens for usage in usages)
-        return cls(usages[0].prompt_tokens, made, sum(usage.images for usage in usages))
+        made, codes, images = (
+            sum(getattr(usage, name) for usage in usages) for name in ("completion_tokens", "completion_image_tokens", "images")
+        )
+        return cls(usages[0].prompt_tokens, made, images, usages[0].prompt_image_tokens, codes)
 
     @property
     def total_tokens(self) -> int:
@@ -115,8 +119,8 @@ class PartialImage:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """pixels: RGB, or None when only codes were asked for; codes: the grid of them."""
+class DrawnImage:
+    """An image of ours, alone or in an answer. pixels: RGB, or None when only codes were asked for; codes: the grid of them."""
 
     pixels: Image.Image | None
     codes: ImageCodes
@@ -134,11 +138,27 @@ class _Drawn:
 
 
 @dataclass(frozen=True)
-class ImageResult(_Drawn):
+class Candidate:
+    """One of several drawings of a request (`n_best`). seed: its own; score: log-odds that it is what was asked for, by the
+    model's own judgment.
+    """
+
+    seed: int
+    score: float
+    codes: ImageCodes = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the codes."""
+        return {"seed": self.seed, "score": round(self.score, 4)}
+
+
+@dataclass(frozen=True)
+class ImageResult(DrawnImage):
     """An image the model drew.
 
     prompt: what was asked; text: the reasoning text before it, or None; seed: gives the same result again on the same
-    machine; seconds: by stage; notices: what was done to the images given that the caller did not ask for.
+    machine; seconds: by stage; notices: what was done to the images given that the caller did not ask for; candidates: with
+    `n_best`, all that were drawn, in order (this image is that of the largest score).
     """
 
     prompt: str
@@ -147,6 +167,7 @@ class ImageResult(_Drawn):
     evaluations: Evaluations = field(default_factory=Evaluations)
     seconds: dict[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def thinking(self) -> str | None:
@@ -165,6 +186,7 @@ class ImageResult(_Drawn):
             "evaluations": self.evaluations.to_json(),
             "seconds": _rounded(self.seconds),
             "notices": list(self.notices),
+            **({"candidates": [one.to_json() for one in self.candidates]} if self.candidates else {}),
         }
 
 
@@ -197,11 +219,11 @@ class TextEvent:
 
 
 @dataclass(frozen=True)
-class ImageEvent(_Drawn):
+class ImageEvent(DrawnImage):
     """A finished image of an answer.
 
     number: from 1; repaired: why its header had to be mended, or None; seed: gives the same again; reasoning: the text
-    before it, or None; notices: as in `ImageResult`.
+    before it, or None; notices, candidates: as in `ImageResult`.
     """
 
     number: int
@@ -209,6 +231,7 @@ class ImageEvent(_Drawn):
     seed: int = 0
     reasoning: str | None = None
     notices: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,7 +295,7 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     """Writes an image in one step: a reader sees no half file."""
     from llada_uni.files.weights import atomic_file
 
-    path, name = Path(path), image_format(path)
+    path, name = Path(path).expanduser(), image_format(path)
     if path.is_dir():
         raise UserError(f"{path} is a directory, a file name was expected")
     try:

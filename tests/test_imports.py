@@ -29,7 +29,7 @@ model
 data serving adapters
 training evaluation verify doctor
 cli
-world __main__
+world photos __main__
 """
 """A line may import the lines above it and, of its own line, its own room only. A new room needs a place here."""
 

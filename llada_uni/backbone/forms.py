@@ -49,8 +49,8 @@ def experts(x: Tensor, share: Tensor, chosen: Tensor, gate: Tensor, up: Tensor, 
 
 
 def applies(x: Tensor, *weights: Tensor) -> bool:
-    """Whether the forms may be used: on a CPU, in float32 or bfloat16, for plain tensors, and without gradients."""
-    if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
+    """Whether the forms may be used: on a CPU, in float32 or bfloat16, for plain tensors, and with gradients off."""
+    if torch.is_grad_enabled():
         return False
     same = all(w.dtype == x.dtype for w in weights)
     return same and products.takes(x, *weights) and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
@@ -158,7 +158,7 @@ PRODUCTS: dict[str, Product] = {"grouped": _grouped, "loop": _loop, "transposed"
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """`F.linear` without bias, [..., C] times [O, C] -> [..., O], in the form chosen for the shape; also with gradients."""
+    """`F.linear` without bias, [..., C] times [O, C] -> [..., O], where `applies` in the form chosen for the shape."""
     if not applies(x, weight) or weight.dim() != 2:
         return F.linear(x, weight)
     form = _form_of_linear(x, weight)

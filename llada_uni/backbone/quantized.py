@@ -53,7 +53,9 @@ class QuantizedMatrix(nn.Module):
         """Moves with the model, but keeps its dtypes when the model is told to change its own."""
         for name, buffer in self._buffers.items():
             assert buffer is not None  # both are filled from the start
-            self._buffers[name] = torch.empty_like(buffer, device=fn(buffer[:0]).device).copy_(buffer)
+            device = fn(buffer[:0]).device
+            if device != buffer.device:  # a mapped file stays one
+                self._buffers[name] = torch.empty_like(buffer, device=device).copy_(buffer)
         return self
 
     def put(self, expert: int, weight: Tensor) -> None:
@@ -143,7 +145,7 @@ class QuantizedExperts(nn.Module):
     def _is_native(self, x: Tensor) -> bool:
         """Whether the compiled products compute it: int8 with a scale a row, and int4, on a CPU."""
         by_row = self.scheme == Scheme("int8") or self.scheme.format == "int4"
-        if not by_row or forms.given() not in (None, "native"):
+        if not by_row or forms.given() not in (None, "native") or (torch.is_grad_enabled() and x.requires_grad):
             return False
         parts = (part for matrix in self._all() for part in (matrix.values, matrix.scale))
         return products.takes(x, *parts) and products.available()

@@ -65,6 +65,9 @@ def serve(
     """
     if folder is not None and loading.model is not None:
         raise UserError("the model is given twice, as an argument and with --model; give it once")
+    from llada_uni.serving.memory import keep_little
+
+    keep_little()  # before torch is imported
     from llada_uni.serving.http.options import ServerOptions, keys_from_environment
     from llada_uni.serving.scheduler.limits import Limits
     from llada_uni.serving.server import open_socket, run

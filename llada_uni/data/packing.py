@@ -68,31 +68,21 @@ def to_batch(members: Sequence[Sequence[Row]], length: int, pad_id: int) -> Batc
     return Batch(**tensors, learnable=torch.tensor([row.learnable for row in rows]), tasks=tuple(row.task for row in rows))
 
 
-class Packer:
-    """Fills `sequences` sequences of `length`, first fit, until no more fits: one shape for every step."""
+def fullest(sizes: Sequence[int], room: int) -> list[int]:
+    """Which of `sizes` together fill `room` best without going over it: their numbers in order.
 
-    def __init__(self, length: int, sequences: int) -> None:
-        self.length = length
-        self.room = [length] * sequences
-        self.members: list[list[Row]] = [[] for _ in range(sequences)]
-
-    def add(self, rows: Sequence[Row]) -> bool:
-        """Takes all of `rows`, or none where they do not all fit: then False."""
-        room, placed = list(self.room), []
-        for row in rows:
-            place = next((s for s, left in enumerate(room) if left >= len(row)), None)
-            if place is None:
-                return False
-            room[place] -= len(row)
-            placed.append(place)
-        self.room = room
-        for row, place in zip(rows, placed, strict=True):
-            self.members[place].append(row)
-        return True
-
-    def batch(self, pad_id: int) -> Batch:
-        """What has been taken so far, padded."""
-        return to_batch(self.members, self.length, pad_id)
+    The subset sum, by sets of reachable sums as bits of one number each; of equal fillings the one of earlier sizes.
+    """
+    within = (1 << (room + 1)) - 1
+    reached = [1]
+    for size in sizes:
+        reached.append((reached[-1] | reached[-1] << size) & within)
+    total, chosen = reached[-1].bit_length() - 1, []
+    for number in reversed(range(len(sizes))):
+        if not reached[number] >> total & 1:  # the sizes before do not make it up
+            chosen.append(number)
+            total -= sizes[number]
+    return chosen[::-1]
 
 
 def pack(rows: Sequence[Row], length: int, pad_id: int) -> Batch:

@@ -68,7 +68,8 @@ class Plan:
 
 class Suite(Protocol):
     """A set of questions. name: in reports; meaning: what the overall score is, in words; splits: allowed names, () for any;
-    head: the part that the overall score is taken from, None for the mean of the parts."""
+    head: the part that the overall score is taken from, None for the mean of the parts. A class of suites that needs what the
+    program does not bring has `by_name_only = True`: "all" leaves it out."""
 
     name: str
     meaning: str
@@ -91,9 +92,10 @@ class Suite(Protocol):
 
 
 def find_suites(names: Iterable[str]) -> list[Suite]:
-    """The suites of plug-ins by name; "all" is every one. UserError for unknown names."""
+    """The suites of plug-ins by name; "all" is every one that is not `by_name_only`. UserError for unknown names."""
     known = plugins.table("suites")
-    asked = [name for given in names for name in (known if given == "all" else (given,))]
+    usual = [name for name in known if not getattr(plugins.load("suites", name), "by_name_only", False)]
+    asked = [name for given in names for name in (usual if given == "all" else (given,))]
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
         raise UserError(f"unknown suites {', '.join(unknown) or 'none'}; known: {', '.join(known)}")

@@ -60,6 +60,24 @@ def batched_features(vision: GlmImageVisionModel, images: Tensor) -> Tensor:
     return hidden.view(b, -1, hidden.shape[-1])
 
 
+def seen_features(vision: GlmImageVisionModel, images: Tensor, seen: Tensor) -> Tensor:
+    """Features [B, S, D] of the patches `seen` alone, int64 [B, S] in raster order; they attend to each other and to no other.
+
+    With all patches in order this is `batched_features`. For training on part of every picture (arXiv:2212.00794).
+    """
+    b, _, h, w = images.shape
+    rows, columns = h // cast(int, vision.patch_size), w // cast(int, vision.patch_size)
+    patches = patchify(images, cast(int, vision.patch_size))
+    patches = patches.gather(1, seen[..., None].expand(-1, -1, patches.shape[-1])).flatten(0, 1)
+    flat, length = seen.flatten(), seen.shape[1]
+    grids = torch.tensor([[1, rows, columns]] * b, device=images.device)
+    hidden = vision.embeddings(vision.patch_embed(patches), [length] * b, grids, flat // columns, flat % columns)
+    ends = torch.arange(b + 1, device=images.device, dtype=torch.int32) * length
+    for block in vision.blocks:
+        hidden = block(hidden, cu_seqlens=ends, max_seqlen=length)
+    return hidden.view(b, length, -1)
+
+
 def unit_vectors(vq: GlmImageVQVAE, features: Tensor) -> Tensor:
     """What the quantizer compares with its codes: features [B, N, D] -> [B, N, C] of length 1. Differentiable."""
     convolution = vq.quant_conv  # 1 x 1, so it is a linear map of each place

@@ -13,7 +13,6 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
-from llada_uni.results import ImageEvent, ImageResult
 from llada_uni.tasks.checks import check_text, open_picture
 from llada_uni.tasks.common import own_codes
 from llada_uni.tasks.parts import Parts
@@ -26,18 +25,16 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
 
     Roles may also be "system", with words only. Content is a string, a picture (also one of our results), or a
     list of these; items may also be {"type": "text", "text": ...} and {"type": "image", "image": ...}. UserError
-    for anything else, for an empty user turn, and for the wrong order of roles.
+    for anything else, and for an empty user turn. Messages of one side in a row are one turn of it; what an
+    assistant says first (a greeting) stands before the user's words, like a system message.
     """
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": check_text(messages, "prompt")}]
-    if not isinstance(messages, Sequence) or not messages:
-        raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
-    read = _with_system_words([_read_message(message) for message in messages])
+    read = _read(messages)
     for role, items in read:
         silent = not any(isinstance(item, str) and item.strip() for item in items)
         shown = any(not isinstance(item, str) for item in items)
         if role == "user" and silent and not (shown and parts.defaults.as_published):
             raise UserError("a user's message needs words: it has none")
+    read = _by_turns(read)
     alone = sum(not isinstance(item, str) for _, items in read for item in items) == 1
     turns = []
     for role, items in read:
@@ -51,6 +48,23 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
     return turns
 
 
+def text_turns(messages: Any) -> list[Turn]:
+    """Turns of a conversation without images. UserError where there are any, and as `read_messages`."""
+    read = _read(messages)
+    if not all(isinstance(item, str) for _, items in read for item in items):
+        raise UserError("only text can be read here: images need the image tokenizer (of transformers' users: AutoProcessor)")
+    return [Turn(role, tuple(items)) for role, items in read]
+
+
+def _read(messages: Any) -> list[tuple[str, list[Any]]]:
+    """(role, items) of every message, those of the role "system" put into the user's."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": check_text(messages, "prompt")}]
+    if not isinstance(messages, Sequence) or not messages:
+        raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
+    return _with_system_words([_read_message(message) for message in messages])
+
+
 def _read_message(message: Any) -> tuple[str, list[Any]]:
     """(role, items) of one message."""
     if isinstance(message, Turn):
@@ -58,6 +72,8 @@ def _read_message(message: Any) -> tuple[str, list[Any]]:
     if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
         raise UserError("a message must hold 'role' and 'content'")
     content = message["content"]
+    if content is None:  # OpenAI's form of an answer without text
+        content = ""
     items = content if isinstance(content, list | tuple) else [content]
     return message["role"], [_read_item(item) for item in items]
 
@@ -82,6 +98,21 @@ def _with_system_words(read: list[tuple[str, list[Any]]]) -> list[tuple[str, lis
     return out
 
 
+def _by_turns(read: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+    """User and assistant by turns, the user first, as the template has them.
+
+    A greeting that answered an empty turn would stand where no model has seen one: the shipped model then says nothing.
+    """
+    turns: list[tuple[str, list[Any]]] = []
+    for role, items in read:
+        before = turns[-1][0] if turns else None
+        if before == role or (before == "assistant" and len(turns) == 1):
+            turns[-1] = (role, [*turns[-1][1], "\n", *items])
+        else:
+            turns.append((role, items))
+    return turns
+
+
 def _read_item(item: Any) -> str | Image.Image | ImageCodes:
     if isinstance(item, Mapping):
         kind = item.get("type")
@@ -93,6 +124,4 @@ def _read_item(item: Any) -> str | Image.Image | ImageCodes:
         raise UserError("an item of a message is {'type': 'text', 'text': ...} or {'type': 'image', 'image': ...}")
     if isinstance(item, str | ImageCodes):
         return item
-    if isinstance(item, ImageEvent | ImageResult):
-        return item.codes
     return open_picture(item)

@@ -10,7 +10,7 @@ import torch
 
 from llada_uni.backbone import Backbone
 from llada_uni.data.masking import Masker, MaskingOptions, Row
-from llada_uni.data.packing import Packer, pack
+from llada_uni.data.packing import pack
 from tests.backbone.helpers import small_config
 from tests.data.test_masking import BLOCK, EOS, MASK, story
 
@@ -55,16 +55,6 @@ def test_packed_rows_give_the_same_logits_as_each_row_alone():
             alone = model(one.ids, one.positions, one.mask())[0]
             here = next(batch.segments == n for n in range(5) if batch.ids[batch.segments == n].tolist() == row.ids.tolist())
             assert torch.allclose(packed[here], alone, atol=1e-5)
-
-
-def test_a_packer_of_few_sequences_says_when_it_is_full():
-    packer = Packer(10, sequences=2)
-    assert packer.add([_row(6), _row(7, 10)]) and not packer.add([_row(11)])
-    assert not packer.add([_row(4, 20), _row(4, 30)])  # only one of the two would fit: neither is taken
-    assert packer.add([_row(4, 40)])
-    batch = packer.batch(0)
-    assert batch.ids.shape == (2, 10) and sorted(batch.tasks) == ["t0", "t10", "t40"]
-    assert Packer(10, sequences=3).batch(0).ids.shape == (3, 10)
 
 
 def test_a_row_that_does_not_fit_is_refused():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from llada_uni.image.batched import batch_attention, batched_codes, batched_features, patchify
+from llada_uni.image.batched import batch_attention, batched_codes, batched_features, patchify, seen_features
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.training.tokenizer.picture_batches import to_images
 
@@ -46,3 +46,20 @@ def test_codes_equal_those_of_the_tokenizer(tokenizer):
     expected = [tokenizer.encode(Image.fromarray(array), "raw") for array in arrays]
     codes = batched_codes(tokenizer, to_images(arrays))
     assert [tuple(row) for row in codes.tolist()] == [code.codes for code in expected]
+
+
+def test_part_of_the_patches(tokenizer):
+    """All in order are the whole picture; the others are as if they were not there, whatever stands in them."""
+    images = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    vision, patch = batch_attention(tokenizer.vision), tokenizer.patch_size
+    count = (24 // patch) * (32 // patch)
+    with torch.no_grad():
+        whole = batched_features(vision, images)
+        assert torch.allclose(seen_features(vision, images, torch.arange(count).expand(2, -1)), whole, atol=1e-5)
+        seen = torch.tensor([[0, 2, count - 1], [1, 2, 3]])
+        some = seen_features(vision, images, seen)
+        other = images.clone()
+        other[0, :, :patch, patch : 2 * patch] = 0  # patch 1 of the first, which sees 0, 2 and the last
+        assert torch.equal(seen_features(vision, other, seen), some)
+        other[0, :, :patch, :patch] = 0
+        assert not torch.allclose(seen_features(vision, other, seen)[0], some[0], atol=1e-3)

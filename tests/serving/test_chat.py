@@ -103,7 +103,7 @@ def test_words_and_pictures_come_in_order():
     assert [item["type"] for item in content] == ["text", "image_url", "text", "image_url"]
     assert content[0]["text"] == "once" and content[2]["text"] == "then"
     assert opened(content[3]["image_url"]["url"]).getpixel((0, 0)) == (0, 0, 255)
-    assert choice["finish_reason"] == "length"
+    assert choice["finish_reason"] == "stop"
     asked = service.requests[0]
     assert isinstance(asked, Story)
     assert (asked.width, asked.height, asked.max_frames, asked.text_scale) == (64, 32, 2, 2.0)

@@ -86,15 +86,16 @@ def _describe_more(app: FastAPI, schemas: dict[str, Any]) -> None:
 
 
 def _install_errors(app: FastAPI, context: Context) -> None:
-    async def refused(_: Request, error: Exception) -> Response:
-        status, body = context.explain(error)
+    async def refused(request: Request, error: Exception) -> Response:
+        status, body = context.explain(error, getattr(request.state, "body", None))
         after = getattr(error, "retry_after", None)
         return _answer(status, body, {} if after is None else {"Retry-After": str(after)})
 
     async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         message = _MESSAGES.get(error.status_code, str(error.detail))
-        return _answer(error.status_code, error_body(error.status_code, message), dict(error.headers or {}))
+        body = error_body(error.status_code, message, getattr(error, "param", None))
+        return _answer(error.status_code, body, dict(error.headers or {}))
 
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
@@ -116,6 +117,7 @@ def _answer(status: int, body: ErrorBody, headers: dict[str, str]) -> JSONRespon
 
 
 # --- signs of life, for probes and dashboards ---
+
 
 @life.get("/health")
 async def health() -> Health:

@@ -57,6 +57,8 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         stated = header(scope, b"content-length") or b""
+        if stated and header(scope, b"transfer-encoding"):  # programs differ in which of the two they believe
+            return await self._refuse(send, _Refused(400, "a request has Content-Length or Transfer-Encoding, not both"))
         if stated.isdigit() and int(stated[:20]) > self.max_bytes:
             return await self._refuse(send, self._too_long())
         body = _CountedBody(self, receive, send)

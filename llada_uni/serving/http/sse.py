@@ -26,9 +26,9 @@ STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-strea
 Messages = AsyncGenerator[bytes, None]
 
 
-def message(event: BaseModel, name: str | None = None, without_nulls: bool = False) -> bytes:
+def message(event: BaseModel, name: str | None = None) -> bytes:
     """One event on the wire."""
-    return format_sse_event(data_str=event.model_dump_json(exclude_none=without_nulls), event=name)
+    return format_sse_event(data_str=event.model_dump_json(), event=name)
 
 
 class EventStream(EventSourceResponse):

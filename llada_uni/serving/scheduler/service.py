@@ -24,6 +24,7 @@ from llada_uni.model import UniModel
 from llada_uni.requests import Chat, Request, Understand
 from llada_uni.results import EndEvent
 from llada_uni.serving.errors import Draining, Failed, QueueFull, ServingError
+from llada_uni.serving.memory import Trimmer
 from llada_uni.serving.metrics import Metrics
 from llada_uni.serving.scheduler.job import Job
 from llada_uni.serving.scheduler.lanes import TOGETHER, Lanes, try_together
@@ -57,6 +58,7 @@ class Service:
         self._model_thread: ModelThread | None = None
         self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count(1))
         self._lanes = Lanes(CPU_LANES if self._shares_processor else 1)
+        self._trimmer = Trimmer()
         self._threads_before = torch.get_num_threads()
         self.metrics.watch(lambda: len(self._running), lambda: len(self._queue))
 
@@ -65,6 +67,7 @@ class Service:
     def start(self) -> None:
         """Load the model and begin to work, in threads of its own."""
         self._closed = "the model is being loaded"
+        self._trimmer.start()
         self._spawn("loader", self._begin)
 
     @property
@@ -95,6 +98,7 @@ class Service:
             for job in self._running:
                 job.abort(Draining(self._closed))
             self._changed.notify_all()
+        self._trimmer.close()
         for thread in list(self._threads):
             thread.join()
         if self._model_thread is not None:
@@ -229,6 +233,7 @@ class Service:
         if job is None:
             return False
         outcome = self._work(job)
+        self._trimmer.worked()
         with self._changed:
             self._running.remove(job)  # before its client can know of the end
         if isinstance(outcome, EndEvent):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from llada_uni.decoder.decode import ImageDecoder, Variant
 from llada_uni.generation.batch import Request
+from llada_uni.generation.grammar.grammar import Grammars
 from llada_uni.generation.settings import Generation, OnStep, Settings
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer, Mode
@@ -25,12 +26,14 @@ LIGHT = ("defaults", "config", "text", "format", "codebook_size", "pixels_per_co
 
 
 class SharedEngine:
-    """`Engine.generate` through the model thread. prompt_tokens: of the first call; tokens: of all answers."""
+    """`Engine.generate` through the model thread. prompt_tokens: of the first call; tokens: of all answers; *_codes: how
+    many of either are codes of images, whose ids begin at `first_code`.
+    """
 
-    def __init__(self, thread: ModelThread, check: Check) -> None:
-        self.thread, self.check = thread, check
+    def __init__(self, thread: ModelThread, check: Check, first_code: int) -> None:
+        self.thread, self.check, self.first_code = thread, check, first_code
         self.prompt_tokens: int | None = None
-        self.tokens = 0
+        self.prompt_codes, self.tokens, self.codes = 0, 0, 0
 
     def generate(
         self,
@@ -43,10 +46,14 @@ class SharedEngine:
     ) -> Generation:
         """See `Engine.generate`."""
         if self.prompt_tokens is None:
-            self.prompt_tokens = len(prompt)
+            self.prompt_tokens, self.prompt_codes = len(prompt), self._codes_in(prompt)
         made = self.thread.generate(Request(prompt, settings, branches, generator, canvas, on_step), self.check)
         self.tokens += len(made.tokens)
+        self.codes += self._codes_in(made.tokens)
         return made
+
+    def _codes_in(self, ids: Sequence[int]) -> int:
+        return sum(token >= self.first_code for token in ids)
 
 
 class SharedImageTokenizer:
@@ -87,7 +94,13 @@ class SharedParts(Parts):
     def __init__(self, parts: Parts, thread: ModelThread, lanes: Lanes, check: Check) -> None:
         super().__init__(parts.folder, parts.device, parts.dtype, parts.quantization, parts.offload, parts.tile)
         vars(self).update({name: getattr(parts, name) for name in LIGHT})
-        self.counting = SharedEngine(thread, check)  # the tokens of this job
+        self._parts = parts
+        self.counting = SharedEngine(thread, check, parts.config.image_token_offset)  # the tokens of this job
         vars(self).update(engine=self.counting, decoder=SharedDecoder(parts.decoder, lanes, check))
         if "image_tokenizer" in parts.loaded:  # else the ordinary property says what is missing
             vars(self)["image_tokenizer"] = SharedImageTokenizer(parts.image_tokenizer, lanes, check)
+
+    @property
+    def grammars(self) -> Grammars:  # type: ignore[override]
+        """Those of all jobs, read when the first one asks."""
+        return self._parts.grammars

@@ -13,16 +13,17 @@ import math
 import random
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import SiglipTextConfig, SiglipTextModel, SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
-from llada_uni.image.batched import batched_features
+from llada_uni.image.batched import batched_features, seen_features
 from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
@@ -46,7 +47,9 @@ class TextEncoderSizes:
 class SiglipOptions:
     """Options of the stage. init: image_tokenizer folder whose vision transformer is trained on, "" for a fresh one.
 
-    evaluate_pictures: held-out pictures of an evaluation (whole micro-batches).
+    seen: share of a picture's patches that a training step looks at, others each time; less of it trains on more pictures an
+    hour, and a small transformer learns fewer by heart (arXiv:2212.00794). whole_from: from this step on all patches.
+    evaluate_pictures: held-out pictures of an evaluation (whole micro-batches, all patches).
     """
 
     init: str = ""
@@ -54,6 +57,8 @@ class SiglipOptions:
     text: TextOptions = field(default_factory=TextOptions)
     vision: VisionSizes = field(default_factory=VisionSizes)
     text_encoder: TextEncoderSizes = field(default_factory=TextEncoderSizes)
+    seen: Annotated[float, Field(gt=0, le=1)] = 1.0
+    whole_from: int = 100_000_000
     evaluate_pictures: int = 256
 
     def build_model(self) -> nn.Module:
@@ -85,10 +90,11 @@ def same_captions(ids: Tensor) -> Tensor:
 
 
 class Captioned(NamedTuple):
-    """images float32 [B, 3, H, W] in -1..1; ids int64 [B, T] of their captions."""
+    """images float32 [B, 3, H, W] in -1..1; ids int64 [B, T] of their captions; seen int64 [B, S]: patches, None: all."""
 
     images: Tensor
     ids: Tensor
+    seen: Tensor | None = None
 
 
 class SiglipStage(Stage):
@@ -121,9 +127,10 @@ class SiglipStage(Stage):
         self.batches = PictureBatches(options.pictures, need="caption")
         self.text = PictureText(options.text, self.batches)
 
-    def image_vectors(self, images: Tensor) -> Tensor:
-        """Unit vectors [B, P] of pictures [B, 3, H, W] in -1..1."""
-        return F.normalize(self.pool(batched_features(self.vision, images)), dim=-1)
+    def image_vectors(self, images: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Unit vectors [B, P] of pictures [B, 3, H, W] in -1..1, from the patches `seen` int64 [B, S] or from all."""
+        features = batched_features(self.vision, images) if seen is None else seen_features(self.vision, images, seen)
+        return F.normalize(self.pool(features), dim=-1)
 
     def text_vectors(self, ids: Tensor) -> Tensor:
         """Unit vectors [B, P] of captions int64 [B, T], padded with end of text: the last position is the pooled one."""
@@ -135,27 +142,36 @@ class SiglipStage(Stage):
         rows = [self.text.text(caption)[: length - 1] for caption in captions]
         return torch.tensor([row + [end] * (length - len(row)) for row in rows])
 
-    def logits(self, images: Tensor, ids: Tensor) -> Tensor:
+    def logits(self, images: Tensor, ids: Tensor, seen: Tensor | None = None) -> Tensor:
         """[B, B]: row picture, column caption."""
-        return self.image_vectors(images) @ self.text_vectors(ids).T * self.log_scale.exp() + self.bias
+        return self.image_vectors(images, seen) @ self.text_vectors(ids).T * self.log_scale.exp() + self.bias
 
     def batch(self, step: int, micro_batch: int, generators: Generators) -> Captioned:
         images, pictures = self.batches.draw(generators.python)
         if self.options.pictures.noisy:
             images = degrade(images, generators)
-        return Captioned(images, self.caption_ids([picture.caption for picture in pictures]))
+        seen = self.seen_patches(images, generators.torch) if step < self.options.whole_from else None
+        return Captioned(images, self.caption_ids([picture.caption for picture in pictures]), seen)
+
+    def seen_patches(self, images: Tensor, generator: torch.Generator) -> Tensor | None:
+        """int64 [B, S], drawn without repetition for each picture, in raster order; None where all are seen."""
+        patches = (images.shape[2] // self.options.vision.patch_size) * (images.shape[3] // self.options.vision.patch_size)
+        count = max(1, round(self.options.seen * patches))
+        if count == patches:
+            return None
+        return torch.rand(len(images), patches, generator=generator).topk(count).indices.sort().values
 
     def loss(self, batch: Captioned) -> Loss:
         """Sigmoid loss of all pairs of the micro-batch, summed; the weight is the number of pictures, as in the paper."""
-        logits = self.logits(batch.images, batch.ids).float()
+        logits = self.logits(batch.images, batch.ids, batch.seen).float()
         count = float(len(logits))
         metrics = {name: (share * count, count) for name, share in retrieval(logits.detach()).items()}
-        metrics |= {"scale": (self.log_scale.exp().item(), 1.0), "bias": (self.bias.item(), 1.0)}
+        metrics |= {"images": (count, 0.0), "scale": (self.log_scale.exp().item(), 1.0), "bias": (self.bias.item(), 1.0)}
         return Loss(sigmoid_loss(logits, same_captions(batch.ids)), count, metrics)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Retrieval among the pictures of a micro-batch, on held-out pictures."""
+        """The loss, and retrieval among the pictures of a micro-batch, on held-out pictures."""
         rng = random.Random(EVALUATION_SEED)
         rounds = max(1, self.options.evaluate_pictures // self.options.pictures.count)
         sums: dict[str, float] = {}
@@ -163,9 +179,15 @@ class SiglipStage(Stage):
             images, pictures = self.batches.draw(rng, split="heldout")
             ids = self.caption_ids([picture.caption for picture in pictures])
             device = self.processes.torch_device
-            for name, share in retrieval(self.logits(images.to(device), ids.to(device))).items():
-                sums[f"heldout_{name}"] = sums.get(f"heldout_{name}", 0.0) + share / rounds
+            logits = self.logits(images.to(device), ids.to(device)).float()
+            loss = sigmoid_loss(logits, same_captions(ids).to(device)).item() / len(logits)
+            found = {f"heldout_{name}": share for name, share in retrieval(logits).items()} | {"loss": loss}
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value / rounds
         return sums
+
+    def left_out(self) -> list[str]:
+        return self.batches.bad.found
 
     def shard_units(self) -> list[nn.Module]:
         return [*self.vision.blocks, *self.text_encoder.encoder.layers]

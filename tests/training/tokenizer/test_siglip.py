@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from llada_uni.errors import UserError
+from llada_uni.training.loop.prefetch import draw
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.tokenizer.picture_batches import PictureOptions
 from llada_uni.training.tokenizer.picture_text import TextOptions
@@ -68,6 +69,16 @@ def test_captions_are_cut_and_filled_up():
     end = stage.text.tokenizer.eos_id
     assert ids.shape == (2, 32) and ids[:, -1].tolist() == [end, end]
     assert stage.text.tokenizer.decode(ids[0].tolist()) == "a cat"
+
+
+def test_part_of_the_patches_is_seen_until_a_step_and_never_in_evaluation():
+    stage = tiny_options(seen=0.5, whole_from=2).build(Processes(), 0)
+    first, second, whole = (draw(stage, 0, step, 0).batch for step in range(3))
+    assert first.seen.shape == (16, 8) and whole.seen is None
+    assert all(len(set(row)) == 8 and row == sorted(row) for row in first.seen.tolist())
+    assert not torch.equal(first.seen, second.seen)
+    assert stage.loss(first).total.isfinite()
+    assert draw(tiny_options().build(Processes(), 0), 0, 0, 0).batch.seen is None
 
 
 def test_a_micro_batch_is_the_same_every_time_and_training_lowers_its_loss():

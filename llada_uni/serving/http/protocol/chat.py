@@ -2,19 +2,30 @@
 
 Messages of words and pictures (data URIs) -> `ChatRequest`; words and pictures of the model ->
 `ChatCompletion`, or `ChatChunk` after `ChatChunk` in a stream. An answer with pictures has for content a list of parts
-in the order they came, in the form in which a request may send them back.
+in the order they came, or (`images_in`) words for content and the pictures beside them; a request may send back either.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from llada_uni.generation.params import MOST_STOPS
 from llada_uni.requests import Chat, Story, Understand
 from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
 from llada_uni.serving.http.protocol.errors import ApiError
+from llada_uni.serving.http.protocol.progress import ChatPartialImageEvent, ProgressEvent
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
 # --- the request ---
@@ -33,6 +44,15 @@ class TextPart(Body):
 class ImagePart(Body):
     type: Literal["image_url"]
     image_url: ImageUrl
+
+
+class BesideImage(ImagePart):
+    """A picture that stands beside the words, as our answers have it with `images_in`."""
+
+    index: int | None = Field(default=None, description="Accepted, without effect.")
+    offset: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="After how many characters of the content it stands; default: after all."
+    )
 
 
 def _kind_of_part(part: Any) -> str | None:
@@ -68,14 +88,50 @@ class Message(Body):
     """One turn. The fields after content are those of our own answers, so that these can be sent back as they came."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    content: Content | None
+    images: list[BesideImage] | None = Field(default=None, description="Of an assistant's turn, beside its words.")
     name: Ignored = None
     reasoning_content: Ignored = None
     refusal: Ignored = None
+    notices: list[str] | None = Field(default=None, description="Accepted, without effect.")
     annotations: Nothing = None
     audio: Nothing = None
     function_call: Nothing = None
     tool_calls: Nothing = None
+
+    @field_validator("content")
+    @classmethod
+    def _has_content(cls, content: Any, info: ValidationInfo) -> Any:
+        if content is None and info.data.get("role") != "assistant":
+            raise ValueError("must be a string or a list of parts, not null")
+        return content
+
+    @field_validator("images")
+    @classmethod
+    def _beside_words(cls, images: Any, info: ValidationInfo) -> Any:
+        if images and (info.data.get("role") != "assistant" or isinstance(info.data.get("content"), list)):
+            raise ValueError("is for an assistant's turn whose content is a string; else images are parts of the content")
+        return images
+
+    def image_urls(self) -> list[tuple[str, str]]:
+        """(where it stands in the message, URL) of its pictures, in the order of `parts`."""
+        if isinstance(self.content, list):
+            shown = [(f"content[{place}]", part) for place, part in enumerate(self.content) if isinstance(part, ImagePart)]
+            return [(place, part.image_url.url) for place, part in shown]
+        return [(f"images[{place}]", image.image_url.url) for place, image in enumerate(self.images or ())]
+
+    def parts(self) -> list[TextPart | ImagePart]:
+        """Words and pictures in order."""
+        if isinstance(self.content, list):
+            return self.content
+        parts: list[TextPart | ImagePart] = []
+        words, said = self.content or "", 0
+        for image in self.images or ():
+            until = len(words) if image.offset is None else max(image.offset, said)
+            parts += [TextPart(type="text", text=words[said:until])] if words[said:until] else []
+            parts.append(image)
+            said = until
+        return [*parts, TextPart(type="text", text=words[said:])] if words[said:] or not parts else parts
 
 
 class StreamOptions(Body):
@@ -109,6 +165,8 @@ NoThinking = Annotated[Any, Unsupported("only pictures can be thought about firs
 class ChatRequest(SettingsBody, Streaming):
     """An answer to a conversation. With modalities ["text", "image"] it may hold pictures (a story, say)."""
 
+    main = "messages"
+
     messages: list[Message] = Field(min_length=1)
     model: str | None = None
     modalities: list[Literal["text", "image"]] | None = Field(default=None, min_length=1, max_length=2)
@@ -117,6 +175,10 @@ class ChatRequest(SettingsBody, Streaming):
     n: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Answers; answer i has the seed plus i.")
     stop: Stop | None = None
     size: Size | None = Field(default=None, description="Of images whose size the model does not say.")
+    images_in: Literal["content", "images"] | None = Field(
+        default=None,
+        description="Where images of an answer stand: parts of its content (default), or in images, and content is a string.",
+    )
     # OpenAI's, without effect here:
     user: Ignored = None
     safety_identifier: Ignored = None
@@ -161,7 +223,7 @@ class ChatRequest(SettingsBody, Streaming):
             raise ApiError(400, "stop must not be an empty string", "stop")
         if not self.images_wanted:
             of_text = set(optional_fields(Understand))
-            for name in ("size", "partial_images", *optional_fields(Story)):
+            for name in ("size", "images_in", "partial_images", *optional_fields(Story)):
                 if name not in of_text and getattr(self, name) not in (None, "auto"):
                     raise ApiError(400, f'{name} is for answers with images: set modalities to ["text", "image"]', name)
 
@@ -183,11 +245,34 @@ class AnswerImage(BaseModel):
     image_url: AnswerUrl
 
 
-class AnswerMessage(BaseModel):
+class AnswerBeside(AnswerImage):
+    """A picture beside the words; offset: after how many characters of them it stands. index: from 0."""
+
+    index: int
+    offset: int
+
+
+class _GivenOnly(BaseModel):
+    """A part of an answer whose fields stand in it only where they say something; `always` names those that always do."""
+
+    always: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None or name in self.always}
+
+
+class AnswerMessage(_GivenOnly):
+    """images: with `images_in`. notices: what a client should know of the answer, such as that it is empty."""
+
+    always = ("content", "reasoning_content", "refusal")
+
     role: Literal["assistant"] = "assistant"
     content: str | list[AnswerText | AnswerImage]
+    images: list[AnswerBeside] | None = None
     reasoning_content: str | None = None
     refusal: None = None
+    notices: list[str] | None = None
 
 
 class Choice(BaseModel):
@@ -219,19 +304,41 @@ class ChatCompletion(_Answer):
     usage: ChatUsage
 
 
-class Delta(BaseModel):
+class Delta(_GivenOnly):
     role: Literal["assistant"] | None = None
     content: str | list[AnswerImage] | None = None
+    images: list[AnswerBeside] | None = None
     reasoning_content: str | None = None
+    notices: list[str] | None = None
 
 
 class ChunkChoice(BaseModel):
     index: int
     delta: Delta
     finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
 
 
 class ChatChunk(_Answer):
+    """With every key that OpenAI's chunks must have, null or not."""
+
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     choices: list[ChunkChoice]
+
+
+class ChatChunkWithUsage(ChatChunk):
+    """A chunk where `include_usage` was asked for: null in all but the last."""
+
     usage: ChatUsage | None = None
+
+
+class ChatProgress(ProgressEvent, _Answer):
+    """Progress as a chunk without choices, so that a client which reads every event as a chunk can read it."""
+
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+
+
+class ChatPartialImage(ChatPartialImageEvent, _Answer):
+    """A partial image as a chunk without choices."""
+
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"

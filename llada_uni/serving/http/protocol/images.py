@@ -6,11 +6,13 @@ JSON, or the fields of a form -> `GenerationRequest`, `EditRequest`; finished pi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from llada_uni.requests import Draw, Edit, Inpaint
+from llada_uni.results import Usage
 from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
@@ -112,17 +114,45 @@ class EditRequest(EditFields):
 # --- the answers ---
 
 
+class TokenDetails(BaseModel):
+    """Of what kind tokens are: text, and codes of images."""
+
+    text_tokens: int
+    image_tokens: int
+
+
 class ImagesUsage(BaseModel):
-    """Tokens: words and codes."""
+    """Tokens: text and codes."""
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
+    input_tokens_details: TokenDetails
+    output_tokens_details: TokenDetails
+
+    @classmethod
+    def of(cls, usages: Sequence[Usage]) -> ImagesUsage:
+        total = Usage.together(usages)
+        given, made = total.prompt_image_tokens, total.completion_image_tokens
+        return cls(
+            input_tokens=total.prompt_tokens,
+            output_tokens=total.completion_tokens,
+            total_tokens=total.total_tokens,
+            input_tokens_details=TokenDetails(text_tokens=total.prompt_tokens - given, image_tokens=given),
+            output_tokens_details=TokenDetails(text_tokens=total.completion_tokens - made, image_tokens=made),
+        )
+
+
+class CandidateItem(BaseModel):
+    """One of the drawings that `n_best` asked for. score: log-odds by the model's own judgment."""
+
+    seed: int
+    score: float
 
 
 class ImageItem(BaseModel):
     """seed: gives the same picture again. thinking: the thought before it, where one was asked for. notices: what was done
-    to the images given that nobody asked for.
+    to the images given that nobody asked for. candidates: with n_best, all that were drawn; the picture is the best one.
     """
 
     b64_json: str
@@ -130,6 +160,7 @@ class ImageItem(BaseModel):
     revised_prompt: str
     thinking: str | None = None
     notices: list[str] | None = None
+    candidates: list[CandidateItem] | None = None
 
 
 class ImagesResponse(BaseModel):
@@ -140,7 +171,6 @@ class ImagesResponse(BaseModel):
     output_format: Literal["png", "jpeg", "webp"]
     size: str
     background: Literal["opaque"] = "opaque"
-    quality: Literal["auto"] = "auto"
     usage: ImagesUsage
 
 
@@ -168,4 +198,5 @@ class CompletedEvent(_PictureEvent):
     revised_prompt: str
     thinking: str | None = None
     notices: list[str] | None = None
+    candidates: list[CandidateItem] | None = None
     usage: ImagesUsage

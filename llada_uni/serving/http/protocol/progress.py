@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
+from typing_extensions import Self
 
 from llada_uni.results import Progress, Stage
 
@@ -30,8 +31,10 @@ class ProgressEvent(BaseModel):
     choices: list[None] = []
 
     @classmethod
-    def of(cls, index: int, progress: Progress) -> ProgressEvent:
+    def of(cls, index: int, progress: Progress, **more: Any) -> Self:
+        """more: further fields of the class."""
         return cls(
+            **more,
             index=index,
             stage=progress.stage,
             done=progress.done,

@@ -7,6 +7,7 @@ for people: a title, help, bounds and the directory's own default each.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, TypeVar, get_args
 
@@ -17,16 +18,22 @@ from llada_uni.generation import params
 from llada_uni.requests import Request
 from llada_uni.serving.http.protocol.common import Body, read_size
 
-IN_OTHER_FIELDS = ("height", "width", "modalities")  # a size is one field, as OpenAI has it; modalities are chat's own
+# A size is one field, as OpenAI has it; modalities are chat's own, grammars stand in `response_format` and `choice`.
+IN_OTHER_FIELDS = ("height", "width", "modalities", "json_schema", "choices")
 OF_OTHER_TYPES = {"decoder": params.Decoder}  # answers hold images, so codes alone are no choice
 NOT_IN_THE_TABLE = ("seed", "stop", "thinking")  # the studio has fields of its own for them
+_WORDS_OF_SIZE = ("height", "width", "the image asked for")
+_EVERYDAY_WORDS = {"model", "n", "user", "stream", "input", "image"}  # names of fields that messages use as words
 B = TypeVar("B", bound="SettingsBody")
 
 
 class SettingsBody(Body):
-    """A body with settings of generation. `renamed`: earlier names of fields -> what to use instead."""
+    """A body with settings of generation. `renamed`: earlier names of fields -> what to use instead. `main`: the field that
+    says what is asked for, at fault where no other is.
+    """
 
     renamed: ClassVar[Mapping[str, str]] = {}
+    main: ClassVar[str] = "prompt"
 
     if TYPE_CHECKING:  # of those that `takes` adds, what routes read themselves
         seed: int | None
@@ -37,6 +44,14 @@ class SettingsBody(Body):
         values = {name: getattr(self, name, None) for name in optional_fields(kind)}
         values["height"], values["width"] = read_size(getattr(self, "size", None))
         return {name: value for name, value in values.items() if value is not None and name in kind.model_fields}
+
+
+def field_at_fault(message: str, body: SettingsBody) -> str:
+    """The field of a body that the words of a refusal are about: one that was given and that they name, else the main one."""
+    if any(re.search(rf"\b{word}\b", message) for word in _WORDS_OF_SIZE) and "size" in type(body).model_fields:
+        return "size"
+    given = sorted(body.model_fields_set - _EVERYDAY_WORDS, key=len, reverse=True)
+    return next((name for name in given if re.search(rf"\b{name}\b", message)), body.main)
 
 
 def optional_fields(kind: type[Request]) -> Iterator[str]:

@@ -18,11 +18,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from llada_uni.serving.http.protocol.errors import ApiError, describe
+from llada_uni.serving.http.protocol.errors import LONGEST_ECHO, ApiError, describe
 
 MOST_VALUES = 100_000  # values in one body; a conversation has hundreds
 MOST_FIELDS = 64  # of a form
 JSON, FORM = "application/json", "multipart/form-data"
+_ADDRESS = re.compile(r"(data|https?|file|ftp):", re.IGNORECASE)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,18 +31,20 @@ Model = TypeVar("Model", bound=BaseModel)
 class BadBody(HTTPException):
     """A body that cannot be read at all. An HTTPException, because FastAPI hides any other that reading a body raises."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(400, message)
+        self.param = param
 
 
 def parse_json(body: bytes) -> Any:
-    """The value that strict JSON in UTF-8 holds. BadBody for anything else: also for NaN, half characters, numbers of
-    thousands of digits, and nesting or numbers of values that no real request has.
+    """The value that strict JSON in UTF-8 holds; a byte order mark before it is passed over. BadBody for anything else: also
+    for NaN, half characters, a name given twice in one object, numbers of thousands of digits, and nesting or numbers of
+    values that no real request has.
     """
     if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise BadBody(f"the body has too many values; allowed: about {MOST_VALUES}")
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_each_once)
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
@@ -59,6 +62,16 @@ def parse_json(body: bytes) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise BadBody(f"the body is not JSON: {name} is no number in it")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each name of which is there once: of two values, a proxy in front may have read the other one."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)[:LONGEST_ECHO]
+        raise BadBody(f"{twice} is given twice", twice)
+    return value
 
 
 def check_kind(request: Request, *allowed: str) -> str:
@@ -102,22 +115,42 @@ async def read_json(request: Request, model: type[Model]) -> Model:
 
 
 async def read_form(
-    request: Request, model: type[Model], files: tuple[str, ...], most_files: int
+    request: Request, model: type[Model], files: tuple[str, ...], most_files: int, most_bytes: int
 ) -> tuple[Model, dict[str, list[bytes | str]]]:
     """(fields of a form as `model`, what came under the names `files`: contents, or text). Text is read as the type that a
-    field has; `name[key]` is the field `key` of the object `name`, as OpenAI's SDK writes it.
+    field has; `name[key]` is the field `key` of the object `name`, as OpenAI's SDK writes it. A file may come without a name;
+    one without name and content is a field left empty. most_bytes: of a field.
     """
     fields: dict[str, Any] = {}
     uploads: dict[str, list[bytes | str]] = {name: [] for name in files}
-    async with request.form(max_files=most_files, max_fields=MOST_FIELDS) as form:
+    async with request.form(max_files=most_files, max_fields=MOST_FIELDS, max_part_size=most_bytes) as form:
         for name, value in form.multi_items():
             if name in files:
-                uploads[name].append(value if isinstance(value, str) else await value.read())
+                content = _uri_or_bytes(value) if isinstance(value, str) else await value.read()
+                if content or (not isinstance(value, str) and value.filename):
+                    uploads[name].append(content)
             elif isinstance(value, str):
                 _put(fields, name, value)
             else:
                 raise ApiError(400, f"{name[:60]} must be text, not a file; files go under {', '.join(files)}", name[:60])
     return _validated(model, fields, strict=False), uploads
+
+
+def _uri_or_bytes(value: str) -> str | bytes:
+    """What stands in a part without a file name: an address as it is, else the bytes of a file, as they were sent.
+
+    The form's reader makes text of such a part: UTF-8, and Latin-1 where its bytes are none. So they can be had back.
+    """
+    if _ADDRESS.match(value):
+        return value
+    try:
+        sent = value.encode("latin-1")
+        sent.decode("utf-8")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return sent
+    return value.encode("utf-8")
 
 
 def _put(fields: dict[str, Any], name: str, value: str) -> None:

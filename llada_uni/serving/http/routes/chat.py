@@ -19,12 +19,16 @@ from llada_uni.requests import Chat, Story, Understand
 from llada_uni.results import EndEvent, EndReason, ImageEvent, PartialImage, TextDelta, Usage
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.protocol.chat import (
+    AnswerBeside,
     AnswerImage,
     AnswerMessage,
     AnswerText,
     AnswerUrl,
     ChatChunk,
+    ChatChunkWithUsage,
     ChatCompletion,
+    ChatPartialImage,
+    ChatProgress,
     ChatRequest,
     ChatUsage,
     Choice,
@@ -33,7 +37,6 @@ from llada_uni.serving.http.protocol.chat import (
     ImagePart,
 )
 from llada_uni.serving.http.protocol.common import check_count, draw_seed
-from llada_uni.serving.http.protocol.progress import ChatPartialImageEvent, ProgressEvent
 from llada_uni.serving.http.routes.bodies import JsonRoute
 from llada_uni.serving.http.routes.context import Context, Here
 from llada_uni.serving.http.routes.pictures import as_base64, open_pictures
@@ -41,16 +44,17 @@ from llada_uni.serving.http.routes.running import arriving, outcomes, stream
 from llada_uni.serving.scheduler.job import Outcome
 
 router = APIRouter(route_class=JsonRoute)
-# Ours -> OpenAI's. A limit on images is a limit on length.
+# Ours -> OpenAI's. An answer with as many images as it may have is whole: clients take "length" for one that was cut off.
 REASONS: dict[EndReason, Literal["stop", "length"]] = {
-    "finished": "stop", "stop": "stop", "length": "length", "context": "length", "frames": "length",
+    "finished": "stop", "stop": "stop", "length": "length", "context": "length", "frames": "stop",
 }  # fmt: skip
+EMPTY = "the model ended its answer without a word"
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=sse.STREAMED, tags=["chat"])
 async def create_chat_completion(body: ChatRequest, request: Request, here: Here) -> Any:
     """The next answer of a conversation, in words, or (modalities) in words and pictures."""
-    here.check_model(body.model)
+    here.accept(request, body)
     body.check()
     seed = draw_seed() if body.seed is None else body.seed
     count = check_count(body.n, here.limits.max_n, seed)
@@ -66,7 +70,7 @@ async def create_chat_completion(body: ChatRequest, request: Request, here: Here
     if body.stream:
         return await stream(here, request, _messages(body, here, request, each, answer))
     done = await outcomes(here, request, each)
-    choices = [await _choice(number, outcome) for number, outcome in enumerate(done)]
+    choices = [await _choice(body, number, outcome) for number, outcome in enumerate(done)]
     return ChatCompletion(**answer, choices=choices, usage=_usage([outcome.end.usage for outcome in done]))
 
 
@@ -87,22 +91,17 @@ def _length(body: ChatRequest) -> dict[str, int]:
 async def _conversation(body: ChatRequest, here: Context) -> list[dict[str, Any]]:
     """The messages as requests take them, their images opened."""
     sources = [
-        (f"messages[{number}].content[{place}].image_url", part.image_url.url)
+        (f"messages[{number}].{place}.image_url", url)
         for number, message in enumerate(body.messages)
-        if not isinstance(message.content, str)
-        for place, part in enumerate(message.content)
-        if isinstance(part, ImagePart)
+        for place, url in message.image_urls()
     ]
     images = iter(await open_pictures(here, sources))
     messages = []
     for message in body.messages:
         role = "system" if message.role == "developer" else message.role
         content: list[str | Image.Image] = []
-        for part in [message.content] if isinstance(message.content, str) else message.content:
-            if isinstance(part, ImagePart):
-                content.append(next(images))
-            else:
-                content.append(part if isinstance(part, str) else part.text)
+        for part in message.parts():
+            content.append(next(images) if isinstance(part, ImagePart) else part.text)
         messages.append({"role": role, "content": content})
     return messages
 
@@ -110,12 +109,25 @@ async def _conversation(body: ChatRequest, here: Context) -> list[dict[str, Any]
 # --- from outcomes to an answer at once ---
 
 
-async def _choice(number: int, outcome: Outcome) -> Choice:
+async def _choice(body: ChatRequest, number: int, outcome: Outcome) -> Choice:
     content: str | list[AnswerText | AnswerImage] = outcome.text
-    if outcome.images:
+    images: list[AnswerBeside] | None = None
+    if body.images_in == "images":
+        images, said = [], 0
+        for part in outcome.parts:
+            if isinstance(part, str):
+                said += len(part)
+            else:
+                images.append(await _beside(part, len(images), said))
+    elif outcome.images:
         content = [AnswerText(text=part) if isinstance(part, str) else await _image(part) for part in outcome.parts]
-    message = AnswerMessage(content=content, reasoning_content=outcome.reasoning)
+    notices = None if outcome.images or outcome.text.strip() else [EMPTY]
+    message = AnswerMessage(content=content, images=images, reasoning_content=outcome.reasoning, notices=notices)
     return Choice(index=number, message=message, finish_reason=REASONS[outcome.end.reason])
+
+
+async def _beside(picture: ImageEvent, index: int, offset: int) -> AnswerBeside:
+    return AnswerBeside(image_url=(await _image(picture)).image_url, index=index, offset=offset)
 
 
 async def _image(picture: ImageEvent) -> AnswerImage:
@@ -135,42 +147,62 @@ def _usage(usages: Sequence[Usage]) -> ChatUsage:
 async def _messages(
     body: ChatRequest, here: Context, request: Request, each: Sequence[Chat | Story], answer: dict[str, Any]
 ) -> sse.Messages:
+    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    kind = ChatChunkWithUsage if with_usage else ChatChunk
+
     def chunk(number: int, delta: Delta, reason: Literal["stop", "length"] | None = None) -> bytes:
         choice = ChunkChoice(index=number, delta=delta, finish_reason=reason)
-        return sse.message(ChatChunk(**answer, choices=[choice]), without_nulls=True)
+        return sse.message(kind(**answer, choices=[choice]))
 
     usages: list[Usage] = []
-    begun: set[int] = set()
+    told: dict[int, _Told] = {}
     async with contextlib.aclosing(arriving(here, request, each, body.partial_images or 0)) as events:
         async for item in events:
             if item is None:
                 yield sse.PING
                 continue
             number, event = item
-            if number not in begun:
-                begun.add(number)
+            if number not in told:
+                told[number] = _Told()
                 yield chunk(number, Delta(role="assistant", content=""))
             if isinstance(event, TextDelta | ImageEvent):
-                yield chunk(number, await _delta(event))
+                yield chunk(number, await told[number].delta(event, body.images_in == "images"))
             elif isinstance(event, EndEvent):
                 usages.append(event.usage)
-                yield chunk(number, Delta(), REASONS[event.reason])
+                yield chunk(number, Delta(notices=told[number].notices), REASONS[event.reason])
             elif isinstance(event, PartialImage):
-                yield await _partial(number, event)
+                yield await _partial(number, event, answer)
             elif body.progress:
-                yield sse.message(ProgressEvent.of(number, event), "llada.progress")
-    if body.stream_options is not None and body.stream_options.include_usage:
-        yield sse.message(ChatChunk(**answer, choices=[], usage=_usage(usages)), without_nulls=True)
+                yield sse.message(ChatProgress.of(number, event, **answer), "llada.progress")
+    if with_usage:
+        yield sse.message(ChatChunkWithUsage(**answer, choices=[], usage=_usage(usages)))
     yield sse.DONE
 
 
-async def _delta(event: TextDelta | ImageEvent) -> Delta:
-    if isinstance(event, ImageEvent):
-        return Delta(content=[await _image(event)])
-    return Delta(reasoning_content=event.text) if event.reasoning else Delta(content=event.text)
+class _Told:
+    """What a stream has said of one answer. said: characters of its text, images: how many."""
+
+    def __init__(self) -> None:
+        self.said, self.images, self.words = 0, 0, False
+
+    async def delta(self, event: TextDelta | ImageEvent, beside: bool) -> Delta:
+        if isinstance(event, ImageEvent):
+            self.images += 1
+            if beside:
+                return Delta(images=[await _beside(event, self.images - 1, self.said)])
+            return Delta(content=[await _image(event)])
+        if event.reasoning:
+            return Delta(reasoning_content=event.text)
+        self.said += len(event.text)
+        self.words = self.words or bool(event.text.strip())
+        return Delta(content=event.text)
+
+    @property
+    def notices(self) -> list[str] | None:
+        return None if self.words or self.images else [EMPTY]
 
 
-async def _partial(number: int, event: PartialImage) -> bytes:
+async def _partial(number: int, event: PartialImage, answer: dict[str, Any]) -> bytes:
     data = await as_base64(event.image)
-    partial = ChatPartialImageEvent(index=number, partial_image_index=event.index, b64_json=data)
+    partial = ChatPartialImage(index=number, partial_image_index=event.index, b64_json=data, **answer)
     return sse.message(partial, "llada.partial_image")

@@ -18,6 +18,7 @@ from llada_uni.serving.errors import Draining, ServingError
 from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.http.pictures import PictureMemory
 from llada_uni.serving.http.protocol.errors import ApiError, ErrorBody, error_body
+from llada_uni.serving.http.protocol.settings import SettingsBody, field_at_fault
 from llada_uni.serving.scheduler.limits import Limits
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class Context:
         if name is not None and name != own:
             raise ApiError(404, f"there is no model {name[:60]!r} here; this server has {own!r}", "model", "model_not_found")
 
+    def accept(self, request: Request, body: SettingsBody) -> None:
+        """Notes the body of a request, for the words of errors; ApiError 404 for another model."""
+        request.state.body = body
+        self.check_model(getattr(body, "model", None))
+
     def check_ready(self) -> None:
         """Draining (503) with the reason unless the model is loaded and requests are taken."""
         if self.service.failure is not None:
@@ -58,12 +64,14 @@ class Context:
         if not self.service.ready:
             raise Draining("the model is loading, or the server is stopping", ASK_AGAIN)
 
-    def explain(self, error: Exception) -> tuple[int, ErrorBody]:
-        """(HTTP status, body) of an exception. One that nobody expected is logged, and told without details."""
+    def explain(self, error: Exception, body: SettingsBody | None = None) -> tuple[int, ErrorBody]:
+        """(HTTP status, body) of an exception. One that nobody expected is logged, and told without details. body: what was
+        asked, to name the field at fault.
+        """
         if isinstance(error, ApiError):
             return error.status, error_body(error.status, str(error), error.param, error.code)
         if isinstance(error, UserError):
-            return 400, error_body(400, str(error))
+            return 400, error_body(400, str(error), None if body is None else field_at_fault(str(error), body))
         if isinstance(error, ServingError):
             return error.status, error_body(error.status, str(error))
         log.error("a request failed", exc_info=error)

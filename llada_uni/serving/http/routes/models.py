@@ -30,7 +30,8 @@ async def get_model(name: str, here: Here) -> Model:
 
 
 def _model(here: Context) -> Model:
-    return Model(id=here.options.model_name, created=here.started)
+    sizes = list(here.service.model.parts.defaults.sizes) if here.service.ready else None
+    return Model(id=here.options.model_name, created=here.started, sizes=sizes)
 
 
 @router.get("/llada/defaults")

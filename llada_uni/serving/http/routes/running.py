@@ -26,9 +26,7 @@ class ClientGone(Exception):
 
 
 @contextmanager
-def submitted(
-    context: Context, request: Request, each: Sequence[Asked], partial_images: int = 0
-) -> Iterator[list[Job]]:
+def submitted(context: Context, request: Request, each: Sequence[Asked], partial_images: int = 0) -> Iterator[list[Job]]:
     """Jobs of requests. However the block ends, those that still run are cancelled."""
     jobs: list[Job] = []
     try:
@@ -107,4 +105,4 @@ async def stream(context: Context, request: Request, messages: sse.Messages) -> 
     except BaseException:
         await messages.aclose()
         raise
-    return sse.EventStream(first, messages, lambda error: context.explain(error)[1])
+    return sse.EventStream(first, messages, lambda error: context.explain(error, getattr(request.state, "body", None))[1])
