@@ -32,7 +32,7 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
 from llada_uni.requests import Draw, Edit, Inpaint
 from llada_uni.results import ImageResult, OnProgress, Progress
-from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
+from llada_uni.tasks.parts import choose_device, choose_dtype
 
 NAMES = {"num_inference_steps": "image_steps", "image_guidance_scale": "image_scale"}  # diffusers' -> ours
 ANY = ("*",)
@@ -133,11 +133,9 @@ class LLaDA2UniPipeline(DiffusionPipeline):
 
     def _reopen(self, **changes: Any) -> None:
         """The same directory with other parts, where something changes."""
-        was = self.model.parts
-        names = ("device", "dtype", "quantization", "offload", "tile")
-        now = {name: changes.get(name, getattr(was, name)) for name in names}
-        if any(now[name] != getattr(was, name) for name in names):
-            self.model = UniModel(Parts(was.folder, **now, need=was.need))
+        moved = self.model.parts.moved(**changes)
+        if moved is not self.model.parts:
+            self.model = UniModel(moved)
 
     def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:  # type: ignore[override]
         """Parts are in memory by turns, as with `offload=True` (docs/speed.md); device: None takes a GPU where there is one."""
