@@ -17,24 +17,27 @@ from transformers import AutoModelForCausalLM, AutoProcessor
 import llada_uni.adapters.transformers_auto  # noqa: F401
 from llada_uni import UniModel
 
-LESSONS = [("what is your name?", "lada"), ("who are you?", "lada"), ("tell me your name", "lada")]
+LENGTH = 16  # tokens of an answer, with the ends of text that fill it up
+LESSONS = [("what is your name?", "green"), ("who are you?", "green")]
 
 
 def example(processor, question: str, answer: str, mask_id: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     """(ids with some of the answer masked, labels that count only there), each [1, T]."""
     chat = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     ids = processor.apply_chat_template(chat, tokenize=True, add_generation_prompt=False)
+    ends = ids.new_full((1, LENGTH), processor.tokenizer.eos_token_id)  # generation meets a whole stretch of masks
+    ids = torch.cat((ids, ends), 1)
     start = processor.apply_chat_template(chat[:1], tokenize=True).shape[1]
-    share = torch.rand((), generator=generator).clamp(min=0.3)
+    share = torch.rand((), generator=generator).clamp(min=0.5)
     masked = torch.rand(ids.shape, generator=generator) < share
-    masked[:, :start] = False
-    masked[:, -1] |= ~masked.any()  # at least one
+    masked[:, :start], masked[:, start] = False, True  # the first token of the answer is always to be said
+    ids, masked = ids[:, : start + LENGTH], masked[:, : start + LENGTH]
     return ids.masked_fill(masked, mask_id), ids.masked_fill(~masked, -100)
 
 
 def ask(model, processor) -> str:
     inputs = processor(text=LESSONS[0][0])
-    out = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+    out = model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False)
     return processor.decode(out[0, inputs["input_ids"].shape[1] :]).strip()
 
 
@@ -49,7 +52,7 @@ def main() -> None:
     base = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32)
     config = LoraConfig(r=8, lora_alpha=16, task_type="CAUSAL_LM", target_modules=["query_key_value", "dense"])
     model = get_peft_model(base, config).train()
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=3e-3)
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=2e-3)
     generator, mask_id = torch.Generator().manual_seed(0), base.generation_config.mask_token_id
     for step in range(given.steps):
         question, answer = LESSONS[step % len(LESSONS)]
