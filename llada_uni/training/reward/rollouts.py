@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 
 from llada_uni.generation.batch import BatchEngine, Request
-from llada_uni.generation.params import Sampling
+from llada_uni.generation.params import Rule, Sampling
 from llada_uni.generation.settings import Settings, StepEvent
 from llada_uni.options import AtLeastOne, options
 from llada_uni.tasks.defaults import Defaults
@@ -30,15 +30,17 @@ class RolloutOptions:
     """How answers are drawn. What is None is as in the model directory's generation_config.json.
 
     temperature, top_p, top_k: of all answers (1, 1, 0: the network's own distribution, which the objective assumes).
-    text_threshold, text_steps, image_threshold, image_steps: when proposals are accepted, steps a block. max_tokens: longest
-    text. rows: answers in one forward at most.
+    text_rule, text_threshold, text_steps, image_rule, image_threshold, image_steps: when proposals are accepted, steps a block.
+    max_tokens: longest text. rows: answers in one forward at most.
     """
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
+    text_rule: Rule | None = None
     text_threshold: float | None = None
     text_steps: AtLeastOne | None = None
+    image_rule: Rule | None = None
     image_threshold: float | None = None
     image_steps: AtLeastOne | None = None
     max_tokens: AtLeastOne | None = None
@@ -102,18 +104,21 @@ class Roller:
             answers.append(Rollout(tuple(made.tokens), ended, recorder.blocks(), made.evaluations))
         return answers
 
+    def sampling(self, image: bool) -> Sampling:
+        """The directory's settings for text or for an image, with those of the options."""
+        own: Sampling = self.defaults.generate.codes if image else self.defaults.understand.text
+        kind = "image" if image else "text"
+        given = {name: getattr(self.options, f"{kind}_{name}") for name in ("rule", "threshold", "steps")}
+        return own.overlaid({name: value for name, value in given.items() if value is not None})
+
     def settings(self, prompt: Prompt, greedy: bool = False) -> Settings:
         """How a prompt is answered."""
         options, block = self.options, self.defaults.block_length
-        own: Sampling = self.defaults.understand.text if prompt.grid is None else self.defaults.generate.codes
-        how = own.sampling()
+        how = self.sampling(prompt.grid is not None).sampling()
         if greedy:
             how["temperature"] = 0.0
         else:
             how |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": options.top_k}
-            kind = "text" if prompt.grid is None else "image"
-            changes = {name: getattr(options, f"{kind}_{name}") for name in ("threshold", "steps")}
-            how |= {name: value for name, value in changes.items() if value is not None}
         if prompt.grid is not None:
             length = prompt.grid[0] * prompt.grid[1]
             how["steps"] = min(how["steps"], length)

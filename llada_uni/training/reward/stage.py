@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from llada_uni.errors import UserError
+from llada_uni.generation.unmasking import RULES
 from llada_uni.image.codes import ImageCodes
 from llada_uni.options import AtLeastOne, options
 from llada_uni.training.loop.logs import Sums, add_metrics
@@ -130,6 +131,11 @@ class RewardStage(NetworkStage):
         self.prompts = Prompts(options.data, folder, self.form, seed)
         self.heldout = Prompts(options.heldout, folder, self.form, _HELDOUT_SEED) if options.heldout else None
         self.roller = Roller(model, self.text, self.codes, self.defaults, options.rollouts)
+        for name, image in (("text", False), ("image", True)):
+            rule = self.roller.sampling(image).rule
+            if options.likelihood == "trace" and RULES[rule].edits:
+                fills = ", ".join(name for name, other in RULES.items() if not other.edits)
+                raise UserError(f"likelihood trace cannot follow the rule {rule}, which edits; rollouts.{name}_rule: {fills}")
         self.kept: dict[int, Kept] = {}
         self.micro_batches = 1
         self.failure = ""

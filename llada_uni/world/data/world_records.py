@@ -179,6 +179,7 @@ MIXTURES: dict[str, Weights] = {
     "counting": {("understand", "counting"): 1.0},
     "talk": {("dialogue", "questions"): 0.4, ("dialogue", "edit"): 0.3, ("dialogue", "draw"): 0.3},
     "unreasoned": {(UNREASONED, None): 1.0},
+    "answered": {("t2i", None): 0.3, ("understand", None): 0.4, ("edit", None): 0.3},
 }
 """The mixtures of the shipped model: few things, their places, all tasks, more of reading, names in questions and edits,
 more of what is learned late or got wrong, answers that are worked out, and what is told in several turns or frames. Behind

@@ -34,10 +34,10 @@ def _record(task: str, number: int, user: Any, answer: Any) -> dict[str, Any]:
     return {"task": task, "messages": messages, "meta": {"number": number}}
 
 
-def recipe(folder: Path, data: str = TEXTS, **options: Any) -> dict[str, Any]:
+def recipe(folder: Path, records: str = TEXTS, **options: Any) -> dict[str, Any]:
     """Plain data of a recipe of six steps."""
-    small = {"data": {str(folder / data): 1.0}, "rewards": {f"{__name__}:evens": 1.0}, "prompts": 3, "group": 4, "length": 256}
-    small |= {"init": str(folder / "model"), "unfinished": None, "dtype": "float32"}
+    small = {"data": {str(folder / records): 1.0}, "rewards": {f"{__name__}:evens": 1.0}, "prompts": 3, "group": 4}
+    small |= {"length": 256, "init": str(folder / "model"), "unfinished": None, "dtype": "float32"}
     loop = {"steps": 6, "micro_batches": 2, "lr": 1e-2, "warmup": 0, "log_every": 1, "tensorboard": False, "save_seconds": 0}
     return {"stage": "reward", "out": str(folder / "run"), "loop": loop, "options": {**small, **options}}
 

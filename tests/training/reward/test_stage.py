@@ -26,8 +26,8 @@ def folder(tmp_path_factory, golden) -> Path:
     return small.make_folder(tmp_path_factory.mktemp("reward"), golden)
 
 
-def build(folder: Path, data: str = small.TEXTS, **options) -> RewardStage:
-    stage = Recipe.from_plain(small.recipe(folder, data, **options)).options.build(Processes(), 0)
+def build(folder: Path, records: str = small.TEXTS, **options) -> RewardStage:
+    stage = Recipe.from_plain(small.recipe(folder, records, **options)).options.build(Processes(), 0)
     stage.begin(1)
     return stage.train()
 
@@ -149,6 +149,7 @@ def test_a_skipped_step_leaves_the_weights_as_they_are_and_is_counted(folder, tm
         ({"rewards": {}}, "rewards is empty"),
         ({"rates": [0.5, 0.2]}, "rates are 0.5 to 0.2"),
         ({"likelihood": "trace", "rollouts": {"top_p": 0.5}}, "likelihood trace needs"),
+        ({"likelihood": "trace", "rollouts": {"image_rule": "t2t"}}, "follow the rule t2t, .*image_rule: threshold"),
         ({"lora": {"rank": 2, "experts": False, "dropout": 0.1}}, "dropout must be 0"),
         ({"rewards": {"wrong": 1.0}}, "unknown reward 'wrong'; allowed: exact, contains, regex, schema"),
         ({"rewards": {"os:nothing": 1.0}}, "cannot be imported"),
