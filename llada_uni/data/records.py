@@ -11,16 +11,18 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from PIL import Image
 
 from llada_uni.data.templates import template_of
 from llada_uni.errors import UserError
-from llada_uni.image.reader import open_image
+from llada_uni.image.reader import image_size, open_image
 
 FIELDS = ("id", "task", "messages", "rejected", "learn", "mix", "meta")
 LEARN = ("answer", "all")
+OnBad = Literal["stop", "skip"]
+ON_BAD = get_args(OnBad)
 
 
 class Picture(Protocol):
@@ -52,6 +54,10 @@ class PictureFile:
     def open(self) -> Image.Image:
         return open_image(self.path)
 
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of the upright picture, from the file's header alone."""
+        return image_size(self.path)
+
 
 @dataclass(frozen=True)
 class PictureSlice:
@@ -75,6 +81,10 @@ class PictureSlice:
             return open_image(self.read())
         except UserError as error:
             raise UserError(str(error).replace("the picture", f"{self.path}[{self.name}]", 1)) from None
+
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of the upright picture, from the file's header alone."""
+        return image_size(self.read())
 
 
 Part = str | Picture
@@ -123,23 +133,25 @@ class Conversation:
 
 
 class BadRecords:
-    """What is done about records that cannot be used: "stop" at the first, or "skip" and keep the list.
+    """What is done about records and images that cannot be used: "stop" at the first, or "skip" and keep the list.
 
-    found: one line each, "file:line: reason".
+    most: more than so many are not skipped any more (None: any number). found: one line each, "file:line: reason".
     """
 
-    def __init__(self, on_bad: str = "stop") -> None:
-        if on_bad not in ("stop", "skip"):
-            raise UserError(f"bad records: {on_bad!r} is no choice; allowed: stop, skip")
-        self.stop = on_bad == "stop"
+    def __init__(self, on_bad: str = "stop", most: int | None = None) -> None:
+        if on_bad not in ON_BAD:
+            raise UserError(f"bad records: {on_bad!r} is no choice; allowed: {', '.join(ON_BAD)}")
+        self.stop, self.most = on_bad == "stop", most
         self.found: list[str] = []
 
     def add(self, where: str, reason: object) -> None:
-        """Notes one; UserError when the first is to stop the work."""
+        """Notes one; UserError when the first is to stop the work, or when they are too many."""
         line = f"{where}: {' '.join(str(reason).split())}"
         if self.stop:
             raise UserError(line)
         self.found.append(line)
+        if self.most is not None and len(self.found) > self.most:
+            raise UserError(f"{line}; that makes {len(self.found)} that cannot be used, more than the {self.most} allowed")
 
 
 def parse_record(data: Any, where: str, picture: Callable[[str], Picture]) -> Conversation:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from llada_uni.errors import UserError
 from llada_uni.image.arrays import image_of, is_array, to_levels
@@ -23,6 +23,7 @@ from llada_uni.image.data_uri import is_data_uri, read_data_uri
 MIN_SIDE, MAX_SIDE = 2, 16384
 MAX_AREA = 64 * 2**20  # 64 Mpx
 MAX_RATIO = 200
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 # Only formats that are decoded in process (EPS, for one, would start another program).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _LIMITS = (
@@ -54,6 +55,23 @@ def open_image(source: Source | Any) -> Image.Image:
         raise UserError(f"{name}: {error}") from None
     except Exception as error:
         raise UserError(f"{name} is damaged and cannot be read ({_one_line(error)})") from error
+
+
+def image_size(source: Source | Any) -> tuple[int, int]:
+    """(width, height) that `open_image` would give, of a file from its header alone. UserError as there, but not for damaged
+    pixels. Of a PNG whose orientation stands behind its pixels, the size as stored."""
+    name, picture = _opened(source)
+    _check_size(name, *picture.size)
+    try:
+        if picture.format == "PNG":  # whose getexif reads all pixels
+            exif = Image.Exif()
+            exif.load(picture.info.get("exif", b""))
+        else:
+            exif = picture.getexif()
+    except Exception as error:
+        raise UserError(f"{name} is damaged and cannot be read ({_one_line(error)})") from error
+    sideways = exif.get(ExifTags.Base.Orientation) in _SIDEWAYS
+    return (picture.height, picture.width) if sideways else picture.size
 
 
 def _opened(source: Any) -> tuple[str, Image.Image]:

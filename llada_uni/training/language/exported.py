@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
+from llada_uni.backbone.quantized_formats import Scheme
 from llada_uni.checkpoint.load import save_backbone
+from llada_uni.checkpoint.source import Source
 from llada_uni.config import BackboneConfig
 from llada_uni.files.model_dir import SETTINGS
 from llada_uni.files.weights import read_json, write_json
 from llada_uni.text.tokenizer import TextTokenizer
-from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
+from llada_uni.training.language.adapter_merge import merge_quantized
+from llada_uni.training.language.lora import LoraOptions, add_lora, load_trained, merge_lora, save_adapter
 
 GENERATION = SETTINGS.marker
 
@@ -44,6 +48,27 @@ def export_language_model(
         save_adapter(model, folder / "adapter")
         model = merge_lora(model)
     save_backbone(model, folder, dtype=dtype)
+    text.save(folder / "tokenizer.json")
+    write_json(folder / GENERATION, dict(generation))
+
+
+def export_quantized(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    trained: nn.Module,
+    init: str,
+    lora: LoraOptions,
+    scheme: Scheme,
+    text: TextTokenizer,
+    generation: Mapping[str, Any],
+) -> None:
+    """The same of a network with adapters on quantized experts (`trained`, whose tensors `state` has under `model`): the
+    weights of the directory `init`, its experts rounded again with the adapters in them. A warning says what this costs."""
+    with torch.device("meta"):
+        model = add_lora(Backbone(Source(init).config), lora)
+    load_trained(model, trained, {name.removeprefix("model."): value for name, value in state.items()})
+    save_adapter(model, folder / "adapter")
+    warnings.warn(str(merge_quantized(init, folder / "adapter", folder, scheme)), stacklevel=3)
     text.save(folder / "tokenizer.json")
     write_json(folder / GENERATION, dict(generation))
 
