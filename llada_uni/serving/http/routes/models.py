@@ -19,23 +19,24 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 @router.get("/models")
 async def list_models(here: Here) -> ModelList:
-    """The one model that is served."""
-    return ModelList(data=[_model(here)])
+    """The models that can be asked for; the first is meant where a request names none."""
+    return ModelList(data=[_model(here, name) for name in here.names])
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name:path}")
 async def get_model(name: str, here: Here) -> Model:
     here.check_model(name)
-    return _model(here)
+    return _model(here, name)
 
 
-def _model(here: Context) -> Model:
-    return Model(id=here.options.model_name, created=here.started)
+def _model(here: Context, name: str) -> Model:
+    return Model(id=name, created=here.started)
 
 
 @router.get("/llada/defaults")
-def get_defaults(here: Here) -> Defaults:
+async def get_defaults(here: Here, model: str | None = None) -> Defaults:
     """The model's own settings, the sizes it draws, and the server's limits. 503 while the model loads."""
+    here = await here.of_model(model)
     here.check_ready()
     parts = here.service.model.parts
     return Defaults(
