@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from llada_uni.results import Progress, Stage
 
-
 E = TypeVar("E", bound="ProgressEvent")
 
 
