@@ -134,14 +134,17 @@ def row(measured: Measured, base: Measured) -> Row:
     )  # fmt: skip
 
 
-def plot(rows: Sequence[Mapping[str, Any]]) -> str:
-    """An SVG of the rows of the report: ratio of speed to the right, score upwards; a numbered dot each, named beside.
+def plot(rows: Sequence[Mapping[str, Any]], axis: str | None = None) -> str:
+    """An SVG of the rows of the report: ratio to the right (axis: of what), score upwards; a numbered dot each, named beside,
+    with its interval where the row has one ("low", "high").
 
     Dots of at least WANTED_RATIO times the speed of the first at a loss of at most WANTED_LOSS are green.
     """
     width, height, edge, legend = 640, 470, 60, 240
     speeds, scores = [row["ratio"] for row in rows], [row["more"]["score"] for row in rows]
+    scores += [row["more"][end] for row in rows for end in ("low", "high") if end in row["more"]]
     right, low, high = max(speeds) * 1.1, min(scores) - 0.02, max(scores) + 0.02
+    axis = axis or f"times the speed of {rows[0]['case']}"
 
     def x(speed: float) -> float:
         return edge + speed / right * (width - 2 * edge)
@@ -154,7 +157,7 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> str:
         'font-size="11">',
         f'<rect width="{width + legend}" height="{height}" fill="white"/>',
         f'<path d="M{edge} {edge}V{height - edge}H{width - edge}" fill="none" stroke="black"/>',
-        f'<text x="{width / 2}" y="{height - 15}" text-anchor="middle">times the speed of {rows[0]["case"]}</text>',
+        f'<text x="{width / 2}" y="{height - 15}" text-anchor="middle">{html.escape(axis)}</text>',
         f'<text x="{edge}" y="{edge - 15}">score (mean of the suites)</text>',
     ]
     for share in (0, 0.25, 0.5, 0.75, 1):
@@ -166,6 +169,9 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> str:
         color = "#208040" if good else "#2060a0"
         at, up = x(row["ratio"]), y(row["more"]["score"])
         name = html.escape(f"{number}  {row['case']}: {row['ratio']:.2f}x, {-row['more']['loss']:+.3f}")
+        if "low" in row["more"]:
+            ends = (y(row["more"]["low"]), y(row["more"]["high"]))
+            lines.append(f'<path d="M{at:.1f} {ends[0]:.1f}V{ends[1]:.1f}" stroke="{color}" stroke-opacity="0.4"/>')
         lines.append(f'<circle cx="{at:.1f}" cy="{up:.1f}" r="4" fill="{color}"/>')
         lines.append(f'<text x="{at + 6:.1f}" y="{up - 5:.1f}">{number}</text>')
         lines.append(f'<text x="{width - edge / 2}" y="{edge + 18 * number - 18}" fill="{color}">{name}</text>')

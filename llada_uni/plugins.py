@@ -28,6 +28,7 @@ KINDS = MappingProxyType(
         "sources": "function that opens conversation records, `(name, side) -> RecordSource` (data/sources.py)",
         "images": "function that opens images with texts, `(side, split) -> PictureSource` (data/pictures.py)",
         "words": "function that lists words, each to be one token of a new tokenizer, `() -> list[str]` (data/vocabulary.py)",
+        "rewards": "function that judges an answer, `(Conversation, Answer) -> float` (training/reward/rewards.py)",
         "suites": "function that makes an evaluation suite, `(name) -> Suite` (evaluation/suite.py)",
         "commands": "function of a command, as typer reads it; \"data mine\" is `mine` in the group data (cli/__init__.py)",
     }

@@ -60,6 +60,7 @@ decoder=$!
 # Meanwhile the other core learns words and codes.
 if [ "$size" = smoke ]; then
   extract world:3000:11 tokens
+  extract world:120:999 tokens-held
 elif [ "$size" = photos ]; then
   extract "$runs/records/train" tokens
   extract "$runs/records/held" tokens-held
@@ -75,6 +76,7 @@ else
   extract world:100000:52:hard tokens-hard
   extract world:70000:53:worked tokens-worked
   extract world:70000:54:told tokens-told
+  extract world:1000:999 tokens-held
 fi
 train "${stages[@]}"
 wait "$decoder" || { tail -5 "$runs/decoder.log"; exit 1; }

@@ -18,6 +18,7 @@ from llada_uni.data.records import BadRecords
 from llada_uni.data.sources import conversations, open_source
 from llada_uni.model import UniModel
 from llada_uni.training.recipes.recipe import Recipe, train
+from llada_uni.training.reward.rewards import Answer, find_reward
 from tests.changed_package import PACKAGE, changed_package, run_there
 
 PAGE = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -118,6 +119,13 @@ def test_a_stage(plugin, tmp_path):
     assert done["finished"] and done["metrics"]["distance"] < 2.0
     learned = load_file(tmp_path / "run" / "model" / "mean.safetensors")["value"]
     assert learned.shape == (3,) and torch.all((learned - 1).abs() < 0.8)
+
+
+def test_a_reward(plugin):
+    plugin("a reward")
+    reward = find_reward("brief")
+    said = [Answer(text, None, True, 3) for text in ("", "yes", "yes it is there")]
+    assert [reward(None, answer) for answer in said] == [0.0, 1.0, 0.25]
 
 
 def test_a_source(plugin):

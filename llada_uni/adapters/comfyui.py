@@ -3,30 +3,26 @@
 ComfyUI's IMAGE (float [B, H, W, 3] in 0..1) and MASK ([B, H, W], 1 = draw again) -> requests for `UniModel.run` -> IMAGE,
 STRING, and LLADA_UNI_CODES (grids of codes, one an image). The fields of a node are the settings of its request
 (`llada_uni/requests.py`); a number just below what is allowed (0 or -1), "own" and "" mean the model directory's own. ComfyUI
-finds the nodes through `NODE_CLASS_MAPPINGS`; its progress bar and its stop button are used where ComfyUI is there, and
-nothing of it is needed to import this file.
+finds the nodes through `NODE_CLASS_MAPPINGS`. What is used of ComfyUI itself, where it is there, is in comfyui_host.py.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from llada_uni import requests
+from llada_uni.adapters.comfyui_host import OpenModel, pairs, run, to_image, to_pictures
 from llada_uni.checked import schema_of
 from llada_uni.errors import UserError
 from llada_uni.files import shipped
 from llada_uni.generation.params import CODES_ONLY, LARGEST_SEED, Size
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import Mode
-from llada_uni.model import UniModel
 from llada_uni.requests import Draw, Request
-from llada_uni.results import EndEvent, ImageEvent, Progress
+from llada_uni.results import EndEvent, ImageEvent
 from llada_uni.tasks.find import open_model
 from llada_uni.tasks.parts import DTYPES
 
@@ -34,29 +30,12 @@ MODEL, CODES = "LLADA_UNI_MODEL", "LLADA_UNI_CODES"
 CATEGORY = "LLaDA2-Uni"
 OWN = "own"  # of a choice: the model's own
 FINER = ("Sampling", "Reasoning")  # headings whose settings are optional inputs, but for these:
+RARE = ("other_size",)  # optional ones under the other headings: workflows of before still run
 ALWAYS = ("seed", "image_steps", "text_steps", "max_tokens", "temperature", "thinking")
-SIDE_STEP = 8  # pixels by which the arrows of a size field move
+SIDE_STEP = 32  # pixels by which the arrows of a size field move: the side of a code of the released model
 WORDS = ("STRING", {"multiline": True, "default": ""})
 SEED = ("INT", {"default": 0, "min": 0, "max": LARGEST_SEED, "control_after_generate": True})
 COUNT = ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "images, with the seeds that follow one another"})
-
-
-class OpenModel:
-    """A model directory that can be closed: the networks leave memory, and are read again when a node next needs them."""
-
-    def __init__(self, folder: str, device: str | None, dtype: str | None) -> None:
-        self._where = (folder, device, dtype)
-        self._model: UniModel | None = None
-
-    def __call__(self) -> UniModel:
-        if self._model is None:
-            self._model = UniModel.from_pretrained(*self._where)
-        return self._model
-
-    def close(self) -> None:
-        self._model = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 class Loader:
@@ -102,7 +81,7 @@ class TextToImage:
         request = Draw(prompt=prompt, seed=seed, **_given(Draw, settings))
         if batch_size > 1:  # one IMAGE has one size, so reasoning text cannot choose it
             request = request.replace(**_size_of(model().parts.defaults.generate, request))
-        results = [model().run(request.replace(seed=seed + i), _listener(i, batch_size)) for i in range(batch_size)]
+        results = [run(model, request.replace(seed=seed + i), i, batch_size) for i in range(batch_size)]
         thoughts = "\n".join(result.thinking or "" for result in results)
         return to_image([result.image for result in results]), [result.codes for result in results], thoughts
 
@@ -120,12 +99,14 @@ class Edit:
     def edit(self, model: OpenModel, image: torch.Tensor, instruction: str, seed: int, **settings: Any) -> tuple[Any, ...]:
         pictures = to_pictures(image)
         own = _given(requests.Edit, settings)
-        result = model().run(requests.Edit(images=pictures, instruction=instruction, seed=seed, **own), _listener())
+        result = run(model, requests.Edit(images=pictures, instruction=instruction, seed=seed, **own))
         return to_image([result.image]), [result.codes]
 
 
 class Inpaint:
-    """Draws the masked part again, so that the whole picture becomes what the prompt says."""
+    """Draws the masked part again, so that the whole picture becomes what the prompt says. A mask is scaled to its picture; one
+    mask serves all pictures, and one picture all masks.
+    """
 
     CATEGORY, FUNCTION = CATEGORY, "inpaint"
     RETURN_TYPES, RETURN_NAMES = ("IMAGE", CODES), ("image", "codes")
@@ -137,12 +118,10 @@ class Inpaint:
     def inpaint(
         self, model: OpenModel, image: torch.Tensor, mask: torch.Tensor, prompt: str, seed: int, **settings: Any
     ) -> tuple[Any, ...]:
-        pictures, masks = to_pictures(image), to_pictures(mask.reshape(-1, *mask.shape[-2:], 1).expand(-1, -1, -1, 3))
-        if len(pictures) != len(masks):
-            raise UserError(f"{len(pictures)} pictures came with {len(masks)} masks; allowed: one mask for each picture")
+        pictures, masks = pairs(image, mask)
         own = {"prompt": prompt, "seed": seed, **_given(requests.Inpaint, settings)}
         results = [
-            model().run(requests.Inpaint(image=one, mask=hole, **own), _listener(i, len(pictures)))
+            run(model, requests.Inpaint(image=one, mask=hole, **own), i, len(pictures))
             for i, (one, hole) in enumerate(zip(pictures, masks, strict=True))
         ]
         return to_image([result.image for result in results]), [result.codes for result in results]
@@ -162,7 +141,7 @@ class Understand:
     def ask(self, model: OpenModel, image: torch.Tensor, question: str, seed: int, **settings: Any) -> dict[str, Any]:
         pictures = to_pictures(image)
         own = _given(requests.Understand, settings)
-        result = model().run(requests.Understand(images=pictures, question=question, seed=seed, **own), _listener())
+        result = run(model, requests.Understand(images=pictures, question=question, seed=seed, **own))
         return {"ui": {"text": [result.text]}, "result": (result.text,)}
 
 
@@ -181,7 +160,7 @@ class Story:
         uni, said, images = model(), [], []
         request = requests.Story(messages=prompt, seed=seed, **_given(requests.Story, settings))
         size = _size_of(uni.parts.defaults.interleave, request)
-        for event in uni.run(request, _listener()):
+        for event in run(model, request):
             if isinstance(event, ImageEvent):
                 images.append(event.image.resize((size["width"], size["height"])))  # one IMAGE has one size
                 said.append(f"[picture {event.number}]")
@@ -218,7 +197,7 @@ class Decode:
 
     def decode(self, model: OpenModel, codes: list[ImageCodes], seed: int, **settings: Any) -> tuple[torch.Tensor]:
         own = {"seed": seed, **_given(requests.Decode, settings)}
-        results = [model().run(requests.Decode(codes=one, **own), _listener(i, len(codes))) for i, one in enumerate(codes)]
+        results = [run(model, requests.Decode(codes=one, **own), i, len(codes)) for i, one in enumerate(codes)]
         return (to_image([result.image for result in results]),)
 
 
@@ -264,26 +243,20 @@ NODE_DISPLAY_NAME_MAPPINGS = {
 }
 
 
-# --- between ComfyUI and the tasks ---
-
-
-def to_pictures(image: torch.Tensor) -> list[Image.Image]:
-    """IMAGE, float [B, H, W, 3] in 0..1 -> B pictures."""
-    levels = image.detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
-    return [Image.fromarray(np.ascontiguousarray(one[..., :3])) for one in levels]
-
-
-def to_image(pictures: list[Image.Image]) -> torch.Tensor:
-    """Pictures of one size -> IMAGE, float32 [B, H, W, 3] in 0..1."""
-    return torch.stack([torch.from_numpy(np.asarray(one.convert("RGB"), np.float32) / 255) for one in pictures])
+# --- fields of nodes and settings of requests ---
 
 
 def _inputs(kind: type[Request], content: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any]:
     """A node's inputs: what the task is about, and a field for each setting of its request. The finer settings are optional."""
     fields = {name: SEED if name == "seed" else _field(kind, name) for name in kind.settings()}
-    main = {name: field for name, field in fields.items() if name in ALWAYS or kind.panels[name] not in FINER}
+    main = {name: field for name, field in fields.items() if _is_main(kind, name)}
     finer = {name: field for name, field in fields.items() if name not in main}
     return {"required": {**content, **main, **(more or {})}, "optional": finer}
+
+
+def _is_main(kind: type[Request], name: str) -> bool:
+    """Whether a setting is a required input of its node."""
+    return name in ALWAYS or (kind.panels[name] not in FINER and name not in RARE)
 
 
 def _field(kind: type[Request], name: str) -> tuple[Any, ...]:
@@ -323,18 +296,3 @@ def _given(kind: type[Request], fields: dict[str, Any]) -> dict[str, Any]:
 def _size_of(defaults: Size, request: Request) -> dict[str, int]:
     """height and width in pixels, the directory's own where none is asked for."""
     return {name: getattr(request, name) or getattr(defaults, name) for name in Size.model_fields}
-
-
-def _listener(number: int = 0, count: int = 1) -> Callable[[Progress], None]:
-    """Moves ComfyUI's bar for result `number` of `count`, and ends the task when its stop button was pressed."""
-    utils, management = sys.modules.get("comfy.utils"), sys.modules.get("comfy.model_management")
-    bar = None if utils is None else utils.ProgressBar(100 * count)
-
-    def listen(progress: Progress) -> None:
-        if management is not None:
-            management.throw_exception_if_processing_interrupted()
-        if bar is not None:
-            within = 50 * progress.done // progress.total + (50 if progress.stage == "decode" else 0)
-            bar.update_absolute(100 * number + within, 100 * count)
-
-    return listen

@@ -17,14 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils import logging
 
 from llada_uni.adapters.seeds import seeds_of
 from llada_uni.errors import UserError
 from llada_uni.generation.params import CODES_ONLY
+from llada_uni.image.arrays import images_of, is_array
 from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
 from llada_uni.requests import Draw, Edit, Inpaint
@@ -33,6 +34,7 @@ from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
 
 NAMES = {"num_inference_steps": "image_steps", "image_guidance_scale": "image_scale"}  # diffusers' -> ours
 OUTPUTS = ("pil", "np", "pt", "latent")
+log = logging.get_logger(__name__)
 StepCallback = Callable[["LLaDA2UniPipeline", int, float, dict[str, torch.Tensor]], Any]
 
 
@@ -126,10 +128,11 @@ class LLaDA2UniPipeline(DiffusionPipeline):
     ) -> LLaDA2UniPipelineOutput | tuple[Any]:
         """`num_images_per_prompt` pictures of each prompt, in order; each is what the task call of `UniModel` draws.
 
-        image: PIL, array [H, W, 3] or tensor [3, H, W] in 0..1, path, bytes or codes; several are references of one edit,
-        for every prompt. mask_image: white is drawn again. height, width: pixels; None: the directory's own, or the first
-        picture's. settings: those of the request (`requests.Draw`, `Edit`, `Inpaint`); diffusers' names for some of them:
-        num_inference_steps for image_steps, guidance_scale for that toward the text, image_guidance_scale for image_scale.
+        image: whatever `UniModel` takes (image/reader.py), or a list of these; an array of four axes is several. Several are
+        references of one edit, for every prompt. mask_image: white is drawn again. height, width: pixels; None: the
+        directory's own, or the first picture's. settings: those of the request (`requests.Draw`, `Edit`, `Inpaint`);
+        diffusers' names for some of them: num_inference_steps for image_steps, guidance_scale for that toward the text,
+        image_guidance_scale for image_scale.
         generator: one, or one for each picture (adapters/seeds.py says how they become seeds). output_type "latent": codes.
         callback_on_step_end(pipe, step, timestep, tensors) after every unmasking step and decoder evaluation; step counts
         within a picture, timestep goes from 1 to 0 while it is unmasked and again while it is decoded; tensors may hold
@@ -156,6 +159,8 @@ class LLaDA2UniPipeline(DiffusionPipeline):
                 except _InterruptedError:
                     break
                 bar.update(100 * len(results) - bar.n)
+        for notice in dict.fromkeys(notice for one in results for notice in one.notices):
+            log.warning(notice)
         images = _as(output_type, results)
         if not return_dict:
             return (images,)
@@ -205,11 +210,8 @@ def _pictures(given: Any) -> list[Any]:
     """Pictures as `UniModel` takes them, from what diffusers' pipelines take."""
     if given is None:
         return []
-    if isinstance(given, torch.Tensor):
-        batch = given if given.dim() == 4 else given[None]
-        return list(VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(batch)))
-    if isinstance(given, np.ndarray):
-        return list(VaeImageProcessor.numpy_to_pil(given))
+    if is_array(given):
+        return list(images_of(given))
     if isinstance(given, list | tuple):
         return [picture for one in given for picture in _pictures(one)]
     return [given]

@@ -14,16 +14,24 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+from llada_uni.adapters.transformers_tokenizer import LLaDA2UniTokenizer
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import IMAGE_TOKENIZER
+from llada_uni.files.model_dir import IMAGE_TOKENIZER, TEXT
 from llada_uni.hub.listing import Access
+from llada_uni.image.arrays import images_of, is_array
+from llada_uni.image.codes import ImageCodes
+from llada_uni.requests import Decode
+from llada_uni.tasks.decode import decode_codes
 from llada_uni.tasks.find import open_model
 from llada_uni.tasks.messages import read_messages
 from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
 
+OPTIONS = ("task", "padding", "max_length", "return_tensors", "add_generation_prompt", "continue_final_message")
+IGNORED = ("add_special_tokens", "load_audio_from_video", "timeout")  # of pipelines, without a meaning here
 FILES = ("tokenizer.json", "config.json", "generation_config.json")
 
 
@@ -35,6 +43,7 @@ class LLaDA2UniProcessor(ProcessorMixin):
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.chat_template = None
+        self.tokenizer = LLaDA2UniTokenizer(tokenizer_file=str(parts.folder / TEXT.marker))
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # arguments that say nothing here are left to `_`
@@ -60,6 +69,9 @@ class LLaDA2UniProcessor(ProcessorMixin):
         """What is shown of it."""
         return {"processor_class": type(self).__name__, "folder": str(self.parts.folder)}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.parts.folder)!r})"
+
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | os.PathLike[str], **_: Any
     ) -> list[str]:
@@ -74,13 +86,22 @@ class LLaDA2UniProcessor(ProcessorMixin):
             shutil.copytree(IMAGE_TOKENIZER.path(source), IMAGE_TOKENIZER.path(target))
         return [str(path) for path in sorted(target.iterdir())]
 
-    def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **options: Any) -> BatchFeature:
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        videos: Any = None,
+        audio: Any = None,
+        **options: Any,
+    ) -> BatchFeature:
         """A question, or several, each with its pictures -> {"input_ids", "attention_mask"}, int64 [B, T].
 
         text: plain words of the user, the template is put around them. images: a picture or a list of them for one
-        question; for several questions one such entry each. A picture is a path, bytes, PIL or codes. options: those of
-        `apply_chat_template`.
+        question; for several questions one such entry each. A picture is whatever `UniModel` takes: path, bytes, PIL, array,
+        tensor, codes. options: those of `apply_chat_template`.
         """
+        if videos is not None or audio is not None:
+            raise UserError("this model reads text and images: no videos, no audio")
         if text is None:
             raise UserError("processor(text=..., images=...): the text is missing")
         questions = [text] if isinstance(text, str) else list(text)
@@ -91,7 +112,7 @@ class LLaDA2UniProcessor(ProcessorMixin):
         chats = [
             [{"role": "user", "content": [*_pictures(own), question]}] for question, own in zip(questions, images, strict=True)
         ]
-        inputs = self.apply_chat_template(chats, tokenize=True, return_dict=True, **options)
+        inputs = self.apply_chat_template(chats, **{**options, "tokenize": True, "return_dict": True})
         assert isinstance(inputs, BatchFeature), "asked for as such"
         return inputs
 
@@ -101,25 +122,48 @@ class LLaDA2UniProcessor(ProcessorMixin):
         tokenize: bool = False,
         return_dict: bool = False,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         task: str = "understand",
-        return_tensors: str = "pt",
-    ) -> str | list[str] | torch.Tensor | BatchFeature:
+        return_tensors: str | None = "pt",
+        padding: bool | str = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> Any:
         """The prompt of a conversation, or of a list of conversations, up to where the assistant speaks.
 
-        conversation: {"role": "user" or "assistant", "content": words, or parts {"type": "text", "text": ...} and
-        {"type": "image", "image": path, bytes, PIL or codes}}. The system text is the task's own ("understand",
-        "generate", "edit", "interleave"). tokenize False: the prompt as text, to be looked at (codes left out). True:
-        ids int64 [B, T], with return_dict as {"input_ids", "attention_mask"}. UserError for anything else.
+        conversation: {"role": "user", "assistant" or "system", "content": words, or parts {"type": "text", "text": ...} and
+        {"type": "image", "image": whatever `UniModel` takes}}. The system text is the task's own ("understand", "generate",
+        "edit", "interleave"). add_generation_prompt False: it ends with its last turn, with continue_final_message inside of
+        it. tokenize False: the prompt as text, to be looked at (codes left out). True: ids int64 [B, T], with return_dict as
+        {"input_ids", "attention_mask"}; return_tensors "pt", "np" or None (lists). padding: True or "longest", "max_length"
+        (to max_length tokens), or False. processor_kwargs: more of these options. UserError for anything else.
         """
-        if not add_generation_prompt or return_tensors != "pt":
-            raise UserError("allowed: add_generation_prompt=True (prompts end where the answer begins) and return_tensors='pt'")
+        if processor_kwargs:
+            given = {"padding": padding, "max_length": max_length, "truncation": truncation, "return_tensors": return_tensors}
+            return self.apply_chat_template(
+                conversation, tokenize, return_dict, add_generation_prompt, continue_final_message, task,
+                **{**given, **others, **processor_kwargs},
+            )  # fmt: skip
+        for name, value in others.items():
+            if value is not None and value is not False and name not in IGNORED:
+                raise UserError(f"the processor has no option {name}={value!r}; allowed: {', '.join(OPTIONS)}")
+        if truncation:
+            raise UserError("truncation is not possible: a prompt that is cut is another one (images are whole or not there)")
         several = bool(conversation) and not isinstance(conversation[0], Mapping)
         chats = conversation if several else [conversation]
-        rows = [self.parts.format.prompt(task, read_messages(self.parts, [_message(one) for one in chat])) for chat in chats]
+        open_end = add_generation_prompt and not continue_final_message
+        rows = [
+            self.parts.format.conversation(
+                task, read_messages(self.parts, [_message(one) for one in chat]), open_end, not continue_final_message
+            )
+            for chat in chats
+        ]
         if not tokenize:
             shown = [self.parts.text.decode(row, control=True) for row in rows]
             return shown if several else shown[0]
-        inputs = self._padded(rows)
+        inputs = self._padded(rows, padding, max_length, return_tensors)
         return inputs if return_dict else inputs["input_ids"]
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = True, **_: Any) -> str:
@@ -133,16 +177,55 @@ class LLaDA2UniProcessor(ProcessorMixin):
         """`decode` of every row of ids [B, T]."""
         return [self.decode(row, skip_special_tokens) for row in token_ids]
 
-    def _padded(self, rows: list[list[int]]) -> BatchFeature:
-        longest = max(map(len, rows))
-        pad = self.parts.text.pad_id
-        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-        return BatchFeature({"input_ids": ids, "attention_mask": mask})
+    def post_process_image_text_to_text(
+        self, generated_outputs: Any, skip_special_tokens: bool = True, **_: Any
+    ) -> list[str]:
+        """Words of every row of ids [B, T], prompt and answer alike; image codes are left out."""
+        rows = generated_outputs if getattr(generated_outputs, "ndim", 2) == 2 else [generated_outputs]
+        return [self.parts.text.decode([int(token) for token in row], control=not skip_special_tokens) for row in rows]
+
+    def post_process_multimodal_output(
+        self, generated_outputs: Any, skip_special_tokens: bool = True, generation_mode: str | None = None, **options: Any
+    ) -> list[str]:
+        """The same; UserError for a mode other than text: images are drawn with guidance, by `UniModel` or the pipeline."""
+        if generation_mode not in (None, "text"):
+            raise UserError(f"generation_mode={generation_mode!r}; allowed: text (UniModel.generate_image draws images)")
+        return self.post_process_image_text_to_text(generated_outputs, skip_special_tokens, **options)
+
+    def post_process_images(self, generated_outputs: Any, **decoding: Any) -> list[list[Image.Image]]:
+        """The images in every row of ids [B, T] that a model wrote, decoded. decoding: settings of `requests.Decode`."""
+        found = []
+        for row in generated_outputs:
+            parts = self.parts.format.parse_answer([int(token) for token in row])
+            codes = [part for part in parts if isinstance(part, ImageCodes)]
+            found.append([decode_codes(self.parts, Decode(codes=one, **decoding), None).image for one in codes])
+        return found
+
+    def _padded(
+        self, rows: list[list[int]], padding: bool | str, max_length: int | None, return_tensors: str | None
+    ) -> BatchFeature:
+        longest, pad = max(map(len, rows)), self.parts.text.pad_id
+        if padding not in (True, False, "longest", "max_length", "do_not_pad"):
+            raise UserError(f"padding={padding!r}; allowed: True, 'longest', 'max_length' or False")
+        if padding == "max_length":
+            if max_length is None or max_length < longest:
+                raise UserError(f"padding 'max_length' needs a max_length of at least {longest}, not {max_length}")
+            longest = max_length
+        if return_tensors not in ("pt", "np", None):
+            raise UserError(f"return_tensors={return_tensors!r}; allowed: 'pt', 'np' or None")
+        if padding in (False, "do_not_pad"):
+            if return_tensors is not None and len(set(map(len, rows))) > 1:
+                raise UserError("the rows have different lengths: one tensor needs padding=True")
+            longest = 0
+        ids = [[pad] * (longest - len(row)) + row for row in rows]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        return BatchFeature({"input_ids": ids, "attention_mask": mask}, tensor_type=return_tensors)
 
 
 def _pictures(given: Any) -> list[Any]:
     """Parts of a message for what stands in `images` for one question. (Bare, a path would be read as words.)"""
+    if is_array(given):
+        given = images_of(given)
     given = [] if given is None else given if isinstance(given, list | tuple) else [given]
     return [{"type": "image", "image": picture} for picture in given]
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llada_uni.backbone.attention import Attention, Linear
+from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.cache import KeyValueCache
 from llada_uni.backbone.cached_attention import PackedCache
 from llada_uni.backbone.moe import MixtureOfExperts, Router, SwiGLU
@@ -50,9 +51,15 @@ class Layer(nn.Module):
         mask: Tensor | BlockMask | None,
         cache: KeyValueCache | PackedCache | None,
         only: Tensor | None = None,
+        blocks: BlockRouting | None = None,
     ) -> Tensor:
-        """[B, T, D] -> [B, T, D]; with `only` [N], places of the B * T flattened ones, just theirs: [N, D]."""
+        """[B, T, D] -> [B, T, D]; with `only` [N], places of the B * T flattened ones, just theirs: [N, D]. blocks: limits
+        the experts of each block; a block's choice then needs all of its tokens.
+        """
         x = x + self.attention(self.input_layernorm(x), rotary, mask, cache)
+        if blocks is not None and isinstance(self.mlp, MixtureOfExperts):
+            x = x + self.mlp(self.post_attention_layernorm(x), blocks)
+            return x if only is None else x.flatten(0, 1).index_select(0, only)
         if only is not None:
             x = x.flatten(0, 1).index_select(0, only)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -103,6 +110,7 @@ class Backbone(nn.Module):
         attention_mask: Tensor | BlockMask | None = None,
         cache: KeyValueCache | PackedCache | None = None,
         only: Tensor | None = None,
+        blocks: BlockRouting | None = None,
     ) -> Tensor:
         """States after the final norm, [B, T, D]; with `only` [N] int64, places of the B * T flattened ones, just theirs
         [N, D]: the last layer then leaves out the feed-forward of all others.
@@ -110,7 +118,7 @@ class Backbone(nn.Module):
         input_ids [B, T] int64; position_ids [B, T] or [1, T] (default: 0.. from the cache's length on);
         attention_mask [B or 1, 1, T, S] bool, True = may attend, with at least one True a row (None: all
         may; training on a GPU: a mask of FlexAttention), S = T, or the cache's length + T. With a cache the T places
-        are appended and committed to it.
+        are appended and committed to it. blocks: limits the experts of each block of the B * T tokens.
         """
         if position_ids is None:
             assert not isinstance(cache, PackedCache)  # whose sequences have places of their own
@@ -120,8 +128,8 @@ class Backbone(nn.Module):
         rotary = rotary_tables(position_ids, self.config.rotary_dim, self.config.rope_theta, x.dtype)
         *layers, last = self.model.layers
         for layer in layers:
-            x = layer(x, rotary, attention_mask, cache)
-        x = last(x, rotary, attention_mask, cache, only)
+            x = layer(x, rotary, attention_mask, cache, blocks=blocks)
+        x = last(x, rotary, attention_mask, cache, only, blocks)
         if cache is not None:
             cache.advance(input_ids.shape[1])
         return self.model.norm(x)

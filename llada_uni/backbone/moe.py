@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llada_uni.backbone.attention import Linear
+from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.grouped import Segments, combine, dispatch, grouped_linear, sort_by_expert
 from llada_uni.config import BackboneConfig
 
@@ -57,12 +58,13 @@ class Router(nn.Module):
         """Start counting again (also the way to get a real counter after loading from the meta device)."""
         self.load = torch.zeros(self.weight.shape[0], device=self.weight.device)
 
-    def forward(self, x: Tensor) -> Routing:
-        """x [N, D] -> Routing. The arithmetic is float32 (float64 for a float64 model), whatever x is."""
+    def forward(self, x: Tensor, blocks: BlockRouting | None = None) -> Routing:
+        """x [N, D] -> Routing. The arithmetic is float32 (float64 for a float64 model), whatever x is. blocks: limits the
+        experts of each block (block_routing.py)."""
         wide = x.dtype if x.dtype == torch.float64 else torch.float32
         logits = F.linear(x.to(wide), self.weight.to(wide))
         scores = logits.sigmoid()
-        experts = self._choose(scores.detach() + self.expert_bias.to(wide))
+        experts = self._choose(scores.detach() + self.expert_bias.to(wide), blocks)
         weights = scores.gather(1, experts)
         if self.normalize:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
@@ -70,17 +72,23 @@ class Router(nn.Module):
             self._count(experts)
         return Routing(weights * self.scaling, experts, logits)
 
-    def _choose(self, biased: Tensor) -> Tensor:
+    def _choose(self, biased: Tensor, blocks: BlockRouting | None = None) -> Tensor:
         """[N, E] -> [N, K]: the best experts inside the groups whose two best members score highest
         together.
         """
-        if self.kept_groups < self.groups:
-            by_group = biased.unflatten(1, (self.groups, -1))
-            strength = by_group.topk(min(2, by_group.shape[-1]), dim=-1, sorted=False).values.sum(-1)
-            kept = strength.topk(self.kept_groups, dim=-1, sorted=False).indices
-            closed = torch.ones_like(strength, dtype=torch.bool).scatter_(1, kept, False)
-            biased = by_group.masked_fill(closed.unsqueeze(-1), float("-inf")).flatten(1)
-        return biased.topk(self.top_k, dim=-1, sorted=False).indices
+        grouped = self._grouped(biased)
+        chosen_from = grouped if blocks is None else blocks.restrict(grouped, biased)
+        return chosen_from.topk(self.top_k, dim=-1, sorted=False).indices
+
+    def _grouped(self, biased: Tensor) -> Tensor:
+        """[N, E] -> the same with -inf outside each token's groups."""
+        if self.kept_groups == self.groups:
+            return biased
+        by_group = biased.unflatten(1, (self.groups, -1))
+        strength = by_group.topk(min(2, by_group.shape[-1]), dim=-1, sorted=False).values.sum(-1)
+        kept = strength.topk(self.kept_groups, dim=-1, sorted=False).indices
+        closed = torch.ones_like(strength, dtype=torch.bool).scatter_(1, kept, False)
+        return by_group.masked_fill(closed.unsqueeze(-1), float("-inf")).flatten(1)
 
     @torch.no_grad()
     def _count(self, experts: Tensor) -> None:
@@ -155,7 +163,7 @@ class MixtureOfExperts(nn.Module):
         self.experts: nn.Module = Experts(config, path)  # or quantized ones (quantized.py)
         self.shared_experts = SwiGLU(config.hidden_size, config.moe_intermediate_size * config.num_shared_experts)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, blocks: BlockRouting | None = None) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        routed = self.experts(flat, self.gate(flat))
+        routed = self.experts(flat, self.gate(flat, blocks))
         return (routed + self.shared_experts(flat)).view_as(x)

@@ -50,7 +50,9 @@ class QuantizedMatrix(nn.Module):
         """Moves with the model, but keeps its dtypes when the model is told to change its own."""
         for name, buffer in self._buffers.items():
             assert buffer is not None  # both are filled from the start
-            self._buffers[name] = torch.empty_like(buffer, device=fn(buffer[:0]).device).copy_(buffer)
+            device = fn(buffer[:0]).device
+            if device != buffer.device:  # a mapped file stays one
+                self._buffers[name] = torch.empty_like(buffer, device=device).copy_(buffer)
         return self
 
     def put(self, expert: int, weight: Tensor) -> None:

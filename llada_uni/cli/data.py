@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Records = Annotated[
     str,
-    typer.Argument(help="A .jsonl or .tar file, a folder of them, or a plug-in's source (world:COUNT:SEED[:MIXTURE])."),
+    typer.Argument(help="A .jsonl or .tar file, a folder of them, or a plug-in's source (world:COUNT:SEED[:MIXTURE[:SPLIT]])."),
 ]
 OnBad = Annotated[str, typer.Option(help="What a record that cannot be used does: stop, or skip (listed at the end).")]
 Tokenizer = Annotated[Path | None, typer.Option(help="A tokenizer.json.")]
@@ -160,6 +160,9 @@ def extract(
     seed: Annotated[int, typer.Option(help="Of the choice of those records.")] = 0,
     on_bad: OnBad = "stop",
     device: Annotated[str, typer.Option(help="cpu, cuda (spread over the GPUs), cuda:1.")] = "cpu",
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster: auto, its address, or local (this machine).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn records into token shards, once: pictures become codes, conversations become ids.
@@ -167,6 +170,8 @@ def extract(
     The same command goes on where an interrupted one stopped. The last part to finish writes the manifest.
 
     Example: `llada-uni data extract my-data/ my-tokens --model models/world --workers 2`
+
+    Example: `llada-uni data extract my-data/ my-tokens --model models/world --ray auto --workers 64 --device cuda`
     """
     import time
 
@@ -185,7 +190,12 @@ def extract(
             made += new
             move(done, total)
 
-        manifest = run(job, workers, parse_part(shard), on_shard)
+        if ray is None:
+            manifest = run(job, workers, parse_part(shard), on_shard)
+        else:
+            from llada_uni.data.extract_ray import extract_on_ray
+
+            manifest = extract_on_ray(job, workers, ray, on_shard)
     seconds = time.monotonic() - began
     if manifest is None:
         say(f"{out}  part {shard} is done; other parts are not yet")

@@ -149,6 +149,7 @@ def story(
     uni = loading.load()
     parts: list[dict[str, Any]] = []
     end: dict[str, Any] = {}
+    notices: dict[str, None] = {}
     with progress_bar() as report:
         events = uni.run(request, report)
         make_folder(out)
@@ -163,7 +164,10 @@ def story(
                 if event.pixels is not None:
                     part["file"] = str(save_image(event.image, out / f"frame-{event.number}.png"))
                     say(f"  {part['file']}")
+                    notices.update(dict.fromkeys(event.notices))
                 parts.append(part)
+    for notice in notices:
+        say(f"note: {notice}")
     data = {"prompt": prompt, "parts": parts, **end}
     write_json_file(data, out / "story.json")
     if as_json:

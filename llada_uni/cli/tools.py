@@ -211,8 +211,9 @@ def info(
 
         with looked_at(folder or str(find_model()), Access(revision)) as (model, _):
             found = replace(model_info(model), folder=folder or str(model))
+            sizes = _trained_sizes(model)
     if as_json:
-        emit(found.to_json())
+        emit({**found.to_json(), "sizes": sizes})
         if found.broken:
             raise typer.Exit(1)
         return
@@ -233,6 +234,7 @@ def info(
     memory = [_size(found.memory()[kind]) for kind in kinds]
     table.add_row("all", "", "", "", f"{found.parameters:,}", "", *memory)
     Console(highlight=False, width=max(132, Console().width)).print(table)
+    print(f"images of {', '.join(sizes)} px" if sizes else "images of any size")
     if found.missing:
         print(f"not here: {', '.join(found.missing)}")
     for part in found.broken:
@@ -241,6 +243,17 @@ def info(
         print(f"note: {note}")
     if found.broken:
         raise typer.Exit(1)
+
+
+def _trained_sizes(folder: Path) -> list[str]:
+    """The sizes that a directory was trained for, WIDTHxHEIGHT; [] for all, or where its settings cannot be read."""
+    from llada_uni.tasks.defaults import Defaults
+
+    try:
+        return list(Defaults.from_folder(folder).sizes)
+    except UserError as error:
+        say(f"note: {error}")
+        return []
 
 
 def _size(count: int) -> str:

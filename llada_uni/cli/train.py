@@ -21,6 +21,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved recipe and what would be trained; train nothing.")
     ] = False,
+    allow_change: Annotated[
+        str | None,
+        typer.Option(metavar="KEY,...", help="Keys that may differ from the run so far; what is not exact then is said."),
+    ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key of this recipe: type and default.")] = False,
 ) -> None:
     """Train one stage from a recipe; the same command again goes on where it was stopped.
@@ -33,9 +37,12 @@ def train(
 
     Example: `llada-uni train recipes/smoke/s1.yaml loop.steps=50 options.length=256 out=runs/mine`
 
+    Example: `llada-uni train smoke/s1 loop.lr=1e-4 --allow-change loop.lr`
+
     Example: `torchrun --nproc-per-node 8 -m llada_uni train recipes/world/s1.yaml parallel.shard=true`
     """
     from llada_uni.files.shipped import find_recipe
+    from llada_uni.training.loop.changes import parse_allowed
     from llada_uni.training.recipes import recipe as recipes
     from llada_uni.training.recipes.overview import overview
 
@@ -45,7 +52,7 @@ def train(
     elif dry_run:
         print(f"{recipes.to_yaml(chosen)}\n{overview(chosen)}")
     else:
-        recipes.train(chosen)
+        recipes.train(chosen, parse_allowed(allow_change))
 
 
 def list_recipes(

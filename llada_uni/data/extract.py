@@ -138,15 +138,21 @@ def extract(
     """
     if workers < 1:
         raise UserError(f"workers is {workers}; allowed: 1 and more")
-    chunks = _prepare(job)
-    mine = list(enumerate(chunks))[part[0] :: part[1]]
-    todo = [(number, chunk) for number, chunk in mine if not _finished(Path(job.out), number)]
-    done = len(mine) - len(todo)
+    todo, total = unfinished_shards(job, part)
+    mine = len(range(part[0], total, part[1]))
+    done = mine - len(todo)
     for records in _run(job, todo, workers):
         done += 1
         if on_shard is not None:
-            on_shard(done, len(mine), records)
-    return _finish(job, len(chunks))
+            on_shard(done, mine, records)
+    return finish_shards(job, total)
+
+
+def unfinished_shards(job: Extraction, part: tuple[int, int] = (0, 1)) -> tuple[list[tuple[int, Chunk]], int]:
+    """The shards of this part that are not there yet, by number, and how many there are to be in all. Begins the folder."""
+    chunks = _prepare(job)
+    mine = list(enumerate(chunks))[part[0] :: part[1]]
+    return [(number, chunk) for number, chunk in mine if not _finished(Path(job.out), number)], len(chunks)
 
 
 def _prepare(job: Extraction) -> list[Chunk]:
@@ -180,7 +186,8 @@ def _finished(out: Path, number: int) -> bool:
     return True
 
 
-def _finish(job: Extraction, total: int) -> dict[str, Any] | None:
+def finish_shards(job: Extraction, total: int) -> dict[str, Any] | None:
+    """Writes the manifest, if all shards are there; else None."""
     out = Path(job.out)
     paths = [out / shard_name(number) for number in range(total)]
     if not all(path.is_file() for path in paths):

@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import warnings
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from llada_uni.data.kinds import CONTEXT
 from llada_uni.data.order import chance, shuffled
@@ -37,20 +37,36 @@ class Drawn(NamedTuple):
     record: Record
 
 
-class _TaskRecords:
-    """All records of one task, over all shards, by number."""
+class Part(NamedTuple):
+    """Which records are read: all but each `every`-th of a task ("train"), those alone ("held"), or all of them (every: 0)."""
 
-    def __init__(self, task: str, shards: list[dict[str, Any]]) -> None:
+    name: Literal["train", "held"] = "train"
+    every: int = 0
+
+
+class _TaskRecords:
+    """The records of one task, over all shards, by number."""
+
+    def __init__(self, task: str, shards: list[dict[str, Any]], part: Part) -> None:
         holding = [shard for shard in shards if shard["tasks"].get(task)]
         self.files = [shard["file"] for shard in holding]
         self.ends = list(accumulate(shard["tasks"][task] for shard in holding))
         self.shortest = min((shard["shortest"][task] for shard in holding), default=0)
+        count = self.ends[-1] if self.ends else 0
+        self.held = part.name == "held" and part.every > 0
+        self.every = min(part.every, count) if count > 1 else 0  # of few records at least one is held out, but not the only one
+        held = count // self.every if self.every else 0
+        self.size = held if self.held else count - held
 
     def __len__(self) -> int:
-        return self.ends[-1] if self.ends else 0
+        return self.size
 
     def place(self, number: int) -> tuple[str, int]:
         """(file, number within it) of a record."""
+        if self.held:
+            number = (number + 1) * self.every - 1
+        elif self.every:
+            number += number // (self.every - 1)
         shard = bisect_right(self.ends, number)
         return self.files[shard], number - (self.ends[shard - 1] if shard else 0)
 
@@ -59,9 +75,9 @@ class TokenReader:
     """Draws records from `folder`.
 
     weights: task -> how often it is drawn; tasks that are not named are not drawn; None: by their numbers of records.
-    longest: records of more tokens are left out, counted in `dropped`, with one warning a task; so are
-    those in which nothing is learned. on_missing: shards that are
-    not there "stop" the work, or are left out with a warning ("skip"). micro_batches: how many draw, those of a step; may be
+    part: of the records, where some are held out. longest: records of more tokens are left out, counted in `dropped`, with one
+    warning a task; so are those in which nothing is learned. on_missing: shards that are not there "stop" the work, or are
+    left out with a warning ("skip"). micro_batches: how many draw, those of a step; may be
     set before the first draw.
     image_token_offset, codebook_size, tasks (what is there), text (the tokenizer the records were made with): as extracted.
     UserError for unknown tasks, missing or damaged files, and when a task has nothing that is short enough.
@@ -75,6 +91,7 @@ class TokenReader:
         seed: int = 0,
         on_missing: str = "stop",
         micro_batches: int = 1,
+        part: Part = Part(),  # noqa: B008  # never changed
     ) -> None:
         if on_missing not in ("stop", "skip"):
             raise UserError(f"missing shards: {on_missing!r} is no choice; allowed: stop, skip")
@@ -84,9 +101,9 @@ class TokenReader:
         self.codebook_size: int = manifest["codebook_size"]
         self.tasks: list[str] = manifest["tasks"]
         self.text = TextTokenizer.from_file(self.folder / "tokenizer.json")
-        self.skip_missing = on_missing == "skip"
+        self.skip_missing, self.part = on_missing == "skip", part
         present = self._present(manifest["shards"])
-        self._records = {task: _TaskRecords(task, present) for task in self.tasks}
+        self._records = {task: _TaskRecords(task, present, part) for task in self.tasks}
         self._weights = self._checked(weights)
         self._draws: dict[int, int] = {}
         self._taken: dict[int, dict[str, int]] = {}
@@ -107,6 +124,8 @@ class TokenReader:
         sizes = {task: float(len(records)) for task, records in self._records.items() if len(records)}
         if weights is None:
             weights = sizes
+        elif self.part.every:  # of a task with a single record none is held out
+            weights = {task: weight for task, weight in weights.items() if task in sizes or task not in self.tasks}
         for task, weight in weights.items():
             if task not in sizes:
                 raise UserError(f"no records of the task {task!r} in {self.folder}; allowed: {', '.join(sizes)}")
@@ -186,6 +205,19 @@ class TokenReader:
             "micro_batches": self.micro_batches,
             "records": sizes,
         }
+
+    def share_again(self, states: Sequence[Mapping[str, Any]], micro_batches: int) -> dict[str, Any]:
+        """A state for each of `micro_batches` micro-batches (the same for all) that goes on about where those of other ones
+        (`states`, all of them) were: as far into the order of each task, to fewer than one record a micro-batch. Tasks of
+        which there are other records now begin again."""
+        sizes = {task: len(records) for task, records in self._records.items()}
+        taken = {
+            task: sum(state["taken"].get(task, 0) for state in states) // micro_batches
+            for task, size in sizes.items()
+            if all(state["records"].get(task) == size for state in states)
+        }
+        draws = sum(state["draws"] for state in states) // micro_batches
+        return {"draws": draws, "taken": taken, "micro_batches": micro_batches, "records": sizes}
 
     def load_state(self, micro_batch: int, state: Mapping[str, Any]) -> None:
         """Goes on where `state` was taken. UserError when the data or the number of micro-batches have changed since.

@@ -8,19 +8,21 @@ of sources.py; the format with examples is in docs/data.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from PIL import Image
 
 from llada_uni.data.templates import template_of
 from llada_uni.errors import UserError
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.reader import image_size, open_image
 
-FIELDS = ("id", "task", "messages", "learn", "mix", "meta")
+FIELDS = ("id", "task", "messages", "rejected", "learn", "mix", "meta")
 LEARN = ("answer", "all")
+OnBad = Literal["stop", "skip"]
+ON_BAD = get_args(OnBad)
 
 
 class Picture(Protocol):
@@ -52,6 +54,10 @@ class PictureFile:
     def open(self) -> Image.Image:
         return open_image(self.path)
 
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of the upright picture, from the file's header alone."""
+        return image_size(self.path)
+
 
 @dataclass(frozen=True)
 class PictureSlice:
@@ -75,6 +81,10 @@ class PictureSlice:
             return open_image(self.read())
         except UserError as error:
             raise UserError(str(error).replace("the picture", f"{self.path}[{self.name}]", 1)) from None
+
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of the upright picture, from the file's header alone."""
+        return image_size(self.read())
 
 
 Part = str | Picture
@@ -100,7 +110,8 @@ class Conversation:
     """One record. task: a key of TEMPLATES; messages: user and assistant by turns, the last by the assistant.
 
     learn_all: every answer is learned, not the last one alone. mix: the name under which mixing weights count it.
-    where: file and line, for messages.
+    where: file and line, for messages. rejected: parts of a last answer that is worse, for training from preferences. meta:
+    what the record says besides, for reward functions (both: training/reward).
     """
 
     id: str
@@ -109,6 +120,8 @@ class Conversation:
     learn_all: bool
     mix: str
     where: str
+    rejected: tuple[Part, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def pictures(self) -> Iterator[Picture]:
         for message in self.messages:
@@ -120,23 +133,25 @@ class Conversation:
 
 
 class BadRecords:
-    """What is done about records that cannot be used: "stop" at the first, or "skip" and keep the list.
+    """What is done about records and images that cannot be used: "stop" at the first, or "skip" and keep the list.
 
-    found: one line each, "file:line: reason".
+    most: more than so many are not skipped any more (None: any number). found: one line each, "file:line: reason".
     """
 
-    def __init__(self, on_bad: str = "stop") -> None:
-        if on_bad not in ("stop", "skip"):
-            raise UserError(f"bad records: {on_bad!r} is no choice; allowed: stop, skip")
-        self.stop = on_bad == "stop"
+    def __init__(self, on_bad: str = "stop", most: int | None = None) -> None:
+        if on_bad not in ON_BAD:
+            raise UserError(f"bad records: {on_bad!r} is no choice; allowed: {', '.join(ON_BAD)}")
+        self.stop, self.most = on_bad == "stop", most
         self.found: list[str] = []
 
     def add(self, where: str, reason: object) -> None:
-        """Notes one; UserError when the first is to stop the work."""
+        """Notes one; UserError when the first is to stop the work, or when they are too many."""
         line = f"{where}: {' '.join(str(reason).split())}"
         if self.stop:
             raise UserError(line)
         self.found.append(line)
+        if self.most is not None and len(self.found) > self.most:
+            raise UserError(f"{line}; that makes {len(self.found)} that cannot be used, more than the {self.most} allowed")
 
 
 def parse_record(data: Any, where: str, picture: Callable[[str], Picture]) -> Conversation:
@@ -146,12 +161,12 @@ def parse_record(data: Any, where: str, picture: Callable[[str], Picture]) -> Co
     """
     if not isinstance(data, dict):
         raise UserError(f"a record is a JSON object, not {type(data).__name__}")
-    for field in ("task", "messages"):
-        if field not in data:
-            raise UserError(f'the field "{field}" is missing')
-    for field in data:
-        if field not in FIELDS:
-            raise UserError(f'unknown field "{field}"; allowed: {", ".join(FIELDS)} (put anything of yours under "meta")')
+    for name in ("task", "messages"):
+        if name not in data:
+            raise UserError(f'the field "{name}" is missing')
+    for name in data:
+        if name not in FIELDS:
+            raise UserError(f'unknown field "{name}"; allowed: {", ".join(FIELDS)} (put anything of yours under "meta")')
     template_of(data["task"])
     learn, mix = data.get("learn", "answer"), data.get("mix", data["task"])
     if learn not in LEARN:
@@ -161,7 +176,10 @@ def parse_record(data: Any, where: str, picture: Callable[[str], Picture]) -> Co
     for name, value in (("mix", mix), ("id", str(data.get("id", "")))):
         _check_unicode(value, f'"{name}"')
     messages = _messages(data["messages"], picture)
-    conversation = Conversation(str(data.get("id", where)), data["task"], messages, learn == "all", mix, where)
+    rejected = _parts(data["rejected"], '"rejected"', picture) if "rejected" in data else ()
+    meta = data["meta"] if isinstance(data.get("meta"), dict) else {}
+    own = str(data.get("id", where))
+    conversation = Conversation(own, data["task"], messages, learn == "all", mix, where, rejected, meta)
     check_conversation(conversation)
     return conversation
 
@@ -176,26 +194,26 @@ def _messages(data: Any, picture: Callable[[str], Picture]) -> tuple[Message, ..
         if message["role"] not in ("user", "assistant"):
             hint = " (the system text comes from the task)" if message["role"] == "system" else ""
             raise UserError(f"message {number} is by {message['role']!r}; allowed: user, assistant{hint}")
-        found.append(Message(message["role"], _parts(message["content"], number, picture)))
+        found.append(Message(message["role"], _parts(message["content"], f"message {number}", picture)))
     return tuple(found)
 
 
-def _parts(content: Any, number: int, picture: Callable[[str], Picture]) -> tuple[Part, ...]:
+def _parts(content: Any, what: str, picture: Callable[[str], Picture]) -> tuple[Part, ...]:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list) or not content:
-        raise UserError(f'"content" of message {number} must be a text or a list of parts that is not empty')
+        raise UserError(f'"content" of {what} must be a text or a list of parts that is not empty')
     parts: list[Part] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in ("text", "image") or set(part) != {"type", kind}:
             raise UserError(
-                f'a part of message {number} is neither {{"type": "text", "text": ...}} nor {{"type": "image", "image": ...}}'
+                f'a part of {what} is neither {{"type": "text", "text": ...}} nor {{"type": "image", "image": ...}}'
             )
         value = part[kind]
         if not isinstance(value, str) or not value.strip():
-            raise UserError(f"message {number} has an empty {kind}")
-        _check_unicode(value, f"the {kind} of message {number}")
+            raise UserError(f"{what} has an empty {kind}")
+        _check_unicode(value, f"the {kind} of {what}")
         parts.append(value if kind == "text" else picture(value))
     return tuple(parts)
 

@@ -94,8 +94,13 @@ class FileSource:
         return [chunk for file in self.files for chunk in _cut(file, size)]
 
     def read(self, chunk: Chunk, bad: BadRecords) -> Iterator[Conversation]:
+        for _, conversation in self.placed(chunk, bad):
+            yield conversation
+
+    def placed(self, chunk: Chunk, bad: BadRecords) -> Iterator[tuple[Chunk, Conversation]]:
+        """The conversations of a chunk, each with the place of its line or sample alone, by which it can be read again."""
         file = Path(chunk.file)
-        for where, read, picture in _FORMATS[file.suffix].samples(file, chunk):
+        for at, first, where, read, picture in _FORMATS[file.suffix].samples(file, chunk):
             try:
                 data = _decoded(read())
             except UserError as error:
@@ -109,7 +114,7 @@ class FileSource:
                 except UserError as error:
                     bad.add(here, error)
                 else:
-                    yield found
+                    yield Chunk(chunk.file, at, first, 1), found
 
 
 def _cut(file: Path, size: int) -> Iterator[Chunk]:
@@ -132,8 +137,9 @@ def _decoded(raw: bytes) -> object:
 # ---
 # JSONL: one record a line, pictures in files beside it; empty lines are allowed
 
-Sample = tuple[str, Callable[[], bytes], Callable[[str], Picture]]
-"""Where it is, what reads its JSON (or raises UserError), and how the pictures it names are found."""
+Sample = tuple[int, int, str, Callable[[], bytes], Callable[[str], Picture]]
+"""Its offset and number, where it is in words, what reads its JSON (or raises UserError), and how the pictures it names are
+found."""
 
 
 def _line_starts(path: Path) -> Iterator[int]:
@@ -149,9 +155,9 @@ def _lines(path: Path, chunk: Chunk) -> Iterator[Sample]:
     with open(path, "rb") as file:
         file.seek(chunk.offset)
         for number in range(chunk.first, chunk.first + chunk.count):
-            line = file.readline()
+            at, line = file.tell(), file.readline()
             if line.strip():
-                yield f"{path}:{number}", partial(bytes, line), picture
+                yield at, number, f"{path}:{number}", partial(bytes, line), picture
 
 
 def _beside(folder: Path, name: str) -> Picture:
@@ -206,9 +212,10 @@ def _group_starts(path: Path) -> Iterator[int]:
 def _groups_of(path: Path, chunk: Chunk) -> Iterator[Sample]:
     with open(path, "rb") as file:
         file.seek(chunk.offset)
-        for group, _ in zip(_groups(file, path), range(chunk.count), strict=False):
+        for number, group in zip(range(chunk.first, chunk.first + chunk.count), _groups(file, path), strict=False):
             members = {key_of(member)[1]: PictureSlice(path, member.name, member.offset_data, member.size) for member in group}
-            yield f"{path}[{key_of(group[0])[0]}]", partial(_json_of, group, members), partial(_within, members)
+            where = f"{path}[{key_of(group[0])[0]}]"
+            yield group[0].offset, number, where, partial(_json_of, group, members), partial(_within, members)
 
 
 def _json_of(group: list[tarfile.TarInfo], members: dict[str, PictureSlice]) -> bytes:

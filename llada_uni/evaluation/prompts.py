@@ -22,7 +22,7 @@ from PIL import Image
 from llada_uni.errors import UserError
 from llada_uni.evaluation.answers import picture_of
 from llada_uni.files.weights import atomic_file
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.reader import open_image
 from llada_uni.results import save_image
 
 

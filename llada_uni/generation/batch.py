@@ -13,21 +13,22 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
 
 from llada_uni.backbone import Backbone
+from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.cached_attention import PackedCache, Span
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.prefix import PrefixCache
-from llada_uni.generation.sampling import Picked, pick
+from llada_uni.generation.sampling import Judged, Picked, judge, pick
 from llada_uni.generation.settings import Generation, OnStep, Settings, Task, prepare
 from llada_uni.generation.sprint import likeliest
-from llada_uni.generation.stream import Stream
+from llada_uni.generation.stream import Proposals, Stream
 
 HEAD_POSITIONS = 512  # positions whose logits over the whole vocabulary are in memory at once
-Proposals = tuple[list[int], list[float], list[float]]  # a stream's tokens, confidences, probabilities of the likeliest
 PREFILL = 1024  # positions of prompts that one forward computes, beside the blocks
 
 
@@ -117,7 +118,7 @@ class BatchEngine:
                 if ticket not in self._active:  # cancelled by the listener of another request
                     continue
                 try:
-                    streams[ticket].accept(*proposals)
+                    streams[ticket].accept(proposals)
                 except Exception as failure:
                     streams[ticket].result.failure = failure
         finished = [
@@ -148,7 +149,7 @@ class BatchEngine:
                 continue
             stream = Stream(self.model, task, request.settings, request.generator, request.on_step)
             for branch in stream.branches:
-                self.prefixes.load(branch, request.settings.block_length)
+                self.prefixes.load(branch, request.settings)
             stream.unstored = missing
             computed |= missing
             rows += len(task.prompts)
@@ -166,6 +167,7 @@ class BatchEngine:
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
+        limits: list[int | None] = []  # for each span, the most experts of a block
         opened: dict[Hashable, list[list[list[int]]]] = {}  # per group, stream and branch: open positions in the packed stream
         finished: list[int] = []  # those of positions that become final and whose likeliest token SPRINT will ask for
         for stream in streams:
@@ -178,6 +180,7 @@ class BatchEngine:
                 offset = len(tokens) - span.start
                 cache = branch.cache if branch.pruned is None else branch.pruned
                 spans.append(Span(cache, len(tokens), offset + span.stop, tuple(offset + end for end in ends)))
+                limits.append(stream.settings.block_experts)
                 masked.append([offset + column - branch.shift for column in stream.open_columns])
                 if branch.confidence is not None:
                     finished += range(offset + span.start, offset + min(span.stop, stream.prefix(branch)))
@@ -190,9 +193,19 @@ class BatchEngine:
         # Group by group, inside a group branch by branch, inside a branch stream by stream: [R, P of all its streams].
         wanted = [index for group in opened.values() for row in zip(*group, strict=True) for part in row for index in part]
         only = torch.tensor(wanted + finished, device=device, dtype=torch.int64)
-        states = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans), only)
+        states = self.model.hidden(packed[:1], packed[1:], None, PackedCache(spans), only, self._routing(spans, limits))
         self._commit(streams, states[len(wanted) :])
         return self._choose([stream for stream in streams if stream.proposes], states[: len(wanted)])
+
+    def _routing(self, spans: list[Span], limits: list[int | None]) -> BlockRouting | None:
+        """The limit on the experts of each block of the packed stream; None where no request has one."""
+        if all(limit is None for limit in limits):
+            return None
+        sizes, most = [], []
+        for span, limit in zip(spans, limits, strict=True):
+            sizes += [end - begin for begin, end in pairwise((span.start, *span.ends))]
+            most += [limit or self.model.config.num_experts] * len(span.ends)
+        return BlockRouting.of(sizes, most, self.model.lm_head.weight.device)
 
     def _commit(self, streams: list[Stream], finished: Tensor) -> None:
         """Keep what is final after a forward; finished [F, D]: states of the positions SPRINT will ask for, in order."""
@@ -207,7 +220,7 @@ class BatchEngine:
             if stream.proposes and stream.result.evaluations == 0:
                 stream.unstored = set()
                 for branch in stream.branches:
-                    self.prefixes.store(branch, stream.settings.block_length)
+                    self.prefixes.store(branch, stream.settings)
 
     def _choose(self, streams: list[Stream], states: Tensor) -> list[Proposals]:
         """Head, guidance and choice, one call for all streams of equal settings; the results leave the device together.
@@ -224,15 +237,13 @@ class BatchEngine:
             first = streams[members[0]]
             end = begin + len(first.branches) * sum(len(streams[i].open_columns) for i in members)
             logits = self._guided(first, states[begin:end])
-            picked.append(self._pick(first, logits, [streams[i].draw() for i in members]))
+            picked.append(self._pick([streams[i] for i in members], logits))
             begin = end
         columns = (torch.cat(column).tolist() for column in zip(*picked, strict=True))
         proposed = zip(*columns, strict=True)
-        out: list[Proposals] = [([], [], [])] * len(streams)
-        for i in (i for members in groups.values() for i in members):
-            choice, confidence, likely = zip(*(next(proposed) for _ in streams[i].open_columns), strict=True)
-            out[i] = (list(choice), list(confidence), list(likely))
-        return out
+        order = [i for members in groups.values() for i in members]
+        found = {i: Proposals(*zip(*islice(proposed, len(streams[i].open_columns)), strict=True)) for i in order}
+        return [found[i] for i in range(len(streams))]
 
     def _guided(self, stream: Stream, states: Tensor) -> Tensor:
         """Guided logits of what may be chosen: states [R * P, D] -> [P, V], R branches of equal settings.
@@ -247,9 +258,23 @@ class BatchEngine:
         return torch.cat([stream.task.restrict(combine(self.model.logits(part), guidance)) for part in parts])
 
     @staticmethod
-    def _pick(stream: Stream, logits: Tensor, drawn: list[tuple[Tensor | None, Tensor | None]]) -> Picked:
-        """Pick by the settings of a stream from logits [P, V], with the random numbers drawn for each stream."""
-        settings = stream.settings
-        uniform, noise = (None if row[0] is None else torch.cat(row).to(logits.device) for row in zip(*drawn, strict=True))
-        sampling = (settings.temperature, settings.top_k, settings.top_p)
-        return pick(logits, uniform, *sampling, stream.task.forbidden, settings.measure, noise)
+    def _pick(streams: list[Stream], logits: Tensor) -> tuple[Tensor, ...]:
+        """The fields of `Proposals` [P] from logits [P, V] of streams of equal settings, each with its own random numbers.
+
+        What only rules that edit look at is computed for them alone; else the proposal stands in its place.
+        """
+        first, settings = streams[0], streams[0].settings
+        drawn = [stream.draw() for stream in streams]
+        if settings.grammar is None:
+            uniform, noise = (None if row[0] is None else torch.cat(row).to(logits.device) for row in zip(*drawn, strict=True))
+            sampling = (settings.temperature, settings.top_k, settings.top_p)
+            picked = pick(logits, uniform, *sampling, first.task.forbidden, settings.measure, noise)
+        else:
+            rows = logits.split([len(stream.open_columns) for stream in streams])
+            each = [stream.pick_held(row, *numbers) for stream, row, numbers in zip(streams, rows, drawn, strict=True)]
+            picked = Picked(*(torch.cat(column) for column in zip(*(found for found, _ in each), strict=True)))
+            logits = torch.cat([guided for _, guided in each])
+        if not settings.edits:
+            return (*picked, *Judged(picked.choice, picked.likeliest, picked.likeliest))
+        standing = torch.cat([stream.standing() for stream in streams]).to(logits.device)
+        return (*picked, *judge(logits, standing, first.task.forbidden))

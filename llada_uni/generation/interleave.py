@@ -22,7 +22,9 @@ from llada_uni.text.prompts import UNCONDITION, PromptFormat, Turn
 
 @dataclass(frozen=True)
 class Plan:
-    """What an interleaved answer may be. grid: the frame size where the model names none that can be used."""
+    """What an interleaved answer may be. grid: the frame size where the model names none that can be used; grids: those that it
+    may name, none: all.
+    """
 
     grid: tuple[int, int]
     codes: Sampling
@@ -30,6 +32,7 @@ class Plan:
     max_tokens: int
     max_frames: int
     guided: FramesGuided
+    grids: tuple[tuple[int, int], ...] = ()
 
 
 def interleave(
@@ -70,6 +73,8 @@ def interleave(
         wanted, repaired = written.grid, written.broken
         if wanted is not None and phases.room(ids) < len(said) + 5 + wanted[0] * wanted[1]:  # header, end
             repaired, wanted = f"a frame of {wanted[0]} x {wanted[1]} codes does not fit the context", None
+        if wanted is not None and plan.grids and wanted not in plan.grids:
+            repaired, wanted = f"the model was not trained for a frame of {wanted[0]} x {wanted[1]} codes", None
         grid = wanted or grid
         header = form.image_header(*grid)
         start = [*ids, *said, *header]

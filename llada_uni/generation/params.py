@@ -14,16 +14,17 @@ for the reasoning text before an image. `steps` never stands alone: `image_steps
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import core_schema
 
 from llada_uni.checked import Checked
 from llada_uni.errors import UserError
-from llada_uni.generation.unmasking import RULES
+from llada_uni.generation.unmasking import PRESETS, RULES
 from llada_uni.image.geometry import FITS
 
 CONFIDENCES = ("probability", "margin", "entropy", "neg_entropy", "random")  # measures of certainty, see generation/sampling.py
@@ -34,8 +35,11 @@ MODALITIES = ("text", "image")
 # does: reasoning goes into the second prompt token for token and its unconditional prompt keeps the reasoning system text,
 # the branch of editing without images has a bare image token, and the last block of an image is denoised whole.
 PROFILES = ("published", "plain")
+OTHER_SIZES = ("scale", "refuse", "draw")  # what becomes of a size that the model was not trained for, see tasks/sizes.py
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
+LONGEST_QUESTION = 500  # characters of the question by which candidates are judged
+MOST_CHOICES = 1000
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,36 @@ def _stops(value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _choices(value: Any) -> tuple[str, ...]:
+    listed = isinstance(value, list | tuple) and 0 < len(value) <= MOST_CHOICES
+    if not listed or not all(isinstance(text, str) and text for text in value):
+        raise UserError(f"choices must hold 1 to {MOST_CHOICES} strings, none of them empty")
+    return tuple(value)
+
+
+def _json_schema(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise UserError(f"json_schema is no JSON: {error}") from None
+    if not isinstance(value, dict | bool):
+        raise UserError(f"json_schema must be a JSON schema (an object), not {value!r}"[:200])
+    return value
+
+
 def _modalities(value: Any) -> tuple[str, ...]:
     wanted = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if "text" not in wanted or not set(wanted) <= set(MODALITIES):
         raise UserError(f"modalities must be ('text',) or ('text', 'image'), not {value!r}")
     return wanted
+
+
+def _with_prompt(value: str) -> str:
+    if "{prompt}" not in value or len(value) > LONGEST_QUESTION:
+        allowed = f"a question of at most {LONGEST_QUESTION} characters with {{prompt}} in it"
+        raise ValueError(f"judge_question is {value[:LONGEST_QUESTION]!r}; allowed: {allowed}")
+    return value
 
 
 Scale = Annotated[float, Field(ge=0, le=100)]
@@ -70,12 +99,16 @@ Steps = Annotated[int, Field(ge=1, le=4096)]
 Multiplier = Annotated[int, Field(ge=1, le=4)]
 DecoderSteps = Annotated[int, Field(ge=1, le=1000)]
 Rule = Annotated[str, OneOf(tuple(RULES))]
+Preset = Annotated[str, OneOf(tuple(PRESETS))]
 Confidence = Annotated[str, OneOf(tuple(CONFIDENCES))]
 Decoder = Annotated[str, OneOf(tuple(DECODERS))]
 DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
 Profile = Annotated[str, OneOf(PROFILES)]
 Fit = Annotated[str, OneOf(FITS)]
+OtherSize = Annotated[str, OneOf(OTHER_SIZES)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
+Choices = Annotated[tuple[str, ...], BeforeValidator(_choices)]
+JsonSchema = Annotated[Any, BeforeValidator(_json_schema), Field(json_schema_extra={"type": "object"})]
 Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
 
 
@@ -174,6 +207,14 @@ def _sprint(value: Any) -> Any:
     return Sprint.from_text(value) if isinstance(value, str) else value
 
 
+def _of_preset(name: Any) -> dict[str, Any]:
+    """The settings that a preset stands for; none where there is no such preset, which its own check says."""
+    if not isinstance(name, str) or name not in PRESETS:
+        return {}
+    threshold, edit_threshold = PRESETS[name]
+    return {"rule": "t2t", "threshold": threshold, "edit_threshold": edit_threshold}
+
+
 class Sampling(Params):
     """How masks are filled (block diffusion, arXiv:2604.20796). Rules: generation/unmasking.py; measures: sampling.py."""
 
@@ -197,13 +238,43 @@ class Sampling(Params):
     sprint: Annotated[Sprint | None, BeforeValidator(_sprint)] = Field(
         default=None, title="Pruning", description="Prune the prefix for the later steps of a block."
     )
+    preset: Preset | None = Field(default=None, description="The rule t2t with two thresholds by name.")
+    edit_threshold: Share | None = Field(
+        default=None,
+        title="Threshold of edits",
+        description="t2t: a likelier token surer than this takes the place of one that stands; "
+        "t2m: a token less probable than this becomes a mask again; default: the rule's own.",
+    )
+    edit_rounds: Annotated[int, Field(ge=0, le=4096)] = Field(
+        default=16, title="Rounds of edits", description="t2t, t2m: most steps of a block that find no mask and only edit."
+    )
+    edit_budget: Annotated[int, Field(ge=0, le=2**20)] = Field(
+        default=8, title="Budget of edits", description="t2m: most tokens of a block that become masks again."
+    )
+    block_experts: Annotated[int, Field(ge=1, le=2**16)] | None = Field(
+        default=None,
+        title="Experts of a block",
+        description="At most so many experts of a layer for all tokens of a block (approximate, reads less); default: all.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        return {**_of_preset(values.get("preset")), **values} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _measure_fits(self) -> Sampling:
         own = RULES[self.rule]
         if own.own_measure_only and self.confidence not in (None, own.measure):
             raise ValueError(f"confidence is {self.confidence!r}; allowed with the rule {self.rule!r}: {own.measure}")
+        if self.preset is not None and self.rule != "t2t":
+            raise ValueError(f"preset is {self.preset!r}, of the rule 't2t'; allowed with the rule {self.rule!r}: none")
         return self
+
+    @property
+    def edit_bound(self) -> float:
+        """The threshold of edits: as asked for, else the rule's own."""
+        return RULES[self.rule].edit_threshold if self.edit_threshold is None else self.edit_threshold
 
     @property
     def measure(self) -> str:
@@ -211,9 +282,11 @@ class Sampling(Params):
         return self.confidence or RULES[self.rule].measure
 
     def overlaid(self, data: Mapping[str, Any], where: str = "") -> Sampling:
-        """See `Checked.overlaid`. A rule brings its own measure, whatever the one before was measured by."""
-        if "rule" in data and "confidence" not in data:
-            data = {**data, "confidence": None}
+        """See `Checked.overlaid`. A rule brings its own measure and bound, whatever those of the one before were; a preset
+        brings its rule and its thresholds, but for those that `data` has too."""
+        data = {**_of_preset(data.get("preset")), **data}
+        if "rule" in data:
+            data = {"confidence": None, "preset": None, "edit_threshold": None, **data}
         return super().overlaid(data, where)
 
     def sampling(self) -> dict[str, Any]:
@@ -245,6 +318,15 @@ class Size(Params):
 
 class Rescaled(Params):
     rescale: Share = Field(default=0.0, description="How far guided scores get back the spread of unguided ones; 0 is off.")
+
+
+class Trained(Params):
+    other_size: OtherSize = Field(
+        default="scale",
+        title="Other sizes",
+        description="What becomes of a size that the model was not trained for: scale (drawn at a trained one, then scaled), "
+        "refuse, or draw (as asked)."
+    )
 
 
 class Guided(Rescaled):
@@ -297,6 +379,29 @@ class Stopped(Params):
     stop: Stops = Field(default=(), description="Text that ends the answer and is no part of it.")
 
 
+class Held(Params):
+    """What the text is held to (docs/grammar.md): every answer is of this form, from its first character to its last."""
+
+    panel = "Grammar"
+
+    regex: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, title="Regular expression", description="The answer matches this expression as a whole."
+    )
+    json_schema: JsonSchema | None = Field(
+        default=None, title="JSON schema", description="The answer is JSON that this schema allows."
+    )
+    choices: Choices | None = Field(default=None, description="The answer is one of these texts.")
+
+    @model_validator(mode="after")
+    def _one_grammar(self) -> Held:
+        given = [name for name in Held.model_fields if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} are given; allowed: one of {', '.join(Held.model_fields)}")
+        if given and getattr(self, "stop", None):
+            raise ValueError(f"stop would cut what {given[0]} asks for; allowed: one of the two")
+        return self
+
+
 class Decoding(Params):
     panel = "Decoder"
 
@@ -320,7 +425,21 @@ class InpaintSettings(Guided):
     codes: Sampling = Sampling(steps=8)
 
 
-class GenerateSettings(Size, InpaintSettings):
+class Candidates(Params):
+    """Best of N: several candidates are drawn as codes, and the model judges them by a question (tasks/judge.py)."""
+
+    n_best: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        title="Candidates",
+        description="Draw so many candidates and give the one that the model itself judges best.",
+    )
+    judge_question: Annotated[str, AfterValidator(_with_prompt)] = Field(
+        default="Is this {prompt}? Answer yes or no.",
+        description="The question by which candidates are judged; {prompt} stands for what was asked for.",
+    )
+
+
+class GenerateSettings(Size, InpaintSettings, Candidates):
     """Text to image; `text` is the reasoning text before it."""
 
     text: TextSampling = TextSampling(max_tokens=4096)

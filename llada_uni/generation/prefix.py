@@ -42,11 +42,11 @@ class PrefixCache:
     def missing(self, task: Task, settings: Settings) -> set[Hashable]:
         """For every branch of a task the key of the first whole block of its prompt that is not known, if there is one."""
         prompts = [(prompt, task.shift(i)) for i, prompt in enumerate(task.prompts)]
-        return {self._follow(*prompt, settings.block_length, settings.prunes is not None)[1] for prompt in prompts} - {None}
+        return {self._follow(*prompt, settings, settings.prunes is not None)[1] for prompt in prompts} - {None}
 
-    def load(self, branch: Branch, block_length: int) -> None:
+    def load(self, branch: Branch, settings: Settings) -> None:
         """Fill the cache of a new branch with the blocks that are known."""
-        used, _ = self._follow(branch.prompt, branch.shift, block_length, branch.confidence is not None)
+        used, _ = self._follow(branch.prompt, branch.shift, settings, branch.confidence is not None)
         for key in used:
             entry = self._entries[key]
             begin = branch.cache.length
@@ -60,9 +60,10 @@ class PrefixCache:
         self.hits += len(used)
         self._touch(used)
 
-    def store(self, branch: Branch, block_length: int) -> None:
+    def store(self, branch: Branch, settings: Settings) -> None:
         """Keep the blocks of the prompt of a branch whose first forward is done."""
-        parent, used = 0, []
+        block_length = settings.block_length
+        parent, used = _root(settings), []
         for begin, end in self._blocks(branch.prompt, branch.shift, block_length):
             key = _key(block_length, parent, branch.prompt[begin:end])
             entry = self._entries.get(key)
@@ -82,13 +83,13 @@ class PrefixCache:
             self.bytes -= self._entries.popitem(last=False)[1].bytes
 
     def _follow(
-        self, prompt: Sequence[int], shift: int, block_length: int, measured: bool
+        self, prompt: Sequence[int], shift: int, settings: Settings, measured: bool
     ) -> tuple[list[Hashable], Hashable | None]:
         """The keys of the known blocks a prompt begins with, and the key of the next one, None behind the last.
 
         measured: only blocks whose confidence is known too count as known.
         """
-        parent = 0
+        block_length, parent = settings.block_length, _root(settings)
         known: list[Hashable] = []
         for begin, end in self._blocks(prompt, shift, block_length):
             key = _key(block_length, parent, prompt[begin:end])
@@ -109,6 +110,11 @@ class PrefixCache:
     def _touch(self, chain: list[Hashable]) -> None:
         for key in reversed(chain):
             self._entries.move_to_end(key)
+
+
+def _root(settings: Settings) -> int:
+    """What the first block of a chain stands under, in place of an entry: what else its keys and values depend on."""
+    return -(settings.block_experts or 0)
 
 
 def _key(block_length: int, parent: int, tokens: Sequence[int]) -> Hashable:

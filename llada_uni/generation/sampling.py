@@ -25,6 +25,28 @@ class Picked(NamedTuple):
     likeliest: Tensor
 
 
+class Judged(NamedTuple):
+    """What `judge` found, [N] each: the likeliest token (int64), its probability, and that of the token that stands."""
+
+    rival: Tensor
+    certainty: Tensor
+    own: Tensor
+
+
+def judge(logits: Tensor, standing: Tensor, forbidden: int | None = None) -> Judged:
+    """The model's opinion on tokens that stand: logits [N, V], standing [N] (any index where a mask stands).
+
+    It is that of the logits as they are, whatever the sampling: a sample is not replaced for being one.
+    forbidden: a choice that is never made.
+    """
+    shares = logits.softmax(-1)
+    own = shares.gather(-1, standing.unsqueeze(-1)).squeeze(-1)
+    if forbidden is not None:
+        shares[:, forbidden] = -1.0
+    certainty, rival = shares.max(-1)
+    return Judged(rival, certainty, own)
+
+
 def pick(
     logits: Tensor,
     uniform: Tensor | None,
@@ -53,7 +75,7 @@ def pick(
         if forbidden is not None:
             shares[:, forbidden] = -1.0
         probability, choice = shares.max(-1)
-        return Picked(choice, _confidence(kind, probability, shares, logits.shape[-1], noise), probability)
+        return Picked(choice, confidence_of(kind, probability, shares, logits.shape[-1], noise), probability)
     assert uniform is not None, "sampling needs uniform numbers"
     size = logits.shape[-1]
     logits = logits / max(temperature, LEAST)
@@ -75,12 +97,12 @@ def pick(
     index = torch.searchsorted(edges, draw, right=True)
     last = torch.searchsorted(edges, edges[:, -1:].contiguous())  # the first index where the sum is complete
     index = torch.minimum(index, last)
-    confidence = _confidence(kind, shares.gather(-1, index).squeeze(-1), shares, size, noise)
+    confidence = confidence_of(kind, shares.gather(-1, index).squeeze(-1), shares, size, noise)
     choice = index if order is None else order.gather(-1, index)
     return Picked(choice.squeeze(-1), confidence, shares.amax(-1))
 
 
-def _confidence(kind: str, probability: Tensor, shares: Tensor, size: int, noise: Tensor | None) -> Tensor:
+def confidence_of(kind: str, probability: Tensor, shares: Tensor, size: int, noise: Tensor | None) -> Tensor:
     """The confidence of a kind, [N]: probability [N] is that of the choice, shares [N, V'] are all, below 0 where
     forbidden; size: V, the tokens there are to choose from.
     """

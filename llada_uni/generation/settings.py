@@ -18,8 +18,10 @@ from pydantic import Field, SkipValidation, model_validator
 
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.generation.grammar.grammar import Grammar
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.params import Blocks, Sampling, Sprint
+from llada_uni.generation.unmasking import RULES
 
 __all__ = ["Generation", "Guidance", "OnStep", "Settings", "Sprint", "StepEvent", "Task", "draw", "prepare"]
 
@@ -33,7 +35,7 @@ class Settings(Sampling, Blocks):
     a few steps later. allowed: ids that may be chosen (a range or any sequence), None for the whole vocabulary. overhang:
     whether the last block is whole: it runs past gen_length with masks that are filled from the same ids and dropped in the
     end, as the released code does. None: yes where the length is only a limit, no where `allowed` says what the answer
-    consists of.
+    consists of. grammar: what the text is held to; its end token is one of stop_ids.
     """
 
     mask_id: int
@@ -44,11 +46,14 @@ class Settings(Sampling, Blocks):
     allowed: SkipValidation[Sequence[int] | None] = None
     guidance: SkipValidation[Guidance | None] = None
     overhang: bool | None = None
+    grammar: SkipValidation[Grammar | None] = None
 
     @model_validator(mode="after")
     def _something_is_allowed(self) -> Settings:
         if self.allowed is not None and not set(self.allowed) - {self.mask_id}:
             raise ValueError("allowed ids: there are none; allowed: at least one id that is not the mask")
+        if self.stop_on_accept and self.edits:
+            raise ValueError(f"stop_on_accept is for rules that only fill; allowed with the rule {self.rule!r}: early_stop")
         return self
 
     @property
@@ -69,6 +74,11 @@ class Settings(Sampling, Blocks):
         return "sprint" if published and self.rule == "threshold" else self.rule
 
     @property
+    def edits(self) -> bool:
+        """Whether the rule may change tokens of the open block."""
+        return RULES[self.unmasking].edits
+
+    @property
     def samples(self) -> bool:
         """Whether random numbers are drawn."""
         return self.temperature > 0 or self.measure == "random"
@@ -79,8 +89,9 @@ class StepEvent:
     """One step of one block, for the positions of the block that belong to the answer.
 
     block_start: the answer's index of the first of them. tokens: what stands there now, proposals included.
-    accepted: True where the token is final. step: number of this step in its block, from 0.
-    confidences: how sure the model was of the proposal for each position in this step; 1 where the token was final before.
+    accepted: True where the token is final; with a rule that edits, what was generated in a block is final once the block
+    ends. step: number of this step in its block, from 0. confidences: how sure the model was in this step of the token shown
+    for each position; 1 where it was final before.
     """
 
     block_start: int
@@ -98,7 +109,8 @@ class Generation:
     """tokens: the answer, the stop token included. evaluations: forwards that gave proposals, all branches at
     once.
 
-    branch_evaluations: the same with every branch counted. accepted: tokens accepted in each step.
+    branch_evaluations: the same with every branch counted. accepted: masks filled in each step. edits: tokens that were
+    replaced or became masks again.
     failure: what the request's own listener raised, which ended it (requests of a BatchEngine only).
     kept: with SPRINT, the positions of the conditional prefix that each layer kept at the first pruning, [K] int64
     rising; None where there was none.
@@ -108,6 +120,7 @@ class Generation:
     evaluations: int = 0
     branch_evaluations: int = 0
     accepted: list[int] = field(default_factory=list)
+    edits: int = 0
     failure: Exception | None = None
     kept: list[torch.Tensor] | None = field(default=None, compare=False, repr=False)  # tensors have no truth value
 
@@ -144,20 +157,29 @@ class Task:
             return int(self.choice.start) + index
         return int(self.choice[index])
 
+    def indices_of(self, tokens: Sequence[int]) -> torch.Tensor:
+        """The rows of the restricted logits for tokens that may be chosen, [N] int64; 0 for the others."""
+        ids = torch.tensor(tokens, dtype=torch.int64)
+        if self.choice is None:
+            return ids.clamp(min=0)
+        if isinstance(self.choice, slice):
+            return (ids - self.choice.start).clamp(0, self.choice.stop - self.choice.start - 1)
+        return torch.searchsorted(self.choice, ids).clamp(max=len(self.choice) - 1)
+
     def restrict(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits [..., V] of the whole vocabulary -> those of the rows that may be chosen."""
         if self.choice is None:
             return logits
         return logits[..., self.choice if isinstance(self.choice, slice) else self.choice.to(logits.device)]
 
-    def has_stop(self, answer: Sequence[int], is_open: Sequence[bool], stops: frozenset[int]) -> bool:
-        """Whether a stop token stands in the answer with no mask before it."""
-        for token, masked in zip(answer, is_open, strict=True):
+    def stop_at(self, answer: Sequence[int], is_open: Sequence[bool], stops: frozenset[int]) -> int | None:
+        """The index of the first stop token in the answer that has no mask before it, None where there is none."""
+        for i, (token, masked) in enumerate(zip(answer, is_open, strict=True)):
             if masked:
-                return False
+                return None
             if token in stops:
-                return True
-        return False
+                return i
+        return None
 
 
 def prepare(
@@ -179,6 +201,9 @@ def prepare(
     if settings.samples and generator is None:
         reason = "a temperature above 0" if settings.temperature > 0 else "the confidence 'random'"
         raise ValueError(f"sampling: {reason} needs a torch.Generator")
+    if settings.block_experts is not None and settings.block_experts < config.num_experts_per_tok:
+        least = config.num_experts_per_tok
+        raise UserError(f"block_experts is {settings.block_experts}; allowed: at least {least}, the experts of a token")
     prompts = (tuple(prompt), *(tuple(given[name]) for name in names))
     content = (settings.mask_id,) * settings.gen_length if canvas is None else tuple(canvas)
     if len(content) != settings.gen_length:
@@ -192,6 +217,12 @@ def prepare(
         raise UserError(
             f"prompt and answer take {longest} tokens; allowed: {config.max_position_embeddings}, the model's context"
         )
+    if settings.grammar is not None:
+        if canvas is not None or settings.allowed is not None:
+            raise ValueError("grammar: the answer must be open everywhere, and all tokens allowed")
+        if settings.grammar.vocabulary.end_token not in settings.stop_ids:
+            raise ValueError("grammar: its end token must be one of stop_ids")
+        settings.grammar.check_length(settings.gen_length)
     end = len(prompt) + settings.gen_length
     overhang = settings.overhang if settings.overhang is not None else settings.allowed is None
     if overhang:

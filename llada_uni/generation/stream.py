@@ -11,15 +11,30 @@ Columns are positions in the conditional prompt's sequence; those of a branch co
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from llada_uni.backbone import Backbone, KeyValueCache
 from llada_uni.backbone.cache import PrunedCache
+from llada_uni.generation.corrections import Corrections
+from llada_uni.generation.grammar.held import HeldBlock
+from llada_uni.generation.sampling import Picked
 from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, draw
 from llada_uni.generation.sprint import Sprint, choose_kept
-from llada_uni.generation.unmasking import accept as accepted_indices
+from llada_uni.generation.unmasking import MASK, Step, decide
+
+
+class Proposals(NamedTuple):
+    """What a forward says about the open columns of a stream, [P] each: the fields of `sampling.Picked` and `Judged`."""
+
+    choice: Sequence[int]
+    confidence: Sequence[float]
+    likeliest: Sequence[float]
+    rival: Sequence[int]
+    certainty: Sequence[float]
+    own: Sequence[float]
 
 
 class Branch:
@@ -84,17 +99,20 @@ class Stream:
         hanging = task.end - task.start - settings.gen_length
         self.answer = [*task.canvas, *[settings.mask_id] * hanging]
         self.is_open = [*task.open, *[True] * hanging]
+        self.editable = tuple(self.is_open)  # what is not given
         prunes = settings.prunes is not None
         self.branches = [Branch(model, task, i, prunes) for i in range(len(task.prompts))]
         device = model.lm_head.weight.device
         self.choice = task.choice.to(device) if isinstance(task.choice, Tensor) else task.choice
         # Streams of equal keys choose in one call.
         sampling = (settings.temperature, settings.top_k, settings.top_p, settings.measure)
-        self.choice_key = (_key_of(task.choice), task.forbidden, settings.guidance, *sampling)
+        kind = (settings.edits, settings.grammar is None)
+        self.choice_key = (_key_of(task.choice), task.forbidden, settings.guidance, *kind, *sampling)
         self.begin = task.start // settings.block_length * settings.block_length
         self.step = 0
+        self.corrections = Corrections(settings, self.steps)
         self.unstored: set[Hashable] = set()  # keys of blocks of its prompts that the prefix cache will get from it
-        self.open_columns: list[int] = []  # columns of the block that still hold a mask
+        self.open_columns: list[int] = []  # columns of the block that the rule may change in this step
         self.stop_accepted = False  # whether the last step accepted a stop token
         self.proposes = True  # whether the coming forward reaches the block
         self.limit = 0  # positions of each branch it may compute before the block
@@ -107,16 +125,13 @@ class Stream:
     def ready(self) -> bool:
         """Move to the next step that needs a forward. False: the answer is finished, and stands in `result`."""
         while self.begin < self.task.end:
-            stands = self._stands()
-            ends = self.settings.early_stop and stands and (self.stop_accepted or not self.settings.stop_on_accept)
-            if self.step < self.steps and not ends:
-                self.open_columns = self._masked_columns()
-                if self.open_columns:
-                    return True
-            if stands:
+            if self.step < self.corrections.limit and not self._settled():
+                self.open_columns = self._asked_columns()
+                return True
+            if self._stop_at() is not None:
                 break
             self.begin += self.settings.block_length
-            self.step = 0
+            self.step, self.corrections = 0, Corrections(self.settings, self.steps)
             for branch in self.branches:
                 branch.pruned = None
         self.result.tokens = self._cut()
@@ -182,43 +197,100 @@ class Stream:
         """The random numbers of this step, see `settings.draw`."""
         return draw(self.settings, self.generator, self.stop - self.begin, [c - self.begin for c in self.open_columns])
 
-    def accept(self, choice: Sequence[int], confidence: Sequence[float], likeliest: Sequence[float]) -> None:
-        """Take the proposals for the open columns: accept some, tell the listener, count."""
-        settings, start = self.settings, self.task.start
-        tokens = [self.task.token_of(i) for i in choice]
-        block, threshold = settings.block_length, settings.threshold
-        accepted = accepted_indices(settings.unmasking, confidence, threshold, block, self.steps, self.step, likeliest)
-        self.stop_accepted = any(tokens[i] in self.stops for i in accepted)
-        for i in accepted:
-            self.answer[self.open_columns[i] - start] = tokens[i]
-            self.is_open[self.open_columns[i] - start] = False
+    def held(self) -> HeldBlock | None:
+        """The block under the grammar of the settings, None where there is none."""
+        if self.settings.grammar is None:
+            return None
+        return HeldBlock(self.settings.grammar, self.answer, self.is_open, self._block(), self.settings.gen_length)
+
+    def pick_held(self, logits: Tensor, uniform: Tensor | None, noise: Tensor | None) -> tuple[Picked, Tensor]:
+        """`HeldBlock.pick` at the open columns, from their logits [P, V] and the random numbers of this step."""
+        held = self.held()
+        assert held is not None, "only streams with a grammar come here"
+        asked = [column - self.task.start for column in self.open_columns]
+        uniform = None if uniform is None else uniform.to(logits.device)
+        return held.pick(asked, logits, uniform, self.settings, self.task.forbidden, noise)
+
+    def standing(self) -> Tensor:
+        """The rows of the restricted logits of what stands at the open columns, [P] int64; any row for a mask."""
+        return self.task.indices_of([self.answer[c - self.task.start] for c in self.open_columns])
+
+    def accept(self, proposals: Proposals) -> None:
+        """Take the proposals for the open columns: change some, tell the listener, count."""
+        start, is_open = self.task.start, self.is_open
+        places = [c - start for c in self.open_columns]
+        now = Step(
+            proposals.confidence,
+            self.settings.threshold,
+            self.settings.block_length,
+            self.steps,
+            self.step,
+            proposals.likeliest,
+            [self.task.token_of(i) for i in proposals.choice],
+            [MASK if is_open[i] else self.answer[i] for i in places],
+            [self.task.token_of(i) for i in proposals.rival],
+            proposals.certainty,
+            proposals.own,
+            self.settings.edit_bound,
+            self.corrections.budget(self.step),
+        )
+        changes = decide(self.settings.unmasking, now)
+        held = self.held()
+        if held is not None:
+            kept = held.kept({places[n]: None if token == MASK else token for n, token in changes.items()})
+            changes = {n: token for n, token in changes.items() if places[n] in kept}
+        was_full = not any(is_open[i] for i in self._watched())
+        filled = sum(is_open[places[n]] for n in changes)
+        self.stop_accepted = any(token in self.stops for token in changes.values())
+        for n, token in changes.items():
+            self.answer[places[n]] = self.settings.mask_id if token == MASK else token
+            is_open[places[n]] = token == MASK
+        self.corrections.note({places[n]: token for n, token in changes.items()}, was_full)
         self.result.evaluations += 1
         self.result.branch_evaluations += len(self.branches)
-        self.result.accepted.append(len(accepted))
-        step, self.step = self.step, self.step + 1
+        self.result.accepted.append(filled)
+        self.result.edits += len(changes) - filled
+        self.step += 1
         if self.on_step is not None:
-            proposed = dict(zip(self.open_columns, zip(tokens, confidence, strict=True), strict=True))
-            self.on_step(self._event(proposed, step))
+            self.on_step(self._event({i: now.shown(n, changes) for n, i in enumerate(places)}))
 
-    def _masked_columns(self) -> list[int]:
-        start = self.task.start
-        return [c for c in range(max(self.begin, start), self.stop) if self.is_open[c - start]]
+    def _block(self) -> range:
+        """The answer's indices of the present block."""
+        return range(max(self.begin - self.task.start, 0), self.stop - self.task.start)
 
-    def _stands(self) -> bool:
-        """Whether a stop token stands in the answer with no mask before it."""
+    def _asked_columns(self) -> list[int]:
+        """The columns of the block that the rule may change: those with a mask, or all that are not given."""
+        asked = self.editable if self.settings.edits else self.is_open
+        return [i + self.task.start for i in self._block() if asked[i]]
+
+    def _stop_at(self) -> int | None:
+        """The answer's index of its first stop token with no mask before it."""
         length = self.settings.gen_length
-        return bool(self.stops) and self.task.has_stop(self.answer[:length], self.is_open[:length], self.stops)
+        return self.task.stop_at(self.answer[:length], self.is_open[:length], self.stops) if self.stops else None
 
-    def _event(self, proposed: dict[int, tuple[int, float]], step: int) -> StepEvent:
-        """proposed: token and confidence of each column that was open in this step."""
-        start = self.task.start
-        shown = range(max(self.begin, start), min(self.stop, start + self.settings.gen_length))
-        there = [proposed.get(c, (self.answer[c - start], 1.0)) for c in shown]
+    def _watched(self) -> range:
+        """The answer's indices of the block that must be final before it ends: all, or those up to the stop token."""
+        block, settings = self._block(), self.settings
+        looks = settings.early_stop and (self.stop_accepted or not settings.stop_on_accept)
+        last = self._stop_at() if looks else None
+        return block if last is None else range(block.start, min(block.stop, last + 1))
+
+    def _settled(self) -> bool:
+        """Whether the block, or its part up to the stop token, is final."""
+        watched = self._watched()
+        return not any(self.is_open[i] for i in watched) and self.corrections.settled(watched)
+
+    def _event(self, shown: dict[int, tuple[int, float]]) -> StepEvent:
+        """shown: what to show at each position (index in the answer) that could change in this step, and how sure it is."""
+        block = self._block()
+        places = block[: max(0, self.settings.gen_length - block.start)]
+        there = [shown.get(i, (self.answer[i], 1.0)) for i in places]
+        final = not self.settings.edits or self.step == self.corrections.limit or self._settled()
         return StepEvent(
-            shown.start - start,
+            block.start,
             tuple(token for token, _ in there),
-            tuple(not self.is_open[c - start] for c in shown),
-            step,
+            tuple(not self.is_open[i] and (final or not self.editable[i]) for i in places),
+            self.step - 1,
             tuple(certainty for _, certainty in there),
         )
 

@@ -19,6 +19,7 @@ from llada_uni.errors import UserError
 from llada_uni.files.configs import MAX_BYTES, read_json
 from llada_uni.files.weights import atomic_file, load_torch, write_json
 from llada_uni.image.codes import ImageCodes
+from llada_uni.image.data_uri import is_data_uri
 
 SUFFIXES = (".pt", ".json")  # of files that hold codes
 _IDS = ("semantic_token_ids", "token_ids")
@@ -26,7 +27,9 @@ _IDS = ("semantic_token_ids", "token_ids")
 
 def is_code_file(source: Any) -> bool:
     """Whether a path names a file of codes; anything else is an image file, or no path."""
-    return isinstance(source, str | os.PathLike) and Path(source).suffix.lower() in SUFFIXES
+    if not isinstance(source, str | os.PathLike) or (isinstance(source, str) and is_data_uri(source)):
+        return False
+    return Path(source).suffix.lower() in SUFFIXES
 
 
 def read_codes(path: str | os.PathLike[str]) -> ImageCodes:
@@ -34,7 +37,7 @@ def read_codes(path: str | os.PathLike[str]) -> ImageCodes:
 
     UserError for a file that is missing, damaged, too large, or holds something else.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"there is no file of codes {path}")
     if path.stat().st_size > MAX_BYTES:
@@ -54,7 +57,7 @@ def read_codes(path: str | os.PathLike[str]) -> ImageCodes:
 
 def write_codes(codes: ImageCodes, path: str | os.PathLike[str], patch_size: int) -> Path:
     """Writes JSON, or by a name ending with .pt the published format. patch_size: pixels of a code's side (released: 16)."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path.name} must end with {' or '.join(SUFFIXES)}")
     if path.suffix.lower() != ".pt":

@@ -1,112 +1,20 @@
-"""From a file or picture to exactly the pixels that the image tokenizer reads.
+"""From a picture to exactly the pixels that the image tokenizer reads.
 
-Path, bytes or PIL picture -> `open_image` (checked, upright, RGB on white) -> one of two
-shapings, `resize_for_understanding` (keeps the shape) or `crop_for_editing` (one of a list of sizes) ->
-`to_patches`.
+An opened picture (reader.py) -> one of two shapings, `resize_for_understanding` (keeps the shape) or `crop_for_editing` (one
+of a list of sizes) -> `to_patches`.
 Sizes are (height, width) in this file, except PIL's own `.size`, which is (width, height).
 Axes: N patches, C color channels, P patch side.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import warnings
-from pathlib import Path
-
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.image.geometry import Preprocessing, center, editing_crop, understanding_crop
-
-MIN_SIDE, MAX_SIDE = 2, 16384
-MAX_AREA = 64 * 2**20  # 64 Mpx
-MAX_RATIO = 200
-# Only formats that are decoded in process (EPS, for one, would start another program).
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-_LIMITS = (
-    f"allowed: sides {MIN_SIDE} to {MAX_SIDE} px, at most {MAX_AREA // 2**20} megapixels (2^20 px each), "
-    f"longer side at most {MAX_RATIO} times the shorter"
-)
-
-
-def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Image:
-    """A checked RGB picture, upright (EXIF), transparency laid on white.
-
-    The size is checked in the file's header, before any pixel is decoded. Raises UserError for a missing
-    file, for something that is no picture or is damaged, and for sizes out of the limits (stated in the
-    message).
-    """
-    if isinstance(source, Image.Image):
-        name, picture = "the picture", source
-    elif isinstance(source, bytes | bytearray | memoryview):
-        name = "the picture"
-        picture = _open(name, io.BytesIO(bytes(source)))
-    elif isinstance(source, str | os.PathLike):
-        name = str(source)
-        path = Path(source)
-        if path.is_dir():
-            raise UserError(f"{name} is a directory, a picture file was expected")
-        if not path.is_file():
-            raise UserError(f"there is no picture {name}")
-        picture = _open(name, path)
-    else:
-        raise UserError(f"a picture is a path, bytes or a PIL image, not {type(source).__name__}")
-    _check_size(name, *picture.size)
-    try:
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        return flatten_alpha(upright)
-    except UserError:
-        raise
-    except Exception as error:  # a decoder fed with damaged bytes raises nearly anything
-        raise UserError(f"{name} is damaged and cannot be read ({_one_line(error)})") from error
-
-
-def _open(name: str, file: Path | io.BytesIO) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit speaks instead
-            return Image.open(file, formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{name} is too large; {_LIMITS}") from error
-    except Exception as error:
-        raise UserError(f"{name} is no picture that can be read (formats: {', '.join(FORMATS)})") from error
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    short, long = min(width, height), max(width, height)
-    if short < MIN_SIDE or long > MAX_SIDE or width * height > MAX_AREA or long > MAX_RATIO * short:
-        raise UserError(f"{name} has {width} x {height} px; {_LIMITS}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def flatten_alpha(picture: Image.Image) -> Image.Image:
-    """RGB of any mode; transparent places show white. 16-bit and float grays are scaled, not clipped."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _wide_gray_to_rgb(picture)
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _wide_gray_to_rgb(picture: Image.Image) -> Image.Image:
-    """PIL clips grays above 255; a 16-bit file would come out white. Full scale is 65535 (a float file's: 1
-    or 255)."""
-    gray = np.nan_to_num(np.asarray(picture).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    if picture.mode == "F":
-        top = 1.0 if gray.max(initial=0.0) <= 1.0 else 255.0
-    else:
-        top = 65535.0
-    eight = np.clip(np.rint(gray * (255.0 / top)), 0, 255).astype(np.uint8)
-    return Image.fromarray(eight, "L").convert("RGB")
+from llada_uni.image.reader import flatten_alpha
 
 
 def resize_for_understanding(

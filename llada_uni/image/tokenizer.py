@@ -32,7 +32,8 @@ from llada_uni.files.weights import (
 )
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.geometry import Preprocessing
-from llada_uni.image.preprocess import crop_for_editing, flatten_alpha, resize_for_understanding, to_patches
+from llada_uni.image.preprocess import crop_for_editing, resize_for_understanding, to_patches
+from llada_uni.image.reader import flatten_alpha
 
 Mode = Literal["understand", "edit", "raw"]
 
@@ -190,6 +191,16 @@ class ImageTokenizer(nn.Module):
         grid_thw = torch.tensor([(1, rows, columns) for rows, columns in grids], device=weight.device)
         patches = patches.to(weight.device, weight.dtype)
         return self.vision(patches, grid_thw=grid_thw).last_hidden_state
+
+    @torch.no_grad()
+    def nearness(self, picture: Image.Image) -> float:
+        """Mean cosine, -1 to 1, between the patches of a picture, taken as it is, and their codes: how well these fit."""
+        patches, rows, columns = to_patches(self.shape(picture, "raw"), self.settings)
+        hidden = self.features(patches, [(rows, columns)])
+        found = self.vq.quant_conv(hidden.T[None, :, :, None])[0, :, :, 0].T.float()
+        codes = nn.functional.normalize(self.vq.quantize.embedding.weight.float(), dim=-1)
+        cosines = nn.functional.normalize(found, dim=-1) @ codes.T
+        return float(cosines.max(1).values.mean())
 
     def codes_of(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Codes [N] int64 of patches [N, C*P*P]; arguments as in `features`."""

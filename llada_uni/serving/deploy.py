@@ -143,7 +143,7 @@ def run(plan: Plan, host: str = "127.0.0.1", port: int = 8000, address: str | No
     serve = _ray_serve()
     import ray
 
-    here = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
+    here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
     ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, **here)
     try:
         if address is None:

@@ -27,10 +27,11 @@ from llada_uni.results import (
     TextResult,
 )
 from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, check_text, generator_of
-from llada_uni.tasks.common import Clock, encode_pictures, evaluations_of, phases_of, settings_of
+from llada_uni.tasks.common import Clock, encode_pictures, evaluations_of, grammar_of, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, decode
 from llada_uni.tasks.messages import read_messages
 from llada_uni.tasks.parts import Parts
+from llada_uni.tasks.sizes import Sized, sized
 from llada_uni.text.prompts import Turn
 
 ANSWER_FRAMES = 4  # images that one answer in a conversation may hold where the request does not say
@@ -86,10 +87,11 @@ def _writer(parts: Parts, request: Understand | Chat, on_progress: OnProgress | 
     """(turns, seed) -> (text, how it ended, work); the settings are checked here, before anything is read."""
     settings = settings_of(request, parts.defaults.understand).text
     phases = phases_of(parts, request, on_progress)
+    grammar = grammar_of(parts, request, settings.max_tokens)
 
     def write(turns: list[Turn], seed: int) -> tuple[str, EndReason, Evaluations]:
         ids = parts.format.prompt("understand", turns)
-        written = phases.write(ids, settings, settings.max_tokens, generator_of(seed), images=False)
+        written = phases.write(ids, settings, settings.max_tokens, generator_of(seed), images=False, grammar=grammar)
         reason: EndReason = "stop" if phases.engine.stopped else "finished" if written.end == "eos" else "length"
         return phases.engine.text, reason, evaluations_of(written.work)
 
@@ -100,20 +102,24 @@ def _alternating(parts: Parts, request: Chat | Story, task: str, on_progress: On
     """Text and images in turn, with the system text of `task`."""
     seed, settings = check_seed(request.seed), settings_of(request, parts.defaults.interleave)
     turns = read_messages(parts, request.messages)
+    other_size = settings_of(request, parts.defaults).other_size
+    size = sized(parts, settings.height, settings.width, other_size)
+    trained = () if other_size == "draw" else parts.defaults.trained_sizes
     plan = Plan(
-        check_grid(settings.height, settings.width, parts.pixels_per_code),
+        size.grid,
         settings.codes,
         settings.text,
         settings.text.max_tokens,
         settings.max_frames,
         settings,
+        tuple(check_grid(*one, parts.pixels_per_code) for one in trained),
     )
     check_decoder(parts, request)
     phases = phases_of(parts, request, on_progress)
     ids = parts.format.prompt(task, turns)
     if phases.room(ids) < 1:
         raise UserError(f"the prompt has {len(ids)} tokens; the context of this model is {phases.context} tokens")
-    return _events(parts, phases, task, turns, plan, seed, request, on_progress)
+    return _events(parts, phases, task, turns, plan, size, seed, request, on_progress)
 
 
 def _events(
@@ -122,6 +128,7 @@ def _events(
     task: str,
     turns: list[Turn],
     plan: Plan,
+    size: Sized,
     seed: int,
     asked: Chat | Story,
     on_progress: OnProgress | None,
@@ -139,9 +146,9 @@ def _events(
             yield replace(piece, reason=reason, seed=seed, evaluations=work, seconds=clock.total())
         else:
             clock.lap("codes")
-            image = None
+            image, of = None, size if (piece.codes.height, piece.codes.width) == size.grid else None
             if asked.decoder != CODES_ONLY:
-                image, evaluations = decode(parts, piece.codes, asked, seed, on_progress)
+                image, evaluations = decode(parts, piece.codes, asked, seed, on_progress, of)
                 decoded += evaluations
                 clock.lap("decode")
-            yield replace(piece, pixels=image, seed=seed)
+            yield replace(piece, pixels=image, seed=seed, notices=of.notices if of else ())

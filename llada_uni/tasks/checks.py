@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from PIL import Image
 
 from llada_uni.errors import UserError
+from llada_uni.image.arrays import images_of, is_array
 from llada_uni.image.code_files import is_code_file, read_codes
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.reader import WHAT, Source, open_image
+from llada_uni.results import ChatResult, DrawnImage, PartialImage
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | ImageCodes
+Picture = Source | ImageCodes | DrawnImage | PartialImage
 LARGEST_SEED = 2**63 - 1
 
 
@@ -53,16 +55,33 @@ def check_grid(height: Any, width: Any, cell: int) -> tuple[int, int]:
 
 
 def check_pictures(pictures: Any) -> list[Image.Image | ImageCodes]:
-    """One picture or a sequence of them, opened; codes stay codes. At least one."""
-    if isinstance(pictures, str | os.PathLike | bytes | Image.Image | ImageCodes):
+    """One picture or several of them, opened; codes stay codes. At least one.
+
+    Several: a list or the like, an array or tensor of four axes, or a generator.
+    """
+    if is_array(pictures):
+        return [open_image(picture) for picture in images_of(pictures)]
+    one = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | ImageCodes | DrawnImage | PartialImage | ChatResult
+    if isinstance(pictures, one) or callable(getattr(pictures, "read", None)):
         pictures = [pictures]
-    if not isinstance(pictures, Sequence) or not pictures:
-        raise UserError("at least one picture is needed: a path, bytes, a PIL image or codes, or a list of these")
+    if not isinstance(pictures, Iterable) or isinstance(pictures, Mapping) or not (pictures := list(pictures)):
+        raise UserError(f"at least one picture is needed: {WHAT}, codes, a result, or a list of these")
     return [open_picture(picture) for picture in pictures]
 
 
 def open_picture(picture: Any) -> Image.Image | ImageCodes:
-    """An image: opened, or its codes where it is given as such, or as a file of codes (image/code_files.py)."""
+    """An image: opened (image/reader.py), or its codes where it is given as such, as a file of codes (image/code_files.py), or
+    as a result of ours, whose codes say more than its pixels.
+    """
     if isinstance(picture, ImageCodes):
         return picture
+    if isinstance(picture, DrawnImage):
+        return picture.codes
+    if isinstance(picture, PartialImage):
+        return open_image(picture.image)
+    if isinstance(picture, ChatResult):
+        drawn = [part for part in picture.parts if isinstance(part, DrawnImage)]
+        if len(drawn) != 1:
+            raise UserError(f"one picture is expected, not an answer with {len(drawn)} of them: give one of its parts")
+        return drawn[0].codes
     return read_codes(picture) if is_code_file(picture) else open_image(picture)

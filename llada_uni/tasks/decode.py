@@ -17,6 +17,7 @@ from llada_uni.results import Evaluations, ImageResult, OnProgress, Progress
 from llada_uni.tasks.checks import check_seed, generator_of, open_picture
 from llada_uni.tasks.common import Clock, evaluations_of, own_codes
 from llada_uni.tasks.parts import Parts
+from llada_uni.tasks.sizes import Sized
 
 
 def decode_codes(parts: Parts, request: Decode, on_progress: OnProgress | None) -> ImageResult:
@@ -35,9 +36,14 @@ def decode_codes(parts: Parts, request: Decode, on_progress: OnProgress | None) 
 
 
 def decode(
-    parts: Parts, codes: ImageCodes, asked: Decoding, seed: int, on_progress: OnProgress | None = None
+    parts: Parts,
+    codes: ImageCodes,
+    asked: Decoding,
+    seed: int,
+    on_progress: OnProgress | None = None,
+    size: Sized | None = None,
 ) -> tuple[Image.Image, int]:
-    """(image, decoder evaluations) of codes. The noise is the seed's own, whatever was drawn before."""
+    """(image, decoder evaluations) of codes. The noise is the seed's own, whatever was drawn before. size: of the image."""
     variant, steps = parts.defaults.decode.chosen(asked)
     multiplier = asked.resolution_multiplier or parts.defaults.decode.resolution_multiplier
     total = steps if variant == "turbo" else steps - 1
@@ -52,7 +58,7 @@ def decode(
     image = parts.decoder.decode(
         codes, cast(Variant, variant), steps=steps, generator=generator_of(seed), on_step=count, multiplier=multiplier
     )
-    return image, made
+    return image if size is None else size.scaled(image, multiplier), made
 
 
 def check_decoder(parts: Parts, asked: Decoding) -> None:
@@ -84,12 +90,14 @@ def finish(
     text: str | None = None,
     work: Work | None = None,
     notices: tuple[str, ...] = (),
+    size: Sized | None = None,
 ) -> ImageResult:
-    """The result of a task that drew codes: decoded to pixels, unless the decoder is "none"."""
+    """The result of a task that drew codes: decoded to pixels of a size, unless the decoder is "none"."""
     clock.lap("codes")
     image, evaluations = None, 0
     if asked.decoder != CODES_ONLY:
-        image, evaluations = decode(parts, drawn.codes, asked, seed, on_progress)
+        image, evaluations = decode(parts, drawn.codes, asked, seed, on_progress, size)
         clock.lap("decode")
+    notices = (*notices, *(size.notices if size else ()))
     done = evaluations_of(drawn.work + (work or Work()), evaluations)
     return ImageResult(image, drawn.codes, prompt, seed, text, done, clock.total(), notices)

@@ -3,7 +3,7 @@
 An optional JSON file -> `Defaults`. A directory whose file has none of these keys, or that has no such file, is taken for
 the published model: `Defaults.published`. Other keys at the top level are other programs' and are ignored.
 
-    {"profile": "plain", "block_length": 32,
+    {"profile": "plain", "block_length": 32, "sizes": ["192x192"], "other_size": "scale", "familiar": 0.9,
      "generate":   {"height": 1024, "width": 1024, "cfg_scale": 2.0, "rescale": 0.0, "codes": {...}, "text": {...}},
      "edit":       {"text_scale": 4.0, "image_scale": 0.0, "rescale": 0.0, "codes": {...}},
      "understand": {"text": {...}},
@@ -17,11 +17,15 @@ and "max_tokens": 2048. Types, bounds and meanings are those of `generation/para
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator
 
 from llada_uni.checked import Checked
+from llada_uni.errors import UserError
 from llada_uni.files.configs import read_json
 from llada_uni.files.model_dir import SETTINGS
 from llada_uni.generation import params
@@ -35,13 +39,30 @@ PUBLISHED: Mapping[str, Any] = {
     "edit": {"rescale": 0.7},
     "decode": {"decoder": "base"},
 }
+ABOUT = {"sizes", "other_size", "familiar"}  # keys that say nothing of the code a model was made for
 C = TypeVar("C", bound=Checked)
 
 
-class Defaults(params.Blocks):
-    """Every setting of a model directory. profile: which code's conventions its prompts follow (`params.PROFILES`)."""
+def _sizes(value: Any) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) and _SIZE.fullmatch(one) for one in found):
+        raise UserError(f'sizes must be a list of "WIDTHxHEIGHT" in pixels, such as "192x192", not {value!r}')
+    return tuple(found)
+
+
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+Sizes = Annotated[tuple[str, ...], BeforeValidator(_sizes)]
+
+
+class Defaults(params.Blocks, params.Trained):
+    """Every setting of a model directory. profile: which code's conventions its prompts follow (`params.PROFILES`). sizes:
+    those of images, "WIDTHxHEIGHT" in pixels, that the model was trained to draw; none: every size.
+    familiar: how near its codes are to the patches of images of the kinds it knows (tasks/familiar.py).
+    """
 
     profile: params.Profile = "plain"
+    sizes: Sizes = ()
+    familiar: params.Share | None = None
     generate: params.GenerateSettings = params.GenerateSettings()
     edit: params.EditSettings = params.EditSettings()
     understand: params.UnderstandSettings = params.UnderstandSettings()
@@ -58,7 +79,7 @@ class Defaults(params.Blocks):
     def from_json(cls, data: Mapping[str, Any]) -> Defaults:
         """The settings of a file's content. Absent keys have the value of `params`, or that of the profile it names."""
         ours = {key: value for key, value in data.items() if key in cls.model_fields}
-        if not ours or ours.get("profile") == "published":
+        if ours.keys() <= ABOUT or ours.get("profile") == "published":
             return cls.published().overlaid(ours, FILE)
         return cls().overlaid(ours, FILE)
 
@@ -70,6 +91,11 @@ class Defaults(params.Blocks):
     @property
     def as_published(self) -> bool:
         return self.profile == "published"
+
+    @property
+    def trained_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) in pixels of `sizes`."""
+        return [(int(height), int(width)) for width, height in (size.split("x") for size in self.sizes)]
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

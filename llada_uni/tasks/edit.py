@@ -10,9 +10,11 @@ from llada_uni.generation.guidance import Guidance
 from llada_uni.requests import Edit
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, generator_of
-from llada_uni.tasks.common import Clock, encode_for_editing, phases_of, settings_of
+from llada_uni.tasks.common import Clock, encode_pictures, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
+from llada_uni.tasks.familiar import unfamiliar
 from llada_uni.tasks.parts import Parts
+from llada_uni.tasks.sizes import shaped_for_editing, sized
 from llada_uni.text.prompts import Turn
 
 
@@ -21,13 +23,17 @@ def edit_image(parts: Parts, request: Edit, on_progress: OnProgress | None) -> I
     seed, settings, cell = check_seed(request.seed), settings_of(request, parts.defaults.edit), parts.pixels_per_code
     pictures = check_pictures(request.images)
     asked = request.given()
-    check_grid(asked.get("height", cell), asked.get("width", cell), cell)
+    other_size = settings_of(request, parts.defaults).other_size
+    if other_size == "draw" or not parts.defaults.sizes:
+        check_grid(asked.get("height", cell), asked.get("width", cell), cell)
     check_decoder(parts, request)
     phases, clock = phases_of(parts, request, on_progress), Clock()
-    sources, notices = encode_for_editing(parts, pictures, settings.fit)
+    shaped = [shaped_for_editing(parts, picture, settings.fit, other_size) for picture in pictures]
+    height, width = shaped[0].size
+    size = sized(parts, asked.get("height", height), asked.get("width", width), other_size)
+    sources = encode_pictures(parts, [one.image for one in shaped], "raw")
     clock.lap("encode")
-    first = sources[0]
-    grid = check_grid(asked.get("height", first.height * cell), asked.get("width", first.width * cell), cell)
+    grid, notices = size.grid, tuple(notice for one in shaped for notice in (*one.notices, *unfamiliar(parts, one.image)))
     form, turns = parts.format, [Turn("user", (*sources, request.instruction))]
     header = form.image_header(*grid)
     guidance = Guidance.of(settings)
@@ -37,4 +43,4 @@ def edit_image(parts: Parts, request: Edit, on_progress: OnProgress | None) -> I
     }
     prompt = [*form.prompt("edit", turns), *header]
     drawn = phases.draw(prompt, grid, settings.codes, guidance, branches, generator_of(seed))
-    return finish(parts, drawn, request, request.instruction, seed, clock, on_progress, notices=notices)
+    return finish(parts, drawn, request, request.instruction, seed, clock, on_progress, notices=notices, size=size)

@@ -13,15 +13,18 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
+from llada_uni.image.arrays import is_array
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.geometry import EditingCrop, center, editing_crop
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.geometry import EditingCrop, center
+from llada_uni.image.reader import open_image
 from llada_uni.requests import Inpaint
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_seed, generator_of, open_picture
-from llada_uni.tasks.common import Clock, encode_for_editing, phases_of, settings_of
+from llada_uni.tasks.common import Clock, encode_pictures, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
+from llada_uni.tasks.familiar import unfamiliar
 from llada_uni.tasks.parts import Parts
+from llada_uni.tasks.sizes import Sized, drawn_size, shaped_for_editing
 from llada_uni.text.prompts import Turn
 
 WHITE = 128  # a mask pixel from this level on is white, that is: to be filled
@@ -34,25 +37,24 @@ def inpaint(parts: Parts, request: Inpaint, on_progress: OnProgress | None) -> I
     white = _white(request.mask, None if isinstance(picture, ImageCodes) else picture.size)
     check_decoder(parts, request)
     phases, clock = phases_of(parts, request, on_progress), Clock()
-    fit = request.fit or parts.defaults.edit.fit
-    (source,), notices = encode_for_editing(parts, [picture], fit)
+    other_size = settings_of(request, parts.defaults).other_size
+    shaped = shaped_for_editing(parts, picture, request.fit or parts.defaults.edit.fit, other_size)
+    (source,) = encode_pictures(parts, [shaped.image], "raw")
     clock.lap("encode")
-    if isinstance(picture, ImageCodes):
-        crop = EditingCrop.none(*white.shape)
-    else:
-        crop = editing_crop(picture.height, picture.width, parts.image_tokenizer.settings, fit)
-    is_open = open_cells(white, source.height, source.width, crop)
+    is_open = open_cells(white, source.height, source.width, shaped.crop or EditingCrop.none(*white.shape))
     if not is_open.any():
         raise UserError("the mask is white nowhere within the picture: white marks what is to be filled")
     canvas = [None if hole else code for hole, code in zip(is_open.flat, source.codes, strict=True)]
     grid = (source.height, source.width)
+    size = Sized(grid, None if shaped.size == drawn_size(parts, grid) else shaped.size)
     form, turns = parts.format, [Turn("user", (request.prompt,))]
     header = form.image_header(*grid)
     guidance = Guidance.of(settings)
     branches = {"uncond": [*form.unconditional("generate", turns), *header]}
     prompt = [*form.prompt("generate", turns), *header]
     drawn = phases.draw(prompt, grid, settings.codes, guidance, branches, generator_of(seed), canvas)
-    return finish(parts, drawn, request, request.prompt, seed, clock, on_progress, notices=notices)
+    notices = (*shaped.notices, *unfamiliar(parts, shaped.image))
+    return finish(parts, drawn, request, request.prompt, seed, clock, on_progress, notices=notices, size=size)
 
 
 def _white(mask: Any, size: tuple[int, int] | None) -> np.ndarray:
@@ -64,12 +66,20 @@ def _white(mask: Any, size: tuple[int, int] | None) -> np.ndarray:
         mask = mask.convert("L")
     if isinstance(mask, Image.Image) and "A" in mask.getbands():
         mask = mask.convert("RGBA").convert("RGB")  # transparency says nothing here: the color counts
+    if is_array(mask) and _is_ones(mask):
+        mask = mask != 0  # a mask as labels: 1 is white
     opened = open_image(mask)
     if size is not None and opened.size != size:
         raise UserError(
             f"the mask has {opened.width} x {opened.height} px, the picture {size[0]} x {size[1]}: they must be equal"
         )
     return np.asarray(opened.convert("L")) >= WHITE
+
+
+def _is_ones(mask: Any) -> bool:
+    """Whether an array holds whole numbers and no other than 0 and 1."""
+    whole = mask.dtype.kind in "ui" if isinstance(mask, np.ndarray) else not mask.is_floating_point()
+    return whole and bool(((mask == 0) | (mask == 1)).all())
 
 
 def open_cells(white: np.ndarray, rows: int, columns: int, crop: EditingCrop) -> np.ndarray:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
-from llada_uni.results import ImageEvent, ImageResult
 from llada_uni.tasks.checks import check_text, open_picture
 from llada_uni.tasks.common import own_codes
 from llada_uni.tasks.parts import Parts
@@ -29,11 +28,7 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
     for anything else, and for an empty user turn. Messages of one side in a row are one turn of it; what an
     assistant says first (a greeting) stands before the user's words, like a system message.
     """
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": check_text(messages, "prompt")}]
-    if not isinstance(messages, Sequence) or not messages:
-        raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
-    read = _with_system_words([_read_message(message) for message in messages])
+    read = _read(messages)
     for role, items in read:
         silent = not any(isinstance(item, str) and item.strip() for item in items)
         shown = any(not isinstance(item, str) for item in items)
@@ -51,6 +46,23 @@ def read_messages(parts: Parts, messages: Any) -> list[Turn]:
                 done.append(item if isinstance(item, str) else own_codes(parts, item))
         turns.append(Turn(role, tuple(done)))
     return turns
+
+
+def text_turns(messages: Any) -> list[Turn]:
+    """Turns of a conversation without images. UserError where there are any, and as `read_messages`."""
+    read = _read(messages)
+    if not all(isinstance(item, str) for _, items in read for item in items):
+        raise UserError("only text can be read here: images need the image tokenizer (of transformers' users: AutoProcessor)")
+    return [Turn(role, tuple(items)) for role, items in read]
+
+
+def _read(messages: Any) -> list[tuple[str, list[Any]]]:
+    """(role, items) of every message, those of the role "system" put into the user's."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": check_text(messages, "prompt")}]
+    if not isinstance(messages, Sequence) or not messages:
+        raise UserError("messages must be a text or a list of {'role': ..., 'content': ...}")
+    return _with_system_words([_read_message(message) for message in messages])
 
 
 def _read_message(message: Any) -> tuple[str, list[Any]]:
@@ -112,6 +124,4 @@ def _read_item(item: Any) -> str | Image.Image | ImageCodes:
         raise UserError("an item of a message is {'type': 'text', 'text': ...} or {'type': 'image', 'image': ...}")
     if isinstance(item, str | ImageCodes):
         return item
-    if isinstance(item, ImageEvent | ImageResult):
-        return item.codes
     return open_picture(item)

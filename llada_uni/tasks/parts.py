@@ -21,6 +21,8 @@ from llada_uni.errors import UserError
 from llada_uni.files.model_dir import BACKBONE, DECODERS, IMAGE_TOKENIZER, TEXT, VAE, backbone_folder
 from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.generation.engine import Engine
+from llada_uni.generation.grammar.grammar import Grammars
+from llada_uni.generation.grammar.lift import Vocabulary
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.tasks.defaults import Defaults
 from llada_uni.tasks.find import Need, nothing_needed
@@ -97,6 +99,11 @@ class Parts:
         end = self.text.eos_id if END_OF_TEXT in self.text.control_names() else None
         check_ids(end, len(self.text) - 1, self.config, self.folder / TEXT.marker)
         return PromptFormat(self.text, self.config.image_token_offset, bare_image=self.defaults.as_published)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Grammars over the tokens of text."""
+        return Grammars(Vocabulary(self.text.spelled(), self.text.eos_id))
 
     @cached_property
     def backbone(self) -> Backbone:

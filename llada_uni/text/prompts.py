@@ -116,6 +116,18 @@ class PromptFormat:
                 ids += self.parts(turn.parts)
         return ids
 
+    def conversation(self, task: str, turns: Sequence[Turn], opened: bool = True, ended: bool = True) -> list[int]:
+        """Ids of a conversation, as training and other programs see it.
+
+        opened: as `prompt`, up to where the assistant speaks. Else it ends with its last turn: the user's, or the assistant's
+        with the end of text, or without it where that turn is to be gone on with (`ended` False).
+        """
+        if opened or not turns:
+            return self.prompt(task, turns)
+        if turns[-1].role == "assistant":
+            return self.prompt(task, turns[:-1]) + self.answer(turns[-1].parts, ended)
+        return self.prompt(task, turns)[: -len(self.text.encode_control(role("ASSISTANT")))]
+
     def unconditional(self, task: str, turns: Sequence[Turn], keep_images: bool = True) -> list[int]:
         """The prompt of the branch without words: what the user says becomes `<uncondition>`.
 

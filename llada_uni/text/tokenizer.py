@@ -135,6 +135,19 @@ class TextTokenizer:
         kept = [int(i) for i in ids if 0 <= i < self._length and (control or int(i) not in self._control_ids)]
         return self._template.decode(kept, skip_special_tokens=False)
 
+    def spelled(self) -> dict[int, bytes]:
+        """The bytes of every id that stands for text. UserError for a tokenizer that is not byte-level."""
+        if '"ByteLevel"' not in json.dumps(json.loads(self._definition).get("decoder")):
+            raise UserError("this tokenizer does not spell its tokens byte by byte; a grammar needs one that does (ByteLevel)")
+        byte_of = _byte_of()
+        names = self._template.get_vocab(with_added_tokens=True)
+        out = {}
+        for name, token_id in names.items():
+            if token_id not in self._control_ids and name:
+                known = all(letter in byte_of for letter in name)
+                out[token_id] = bytes(byte_of[letter] for letter in name) if known else name.encode("utf-8")
+        return out
+
     def is_text(self, token_id: int) -> bool:
         """Whether the id stands for letters: no control token, no image code, no unused id."""
         return 0 <= token_id < self._length and token_id not in self._control_ids
@@ -188,6 +201,13 @@ class TextTokenizer:
     def size_of(self, token_id: int) -> int | None:
         """The grid side a size token stands for, or None for any other token."""
         return self._size_of.get(token_id)
+
+
+def _byte_of() -> dict[str, int]:
+    """The byte of each stand-in of byte-level BPE: itself where it is printable, else the next letter from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = (byte for byte in range(256) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
 
 
 def _control(data: dict) -> list[dict]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from llada_uni.files.folders import new_folder
 from llada_uni.files.model_dir import BACKBONE, KNOWN, PARTS, SETTINGS, TEXT, Part, check_links
 from llada_uni.files.weights import WeightFiles, read_torch, write_torch, write_weights
 from llada_uni.tasks.parts import Parts
+from llada_uni.training.language.adapter_merge import merge_quantized
 from llada_uni.training.language.lora import load_adapter, merge_lora
 from llada_uni.training.loop.checkpoints import load_full
 from llada_uni.training.loop.ranks import Processes
@@ -105,7 +107,11 @@ def export_checkpoint(
 def _write_adapted(
     source: Path, target: Path, dtype: torch.dtype | None, layout: Layout, adapter: str | os.PathLike[str]
 ) -> None:
-    """The backbone with an adapter merged into it; added up in float32, so it takes memory for the whole backbone."""
+    """The backbone with an adapter merged into it; added up in float32, so it takes memory for the whole backbone. Quantized
+    experts are merged one by one and rounded again, with a warning that says what this costs."""
+    if Source(source).scheme is not None:
+        warnings.warn(str(merge_quantized(source, adapter, target)), stacklevel=3)
+        return
     merged = merge_lora(load_adapter(load_backbone(source, dtype=torch.float32), adapter))
     stored = Counter(kind for kind in WeightFiles(source).dtypes.values() if kind.is_floating_point)
     save_backbone(merged, target, layout, dtype or stored.most_common(1)[0][0])

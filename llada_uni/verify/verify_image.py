@@ -15,7 +15,8 @@ from llada_uni.errors import UserError
 from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.files.weights import read_json
 from llada_uni.image.geometry import Preprocessing, editing_size, editing_sizes, understanding_crop, understanding_size
-from llada_uni.image.preprocess import crop_for_editing, open_image, resize_for_understanding
+from llada_uni.image.preprocess import crop_for_editing, resize_for_understanding
+from llada_uni.image.reader import open_image
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.verify.compare import Result, Row, has, has_part, mismatches
 

@@ -10,6 +10,10 @@ IMAGES = {
     "crowded": "llada_uni.world.data.pictures:CrowdedPictures",
 }
 WORDS = {"world": "llada_uni.world.data.vocabulary:world_words"}
+REWARDS = {
+    "world": "llada_uni.world.training.rewards:judge_sample",
+    "world_parts": "llada_uni.world.training.rewards:judge_parts",
+}
 _SUITES = ("geneval", "understand", "wise", "text", "edit", "intergen", "dialogue", "robust", "decoder")
 SUITES = dict.fromkeys(_SUITES, "llada_uni.world.evaluation.suites:WorldSuite")
 COMMANDS = {"demo": "llada_uni.world.cli:demo", "data world": "llada_uni.world.cli:world"}

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import math
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -105,8 +107,82 @@ def test_inpaint_takes_comfyui_s_masks(opened, model, picture, image):
     inputs = {"model": opened, "prompt": "a cat", "cfg_scale": -1.0, **DRAWING}
     for form in (mask, mask[0]):
         assert torch.equal(run("Inpaint", image=image, mask=form, **inputs)[0], want)
-    with pytest.raises(UserError, match="one mask for each"):
-        run("Inpaint", image=image, mask=mask.repeat(2, 1, 1), **inputs)
+    two = run("Inpaint", image=image, mask=mask.repeat(2, 1, 1), **inputs)[0]
+    assert torch.equal(two, want.repeat(2, 1, 1, 1)), "one picture goes with all masks"
+    two = run("Inpaint", image=image.repeat(2, 1, 1, 1), mask=mask, **inputs)[0]
+    assert torch.equal(two, want.repeat(2, 1, 1, 1)), "one mask goes with all pictures"
+    small = mask[:, ::4, ::4]
+    assert torch.equal(run("Inpaint", image=image, mask=small, **inputs)[0], want), "a mask is scaled to its picture"
+    with pytest.raises(UserError, match="2 pictures came with 3 masks; allowed: one mask for each"):
+        run("Inpaint", image=image.repeat(2, 1, 1, 1), mask=mask.repeat(3, 1, 1), **inputs)
+
+
+def test_images_that_overshoot_are_clipped(picture):
+    assert to_pictures(to_image([picture]) * 1.2 - 0.1)[0].size == picture.size
+
+
+class Account(ModuleType):
+    """Stands for `comfy.model_management`: models it was told of, and room that it makes by closing them."""
+
+    def __init__(self):
+        super().__init__("comfy.model_management")
+        self.models: list[object] = []
+
+    def throw_exception_if_processing_interrupted(self):
+        pass
+
+    def load_models_gpu(self, models, memory_required=0):
+        for model in models:
+            assert model.model_size() > 0 and model.load_device.type == "cpu" and model.parent is None
+            if model not in self.models:
+                model.model_patches_to(model.load_device)
+                model.model_patches_to(model.model_dtype())
+                model.partially_load(model.load_device, 0)
+                self.models.append(model)
+
+    def free_memory(self, memory_required, device):
+        for model in self.models:
+            assert model.loaded_size() == model.model_size() and model.current_loaded_device() == model.load_device
+            model.detach()
+        self.models.clear()
+
+
+def test_comfyui_s_account_of_memory_knows_the_model(folder, image, monkeypatch):
+    account = Account()
+    monkeypatch.setitem(sys.modules, "comfy.model_management", account)
+    opened = run("Loader", folder=str(folder), device="cpu", dtype="auto")[0]
+    assert account.models == [], "nothing is read yet"
+    (codes,) = run("Encode", model=opened, image=image, mode="edit")
+    assert account.models == [opened]
+    before = opened()
+    account.free_memory(1e30, "cpu")
+    assert opened.loaded_size() == 0
+    assert run("Encode", model=opened, image=image, mode="edit") == (codes,) and opened() is not before
+    monkeypatch.setattr(account, "load_models_gpu", lambda given: given[0].of_another_version)
+    assert run("Encode", model=opened, image=image, mode="edit") == (codes,), "another ComfyUI: room is made, and it works"
+
+
+def test_previews_are_shown_where_comfyui_was_started_with_them(opened, monkeypatch):
+    shown = []
+    bar = SimpleNamespace(update_absolute=lambda value, total, preview=None: shown.append(preview))
+    utils, options = ModuleType("comfy.utils"), ModuleType("comfy.cli_args")
+    utils.ProgressBar = lambda total: bar
+    monkeypatch.setitem(sys.modules, "comfy.utils", utils)
+    monkeypatch.setitem(sys.modules, "comfy.cli_args", options)
+    inputs = {"width": 0, "height": 0, "cfg_scale": -1.0, "thinking": False, "batch_size": 1, **DRAWING}
+    for method, wanted in (("none", False), ("auto", True)):
+        shown.clear()
+        options.args = SimpleNamespace(preview_method=SimpleNamespace(value=method))
+        run("TextToImage", model=opened, prompt="a cat", **inputs)
+        previews = [one for one in shown if one is not None]
+        assert bool(previews) == wanted
+    kind, preview, side = previews[0]
+    assert (kind, preview.size) == ("JPEG", (32, 32)) and side >= 192 and len(previews) <= 3
+
+
+def test_sizes_step_by_the_side_of_a_code():
+    field = NODE_CLASS_MAPPINGS["LLaDA2UniTextToImage"].INPUT_TYPES()["required"]["height"]
+    assert field[1]["step"] == 32
 
 
 def test_a_story_is_one_batch_of_pictures_and_its_text(opened):
@@ -204,6 +280,51 @@ def test_the_folder_for_custom_nodes_exports_the_nodes():
     spec.loader.exec_module(package)
     assert package.NODE_CLASS_MAPPINGS is NODE_CLASS_MAPPINGS
     assert package.NODE_DISPLAY_NAME_MAPPINGS.keys() == NODE_CLASS_MAPPINGS.keys()
+
+
+PAGE = """
+globalThis.extensions = [];
+export const app = { registerExtension: (one) => extensions.push(one), graph: { setDirtyCanvas() {} } };
+"""
+WIDGETS = """
+export const ComfyWidgets = { STRING: (node, name) => {
+  const widget = { name, value: "", element: {} };
+  (node.widgets ??= []).push(widget);
+  return { widget };
+} };
+"""
+RUN = """
+await import("./extensions/llada2_uni/show_text.js");
+const shown = [];
+for (const name of ["LLaDA2UniUnderstand", "LLaDA2UniStory", "LLaDA2UniEdit"]) {
+  class Node { size = [10, 10]; widgets = []; computeSize() { return [20, 20]; } setSize(size) { this.size = size; } }
+  extensions[0].beforeRegisterNodeDef(Node, { name });
+  const node = new Node();
+  node.onExecuted?.({ text: ["a fox"] });
+  node.onExecuted?.({ text: ["a fox", "and a cat"] });
+  shown.push(node.widgets.map((one) => [one.value, one.element.readOnly, one.serialize]));
+}
+console.log(JSON.stringify(shown));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_the_text_is_shown_on_the_nodes_that_answer(tmp_path):
+    """The page's script, run in Node.js with stand-ins for the two modules of ComfyUI that it uses."""
+    web = EXAMPLES / "llada2_uni" / "web"
+    spec = importlib.util.spec_from_file_location("llada2_uni", EXAMPLES / "llada2_uni" / "__init__.py")
+    package = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    assert (EXAMPLES / "llada2_uni" / package.WEB_DIRECTORY).resolve() == web.resolve()
+    for name, text in {
+        "package.json": '{"type": "module"}', "scripts/app.js": PAGE, "scripts/widgets.js": WIDGETS, "run.js": RUN,
+        "extensions/llada2_uni/show_text.js": (web / "show_text.js").read_text(),
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(["node", tmp_path / "run.js"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[["a fox\nand a cat", True, False]]] * 2 + [[]]
 
 
 NODES = {

@@ -211,8 +211,8 @@ def test_settings_of_generate(lm, processor):
     assert torch.equal(first, sampled(1)) and not (first.shape == sampled(2).shape and torch.equal(first, sampled(2)))
     with pytest.raises(UserError, match="temperature"):
         lm.generate(**inputs, temperature=-1.0)
-    with pytest.raises(UserError, match="unknown setting 'do_sample'"):
-        lm.generate(**inputs, do_sample=True)
+    with pytest.raises(UserError, match="unknown setting 'do_samples'"):
+        lm.generate(**inputs, do_samples=True)
     assert torch.equal(first, lm.generate(**inputs, temperature=2.0, text_steps=2, seed=1))
     with pytest.raises(UserError, match="context"):
         lm.generate(torch.zeros(1, lm.config.max_position_embeddings, dtype=torch.int64))

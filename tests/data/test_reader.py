@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llada_uni.data.order import chance, shuffled
-from llada_uni.data.reader import TokenReader
+from llada_uni.data.reader import Part, TokenReader
 from llada_uni.data.shards import TokenShard, write_shard
 from llada_uni.errors import UserError
 from tests.data.helpers import number_of, token_folder
@@ -166,3 +166,31 @@ def test_an_empty_shard_is_a_shard(tmp_path):
     write_shard(tmp_path / "tokens-00000.safetensors", [], ["x:1: why"])
     shard = TokenShard(tmp_path / "tokens-00000.safetensors")
     assert (len(shard), shard.tokens, shard.tasks, shard.skipped) == (0, 0, {}, ["x:1: why"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(before=st.integers(1, 5), after=st.integers(1, 5), drawn=st.integers(0, 36))
+def test_another_number_of_micro_batches_goes_on_about_there(folder, before, after, drawn):
+    """Of an epoch of 37, what was drawn before the change comes again at most once a micro-batch, and none is passed over."""
+    first = TokenReader(folder, {"a": 1.0}, micro_batches=before)
+    seen = [number_of(first.draw(n % before)) for n in range(drawn)]
+    second = TokenReader(folder, {"a": 1.0}, micro_batches=after)
+    shared = second.share_again([first.state(k) for k in range(before)], after)
+    for k in range(after):
+        second.load_state(k, json.loads(json.dumps(shared)))
+    rest = [number_of(second.draw(n % after)) for n in range(37 - drawn // after * after)]
+    assert len(set(rest)) == len(rest) and len(set(seen) | set(rest)) == 37
+    assert len(set(seen) & set(rest)) < after
+
+
+@settings(max_examples=20, deadline=None)
+@given(every=st.integers(2, 40), micro_batches=st.integers(1, 3))
+def test_what_is_held_out_is_not_trained_on(folder, every, micro_batches):
+    def all_of(part: Part, task: str) -> set[int]:
+        reader = TokenReader(folder, {task: 1.0}, part=part, micro_batches=micro_batches)
+        return {number_of(reader.draw(n % micro_batches)) for n in range(4 * 40)}
+
+    everything = {task: all_of(Part(), task) for task in ("a", "b", "c")}
+    for task, numbers in everything.items():
+        train, held = (all_of(Part(name, every), task) for name in ("train", "held"))
+        assert not train & held and train | held == numbers and len(held) == max(1, len(numbers) // every)

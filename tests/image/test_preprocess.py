@@ -12,7 +12,8 @@ from PIL import Image, ImageChops
 
 from llada_uni.errors import UserError
 from llada_uni.image.geometry import Preprocessing, editing_size, editing_sizes, understanding_crop, understanding_size
-from llada_uni.image.preprocess import crop_for_editing, open_image, resize_for_understanding, to_patches
+from llada_uni.image.preprocess import crop_for_editing, resize_for_understanding, to_patches
+from llada_uni.image.reader import open_image
 
 RELEASED = Preprocessing()
 

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from llada_uni.errors import UserError
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.reader import open_image
 from llada_uni.image.tokenizer import ImageTokenizer
 
 

@@ -31,6 +31,7 @@ from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.metrics import Metrics
 from llada_uni.serving.scheduler.job import Job
 from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.tasks.defaults import Defaults
 
 PATIENCE = 60.0  # seconds a test waits for what must come; never for what must not
 Script = Callable[[Job], None]
@@ -82,7 +83,9 @@ class ScriptedService:
     def __init__(self, script: Script, limits: Limits | None = None) -> None:
         self.script, self.limits = script, limits or Limits()
         self.metrics = Metrics()
-        self.model = SimpleNamespace(folder=Path("/somewhere/models/scripted"))
+        self.model = SimpleNamespace(
+            folder=Path("/somewhere/models/scripted"), parts=SimpleNamespace(defaults=Defaults(sizes=("32x32",)))
+        )
         self.jobs: list[Job] = []
         self.owners: list[str] = []
         self.ends: list[Exception | None] = []

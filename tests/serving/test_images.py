@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from llada_uni.errors import UserError
 from llada_uni.generation.params import Sprint
 from llada_uni.image.codes import ImageCodes
 from llada_uni.requests import Draw, Edit, Inpaint
-from llada_uni.results import ImageEvent
-from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.results import Candidate, ImageEvent
+from llada_uni.serving.scheduler.limits import Limits, check_request
+from tests.serving.broken_pictures import noise, saved
 from tests.serving.servers import (
     ask,
     data_uri,
@@ -51,6 +53,20 @@ def upload(name, image):
 
 
 # --- drawing ---
+
+
+def test_candidates_come_with_their_scores_and_are_limited():
+    codes = ImageCodes((1,), 1, 1)
+    found = (Candidate(3, -1.5, codes), Candidate(4, 2.25, codes))
+
+    def script(job):
+        assert (job.request.n_best, job.request.judge_question) == (2, "is it {prompt}?")
+        say(ImageEvent(RED, codes, 1, seed=job.request.seed, candidates=found), finished(3))(job)
+
+    _, response = draw(script, n_best=2, judge_question="is it {prompt}?", seed=3)
+    assert response.json()["data"][0]["candidates"] == [{"seed": 3, "score": -1.5}, {"seed": 4, "score": 2.25}]
+    with pytest.raises(UserError, match="n_best is 5; allowed: 4"):
+        check_request(Draw(prompt="a cat", n_best=5), Limits(max_n=4))
 
 
 def test_pictures_with_seeds_one_after_the_other():
@@ -192,6 +208,33 @@ def test_a_form_may_hold_data_uris():
     service, response = edit([upload("mask", hole())], image=data_uri(BLUE))
     assert response.status_code == 200, response.text
     assert service.requests[0].image.getpixel((0, 0)) == (0, 0, 255)
+
+
+def multipart(parts):
+    """A form by hand: (name, file name or None, content) each."""
+    body = b""
+    for name, file, content in parts:
+        named = "" if file is None else f'; filename="{file}"'
+        body += f'--b\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + content + b"\r\n"
+    service, client = scripted(one_picture)
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    return service, ask(client, EDIT, content=body + b"--b--\r\n", headers=kind)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_file_of_a_form_needs_no_name(kind):
+    service, response = multipart([("image", None, saved(noise(700), kind)), ("prompt", None, b"a dog")])
+    assert response.status_code == 200, response.text
+    assert service.requests[0].images[0].size == (700, 700)
+
+
+def test_a_file_left_empty_is_none():
+    picture = ("image", "a.png", png(RED))
+    for file in (None, ""):
+        service, response = multipart([picture, ("mask", file, b""), ("prompt", None, b"a dog")])
+        assert response.status_code == 200 and isinstance(service.requests[0], Edit), response.text
+    service, response = multipart([picture, ("mask", "m.png", b""), ("prompt", None, b"a dog")])
+    assert response.status_code == 400 and error_of(response)["param"] == "mask", "a named file was meant"
 
 
 FORMS_REFUSED = [

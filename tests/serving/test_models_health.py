@@ -24,6 +24,7 @@ def test_models():
     _, client = scripted(words)  # one server: its start is the "created" of the model
     listed = ask(client, "/v1/models", "GET").json()
     assert listed["object"] == "list" and [model["id"] for model in listed["data"]] == ["scripted"]
+    assert listed["data"][0]["sizes"] == ["32x32"]
     assert ask(client, "/v1/models/scripted", "GET").json() == listed["data"][0]
     response = get("/v1/models/other")[1]
     assert response.status_code == 404 and error_of(response)["code"] == "model_not_found"

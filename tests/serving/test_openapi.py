@@ -14,7 +14,7 @@ from tests.serving.servers import ask, scripted, words
 
 ROUTES = {
     "/health", "/ready", "/metrics", "/v1/models", "/v1/models/{name}", "/v1/llada/defaults", "/v1/chat/completions",
-    "/v1/images/generations", "/v1/images/edits",
+    "/v1/images/generations", "/v1/responses", "/v1/images/edits",
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_bodies_of_edits(document):
 
 
 def test_streams_are_told_of(document):
-    for path in ("/v1/chat/completions", "/v1/images/generations", "/v1/images/edits"):
+    for path in ("/v1/chat/completions", "/v1/images/generations", "/v1/responses", "/v1/images/edits"):
         assert "text/event-stream" in document["paths"][path]["post"]["responses"]["200"]["content"]
 
 

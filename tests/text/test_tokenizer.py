@@ -178,3 +178,11 @@ def test_bad_input(tmp_path):
 
 def test_ids_beyond_the_tokenizer_are_no_text():
     assert TEXT.decode([*TEXT.encode("cat"), len(TEXT) + 5, 10**6, -1]) == "cat"
+
+
+def test_spelled_tokens_put_together_are_the_text():
+    tokenizer = train_tokenizer(["a red apple and a blue cat, twice", "a red apple and a blue cat"], 400)
+    spelled = tokenizer.spelled()
+    for text in ("a red cat", '{"é": [1, "😀"]}\n\t', "\x00ÿĀ", "<boi>"):
+        assert b"".join(spelled[i] for i in tokenizer.encode(text)).decode() == text
+    assert not set(spelled) & tokenizer.control_ids and all(spelled.values())

@@ -61,6 +61,22 @@ def test_the_merged_export_equals_base_and_adapter(folder, tmp_path):
     torch.testing.assert_close(load_backbone(exported.folder)(IDS), merged, atol=1e-5, rtol=1e-5)
 
 
+def test_embeddings_and_head_are_exported_and_merged(folder, tmp_path):
+    """Also where the network is built without memory and filled later: the same losses."""
+    lora = "options.lora={rank: 2, alpha: 4, embeddings: true, head: true}"
+    for name in ("run", "low"):
+        low = f"options.low_memory={name == 'low'}"
+        train(read_recipe(folder / "recipe.yaml", [f"out={tmp_path}/{name}", lora, low]))
+    assert losses(tmp_path / "run") == losses(tmp_path / "low")
+    base, merged = load_backbone(folder / "base"), load_backbone(tmp_path / "run" / "model")
+    assert not torch.equal(merged.lm_head.weight, base.lm_head.weight)
+    assert not torch.equal(merged.model.word_embeddings.weight, base.model.word_embeddings.weight)
+    adapter = tmp_path / "run" / "model" / "adapter"
+    torch.testing.assert_close(load_adapter(base, adapter)(IDS), merged(IDS), atol=1e-5, rtol=1e-5)
+    exported = export_model(tmp_path / "model", [folder / "base"], adapter=adapter)
+    torch.testing.assert_close(load_backbone(exported.folder)(IDS), merged(IDS), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 def test_two_processes_with_sharded_weights_give_the_losses_of_one(folder, tmp_path, recompute):

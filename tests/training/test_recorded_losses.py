@@ -23,7 +23,7 @@ LATENTS = [f"options.latents.{change}" for change in ("folder=latents", "tokeniz
     f"options.latents.{change}" for change in ("count=14", "shard=6", "held_out=4")
 ]
 FLOW = [*LATENTS, f"options.sizes.transformer={json.dumps(SIZES.transformer)}", "options.batch=3"]
-TOKENS = ["options.data={tokens: 1.0}", "options.samples=6", "options.masking.unconditional=0"]  # drawn since then
+TOKENS = ["options.data={tokens: 1.0}", "options.samples=6", "options.masking.unconditional=0", "options.heldout=null"]
 CASES = {
     "siglip": IMAGES,
     "quantizer": [*IMAGES, "options.init=''", "options.features_first=2"],

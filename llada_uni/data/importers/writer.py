@@ -20,7 +20,7 @@ from llada_uni.data.importers.measures import MEASURES
 from llada_uni.data.importers.wordings import Wordings, with_derived
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.reader import open_image
 
 FORMATS = ("jsonl", "webdataset")
 SHARD = 1000

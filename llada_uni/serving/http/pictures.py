@@ -3,16 +3,13 @@
 A data URI, an http(s) URL (serving/http/fetch.py, only where the server allows it) or bytes ->
 format by content, never by name -> size from the header, before any pixel exists -> pixels, turned upright ->
 a picture that holds nothing but pixels: no file, no metadata. Scaling to what the model reads, and laying
-transparency on white, is left to `image/preprocess.py`, as for every other caller.
+transparency on white, is left to `image/reader.py`, as for every other caller.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import io
-import re
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps
 
 from llada_uni.errors import UserError
+from llada_uni.image.data_uri import is_data_uri, read_data_uri
 from llada_uni.serving.errors import QueueFull
 from llada_uni.serving.http.fetch import fetch
 
@@ -31,7 +29,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # decoded in process, by libraries tha
 MAX_JPEG_SCANS = 100
 RETRY_SECONDS = 5  # after which a client whose picture found no room may try again
 _SCAN = b"\xff\xda"  # inside coded data 0xFF is always followed by 0x00 or a restart mark, so this counts scans
-_DATA_URI = re.compile(r"data:[a-z0-9.+/-]{0,100}((?:;[a-z0-9=._-]{1,100}){0,4});base64,", re.IGNORECASE)
 
 
 class PictureMemory:
@@ -114,26 +111,14 @@ def _only_pixels(picture: Image.Image) -> Image.Image:
     return plain
 
 
-def read_data_uri(uri: str) -> bytes:
-    """The bytes of a `data:...;base64,...` URI. UserError for any other form. What it says of its type is ignored."""
-    start = _DATA_URI.match(uri)
-    if start is None:
-        raise UserError("a picture's data URI has the form data:image/png;base64,...")
-    try:
-        return base64.b64decode(uri[start.end() :], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UserError("the data URI of a picture is not valid base64") from error
-
-
 async def picture_from_url(url: str, limits: Limits, allow_remote: bool, memory: PictureMemory | None = None) -> Image.Image:
     """The picture that a data URI holds, or that an http(s) URL names where `allow_remote` says so.
 
     Decoding runs in a thread: the caller's event loop goes on. UserError as `read_picture` and `fetch` raise it.
     """
-    scheme = url[:8].partition(":")[0].lower()
-    if scheme == "data":
+    if is_data_uri(url):
         return await asyncio.to_thread(lambda: read_picture(read_data_uri(url), limits, memory))
-    if scheme not in ("http", "https"):
+    if url[:8].partition(":")[0].lower() not in ("http", "https"):
         raise UserError("a picture's URL is a data URI (data:image/png;base64,...) or begins with https://")
     if not allow_remote:
         raise UserError("this server reads no pictures from other servers; send them as data URIs")

@@ -17,12 +17,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from pydantic import Field
 from torch import Tensor, nn
 
-from llada_uni.decoder.sampling import base_times, limited_guidance
+from llada_uni.decoder.decode import DEFAULT_STEPS
+from llada_uni.decoder.sampling import base_times, limited_guidance, turbo_sample
 from llada_uni.decoder.transformer import Context, context_of, head_of, hidden, output, to_dtype_of, velocity
 from llada_uni.files.model_dir import TURBO
 from llada_uni.options import AtLeastOne, options
@@ -34,6 +36,7 @@ from llada_uni.training.decoder.decoder_model import (
     transformer_layers,
 )
 from llada_uni.training.decoder.latents import LatentOptions, Latents
+from llada_uni.training.decoder.shown import held_out_sheet
 from llada_uni.training.decoder.stage import FlowBatch, FlowTimes, mixed, open_latents, squared_error
 from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.ranks import Processes
@@ -146,6 +149,13 @@ class DistillStage(Stage):
         return FlowBatch(x1, codes, x0, t)
 
     def loss(self, batch: FlowBatch) -> Loss:
+        average, instant = (part.sum() for part in self._losses(batch))
+        count = len(batch.latents)
+        metrics = {"average": (average.item(), count), "instant": (instant.item(), count), "images": (count, 0.0)}
+        return Loss(average + instant, count, metrics)
+
+    def _losses(self, batch: FlowBatch) -> tuple[Tensor, Tensor]:
+        """Those of u and of v, each [B]."""
         x1, codes, x0, t, _ = batch
         x = mixed(x1, x0, t)
         size = tuple(x.shape[1:])
@@ -157,10 +167,7 @@ class DistillStage(Stage):
         both = context.detach().repeat(2)
         step_of = self.options.epsilon * (1 - t).clamp_min(_SMALLEST)
         derivative = path_derivative(lambda x, t: self.student(x, t, both)[0], x, t, v_t, step_of)
-        average, instant = (part.sum() for part in consistency_losses(u, v, v_t, derivative, t))
-        count = len(x1)
-        metrics = {"average": (average.item(), count), "instant": (instant.item(), count)}
-        return Loss(average + instant, count, metrics)
+        return consistency_losses(u, v, v_t, derivative, t)
 
     @torch.no_grad()
     def teacher_context(self, condition: Tensor, size: tuple[int, ...]) -> Context:
@@ -181,7 +188,7 @@ class DistillStage(Stage):
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """How far the student's predictions of the data lie from the ends of the teacher's walks (root mean square), from the
-        start of the walks and from their middle; on held-out codes."""
+        start of the walks and from their middle; on held-out codes. And the loss there, at fixed noise and spread times."""
         x1, codes = (tensor.to(self.processes.torch_device) for tensor in self.latents.held_out(_WALKERS))
         x = torch.randn(x1.shape, generator=torch.Generator().manual_seed(0)).to(x1)
         condition = self.teacher.condition(codes)
@@ -195,7 +202,23 @@ class DistillStage(Stage):
         for name, (start, t) in (("start", points[0]), ("middle", points[_WALK // 2])):
             end = start + (1 - t).view(-1, 1, 1, 1, 1) * self.student(start, t, own)[0]
             metrics[f"end_from_{name}"] = (end - x).square().mean().sqrt().item()
-        return metrics
+        spread = (torch.arange(len(x1), device=x1.device) + 0.5) / len(x1)
+        parts = self._losses(FlowBatch(x1, codes, points[0][0], spread))
+        return {**metrics, "loss": sum(part.mean().item() for part in parts)}
+
+    @torch.no_grad()
+    def pictures(self, step: int) -> dict[str, np.ndarray]:
+        """Held-out images above what the student draws from their codes in 8 steps."""
+
+        def sample(noise: Tensor, codes: Tensor) -> Tensor:
+            context = context_of(self.student.transformer, self.teacher.condition(codes), tuple(noise.shape[1:]))
+
+            def velocity(state: Tensor, t: float) -> Tensor:
+                return self.student(state.float(), torch.full((len(state),), t, device=state.device), context)[0]
+
+            return turbo_sample(velocity, noise, DEFAULT_STEPS["turbo"], torch.Generator().manual_seed(0))
+
+        return held_out_sheet(self.options.latents, self.latents, self.processes.torch_device, sample)
 
     def shard_units(self) -> list[nn.Module]:
         return [*transformer_layers(self.student.transformer), *self.teacher.layers()]

@@ -14,17 +14,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llada_uni.decoder.decode import UPSCALE
+from llada_uni.decoder.sampling import base_sample
 from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import CODE_FEATURES, DECODER
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.training.decoder.decoder_model import Conditioned, DecoderSizes, PositionProbes, part_of, save_transformer_state
 from llada_uni.training.decoder.latents import LatentOptions, Latents, prepare
+from llada_uni.training.decoder.shown import held_out_sheet
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
+
+_SHOWN_STEPS = 20  # of the sampler, for images that are shown during training
 
 
 @options
@@ -63,6 +69,10 @@ class DecoderOptions:
     times: FlowTimes = field(default_factory=FlowTimes)
     position_probes: float = 0.0
     evaluate: int = 32
+
+    def __post_init__(self) -> None:
+        if self.position_probes > 0 and self.latents.keep_shape:
+            raise UserError("position_probes are for squares: set it to 0, or latents.keep_shape to false")
 
     def build_model(self) -> Conditioned:
         """The networks with fresh weights; also on the meta device, for counting."""
@@ -127,7 +137,7 @@ class DecoderStage(Stage):
         x1, codes, x0, t, drop = batch
         flow = squared_error(self.model(mixed(x1, x0, t), t, codes, drop), x1 - x0).sum()
         count = len(x1)
-        metrics = {"flow": (flow.item(), count)}
+        metrics: dict[str, tuple[float, float]] = {"flow": (flow.item(), count), "images": (count, 0.0)}
         if self.probes is None:
             return Loss(flow, count, metrics)
         position, right = self.probes.loss()
@@ -137,11 +147,26 @@ class DecoderStage(Stage):
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """The flow loss on held-out pictures at fixed noise and evenly spread times."""
-        x1, codes = self._to_device(*self.latents.held_out(self.options.evaluate))
-        noise = torch.randn(x1.shape, generator=torch.Generator().manual_seed(0)).to(x1)
-        t = (torch.arange(len(x1), device=x1.device) + 0.5) / len(x1)
-        error = squared_error(self.model(mixed(x1, noise, t), t, codes), x1 - noise)
-        return {"held_out_flow": error.mean().item()}
+        errors = []
+        for batch in self.latents.held_out_by_shape(self.options.evaluate):
+            x1, codes = self._to_device(*batch)
+            noise = torch.randn(x1.shape, generator=torch.Generator().manual_seed(0)).to(x1)
+            t = (torch.arange(len(x1), device=x1.device) + 0.5) / len(x1)
+            errors.append(squared_error(self.model(mixed(x1, noise, t), t, codes), x1 - noise))
+        flow = torch.cat(errors).mean().item()
+        return {"held_out_flow": flow, "loss": flow}
+
+    @torch.no_grad()
+    def pictures(self, step: int) -> dict[str, np.ndarray]:
+        """Held-out images above what is sampled from their codes, without guidance."""
+
+        def sample(noise: Tensor, codes: Tensor) -> Tensor:
+            def velocity(state: Tensor, t: float) -> Tensor:
+                return self.model(state.float(), torch.full((len(state),), t, device=state.device), codes)
+
+            return base_sample(velocity, noise, _SHOWN_STEPS, guidance=0.0)
+
+        return held_out_sheet(self.options.latents, self.latents, self.processes.torch_device, sample)
 
     def shard_units(self) -> list[nn.Module]:
         return self.model.layers()
@@ -167,14 +192,15 @@ def open_latents(options: LatentOptions, model: Conditioned, processes: Processe
     """Prepares and opens the pictures; UserError when their shapes or codes do not fit the model."""
     prepare(options, processes)
     latents = Latents(options, clean_only)
-    x1, codes = latents.held_out(1)
     config = model.transformer.config
-    side, channels = 2 * codes.shape[-1] * config["all_patch_size"][0], config["in_channels"]
-    if x1.shape[1:] != (channels, 1, side, side):
-        raise UserError(
-            f"the latents in {options.folder} are {x1.shape[1]} x {x1.shape[3]} x {x1.shape[4]}, "
-            f"but the decoder's patches need {channels} x {side} x {side} for {codes.shape[1]} x {codes.shape[2]} codes"
-        )
+    unit, channels = UPSCALE * config["all_patch_size"][0], config["in_channels"]
+    for x1, codes in latents.held_out_by_shape(1):
+        high, wide = (unit * side for side in codes.shape[1:])
+        if x1.shape[1:] != (channels, 1, high, wide):
+            raise UserError(
+                f"the latents in {options.folder} are {x1.shape[1]} x {x1.shape[3]} x {x1.shape[4]}, "
+                f"but the decoder's patches need {channels} x {high} x {wide} for {codes.shape[1]} x {codes.shape[2]} codes"
+            )
     if latents.codebook_size != model.sigvq.codebook_size:
         raise UserError(
             f"the latents in {options.folder} have {latents.codebook_size} codes, the decoder {model.sigvq.codebook_size}"

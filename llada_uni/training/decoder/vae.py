@@ -7,13 +7,16 @@ Pixels are 0..1 outside and -1..1 inside the autoencoder. The report uses a trai
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from llada_uni.decoder.model import save_vae
@@ -21,8 +24,12 @@ from llada_uni.errors import UserError
 from llada_uni.files.model_dir import VAE
 from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
+from llada_uni.training.loop.sheets import sheet, to_bytes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.tokenizer.picture_batches import EVALUATION_SEED, PictureBatches, PictureOptions
+
+_SHOWN = 8  # pictures on a sheet
+_CELLS = 8  # cells along the side of a square, of which the sizes of pictures that keep their shape are made
 
 
 @options
@@ -63,6 +70,8 @@ class VaeOptions:
     crop: side of the squares that are cut out, a fraction of the cost; from step `whole_from` on, whole pictures are seen,
     whose group statistics differ, `whole_share` as many. edges: weight of the L1 term on gradients, which keeps outlines
     sharp; kl: weight of the divergence from a normal distribution (mean over the latent's entries).
+    keep_shape: pictures keep about their shape, with about side x side pixels, those of a batch the same (needs
+    pictures.shrunk: 0); else squares.
     """
 
     init: str = ""
@@ -74,6 +83,7 @@ class VaeOptions:
     edges: float = 0.5
     kl: float = 2e-4
     evaluate_pictures: int = 64
+    keep_shape: bool = False
 
     def build_model(self) -> nn.Module:
         """The network alone, for counting; also on the meta device."""
@@ -100,7 +110,14 @@ class VaeStage(Stage):
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # pixels per latent position, along one side
         if not 0 < options.crop <= options.pictures.side or options.crop % self.factor:
             raise UserError(f"crop {options.crop} must be a multiple of {self.factor}, at most {options.pictures.side}")
-        self.batches = PictureBatches(options.pictures)
+        self.batches = PictureBatches(options.pictures, cell=self._cell() if options.keep_shape else 0)
+
+    def _cell(self) -> int:
+        """Pixels by which sides differ: an eighth of the side, in whole latents; no side is then less than half of `side`."""
+        return max(1, self.options.pictures.side // _CELLS // self.factor) * self.factor
+
+    def left_out(self) -> list[str]:
+        return self.batches.bad.found
 
     def batch(self, step: int, micro_batch: int, generators: Generators) -> Tensor:
         """Pictures float32 [B, 3, H, W] in -1..1: squares cut out of them, or whole ones."""
@@ -108,28 +125,49 @@ class VaeStage(Stage):
         if step >= options.whole_from:
             return self.batches.draw(rng, max(1, round(options.pictures.count * options.whole_share)))[0]
         whole, _ = self.batches.draw(rng)
-        last = options.pictures.side - options.crop
-        y, x = rng.randrange(0, last + 1, self.factor), rng.randrange(0, last + 1, self.factor)
-        return whole[:, :, y : y + options.crop, x : x + options.crop]
+        tall, wide = (min(options.crop, side) for side in whole.shape[2:])  # a long picture may be lower than the square
+        y = rng.randrange(0, whole.shape[2] - tall + 1, self.factor)
+        x = rng.randrange(0, whole.shape[3] - wide + 1, self.factor)
+        return whole[:, :, y : y + tall, x : x + wide]
 
     def loss(self, batch: Tensor) -> Loss:
         """The weight is the number of pictures."""
         posterior = self.vae.encode(batch).latent_dist
         error = self.vae.decode(posterior.sample()).sample.float() - batch
+        count = float(len(batch))
+        total, kl = self._total(error, posterior)
+        metrics = {"psnr": (psnr(error).sum().item(), count), "kl": (kl.item() * count, count), "images": (count, 0.0)}
+        return Loss(total * count, count, metrics)
+
+    def _total(self, error: Tensor, posterior: DiagonalGaussianDistribution) -> tuple[Tensor, Tensor]:
+        """The loss of a batch and its divergence, both means."""
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        count = float(len(batch))
-        metrics = {"psnr": (psnr(error).sum().item(), count), "kl": (kl.item() * count, count)}
-        return Loss((error.abs().mean() + self.options.edges * edges + self.options.kl * kl) * count, count, metrics)
+        return error.abs().mean() + self.options.edges * edges + self.options.kl * kl, kl
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Reconstruction of held-out pictures from the means of their latents."""
-        rng, quality = random.Random(EVALUATION_SEED), []
-        for _ in range(max(1, self.options.evaluate_pictures // self.options.pictures.count)):
-            images = self.batches.draw(rng, split="heldout")[0].to(self.processes.torch_device)
-            quality.append(psnr(self.vae.decode(self.vae.encode(images).latent_dist.mean).sample.float() - images))
-        return {"heldout_psnr": torch.cat(quality).mean().item()}
+        """The loss and the reconstruction of held-out pictures from the means of their latents."""
+        quality, losses = [], []
+        for images in self._held_out(self.options.evaluate_pictures):
+            posterior = self.vae.encode(images).latent_dist
+            error = self.vae.decode(posterior.mean).sample.float() - images
+            quality.append(psnr(error))
+            losses.append(self._total(error, posterior)[0].item())
+        return {"heldout_psnr": torch.cat(quality).mean().item(), "loss": sum(losses) / len(losses)}
+
+    def _held_out(self, count: int) -> Iterator[Tensor]:
+        """About `count` held-out pictures in micro-batches, the same each time."""
+        rng = random.Random(EVALUATION_SEED)
+        for _ in range(max(1, count // self.options.pictures.count)):
+            yield self.batches.draw(rng, split="heldout")[0].to(self.processes.torch_device)
+
+    @torch.no_grad()
+    def pictures(self, step: int) -> dict[str, np.ndarray]:
+        """Held-out pictures above their reconstructions."""
+        images = next(self._held_out(1))[:_SHOWN]
+        again = self.vae.decode(self.vae.encode(images).latent_dist.mean).sample
+        return {"reconstructions": sheet([list(to_bytes(images)), list(to_bytes(again))])}
 
     def shard_units(self) -> list[nn.Module]:
         return [*self.vae.encoder.down_blocks, *self.vae.decoder.up_blocks]
@@ -157,5 +195,5 @@ def measure_latents(vae: AutoencoderKL, batches: PictureBatches, pictures: int) 
     """(shift, scale) such that (latent - shift) * scale has mean 0 and deviation 1: the released convention."""
     rng = random.Random(1)
     rounds = max(1, pictures // batches.options.count)
-    latents = torch.cat([vae.encode(batches.draw(rng)[0]).latent_dist.mean for _ in range(rounds)])
+    latents = torch.cat([vae.encode(batches.draw(rng)[0]).latent_dist.mean.flatten() for _ in range(rounds)])
     return round(latents.mean().item(), 4), round(1 / latents.std().item(), 4)

@@ -23,7 +23,7 @@ from llada_uni.errors import UserError
 from llada_uni.files.model_dir import backbone_folder
 from llada_uni.files.weights import read_json
 from llada_uni.training.loop.ema import local_part
-from llada_uni.training.loop.sharded_load import load_sharded_backbone, own_rows
+from llada_uni.training.loop.sharded_load import load_sharded_backbone, own_rows, plain_tensors
 
 VOCABULARY = ("model.word_embeddings.weight", "lm_head.weight")
 
@@ -50,7 +50,8 @@ def fill_backbone(model: Backbone, init: str | os.PathLike[str] | None, seed: in
     `Backbone(config)`. UserError for a checkpoint of other sizes, or with more tokens.
     """
     if init is None:
-        _draw(model, [name for name, _ in model.named_parameters()], seed)
+        buffers = dict(model.named_buffers())
+        _draw(model, [name for name in plain_tensors(model) if name not in buffers], seed)
         for router in model.routers():
             router.expert_bias.zero_()
         model.reset_load()
@@ -65,9 +66,9 @@ def fill_backbone(model: Backbone, init: str | os.PathLike[str] | None, seed: in
 
 def _draw(model: Backbone, names: Sequence[str], seed: int) -> None:
     """As Backbone.init_weights, one whole tensor at a time, of which each process keeps its rows."""
-    generator = torch.Generator().manual_seed(seed)
+    generator, tensors = torch.Generator().manual_seed(seed), plain_tensors(model)
     for name in names:
-        parameter = model.get_parameter(name)
+        parameter = tensors[name]
         part = local_part(parameter)
         if parameter.dim() == 1:
             part.fill_(1.0)

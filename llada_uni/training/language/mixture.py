@@ -6,11 +6,11 @@ Folders of token shards -> one reader each (data/reader.py) -> `draw(micro_batch
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llada_uni.data.reader import Drawn, TokenReader
+from llada_uni.data.reader import Drawn, Part, TokenReader
 from llada_uni.data.shards import Record, read_manifest
 from llada_uni.errors import UserError
 
@@ -18,12 +18,18 @@ from llada_uni.errors import UserError
 class Mixture:
     """Draws from folders by their shares; inside a folder by the weights of its tasks.
 
-    folders: folder -> share. tasks: task -> weight, used in every folder for the tasks it has (None: by numbers of records).
+    folders: folder -> share. part: of their records. tasks: task -> weight, used in every folder for the tasks it has (None: by
+    numbers of records).
     UserError when the folders do not fit together, or when no folder has one of the tasks.
     """
 
     def __init__(
-        self, folders: Mapping[str, float], tasks: Mapping[str, float] | None, longest: int, seed: int
+        self,
+        folders: Mapping[str, float],
+        tasks: Mapping[str, float] | None,
+        longest: int,
+        seed: int,
+        part: Part = Part(),  # noqa: B008  # never changed
     ) -> None:
         if not folders or any(share <= 0 for share in folders.values()):
             raise UserError(f"data is {dict(folders)}; allowed: at least one folder, each with a share above 0")
@@ -37,7 +43,7 @@ class Mixture:
             return None if tasks is None else {task: weight for task, weight in tasks.items() if task in has[folder]}
 
         self.shares = list(folders.values())
-        self.readers = {folder: TokenReader(folder, weights(folder), longest, seed) for folder in folders}
+        self.readers = {folder: TokenReader(folder, weights(folder), longest, seed, part=part) for folder in folders}
         first = next(iter(self.readers.values()))
         for name in ("image_token_offset", "codebook_size"):
             found = {getattr(reader, name) for reader in self.readers.values()}
@@ -78,3 +84,11 @@ class Mixture:
             raise UserError(f"the checkpoint was made with the data {', '.join(state)}; now it is {', '.join(self.readers)}")
         for folder, reader in self.readers.items():
             reader.load_state(micro_batch, state[folder])
+
+    def share_again(self, states: Sequence[Mapping[str, Any]], micro_batches: int) -> dict[str, Any]:
+        """A state for each of `micro_batches` micro-batches that goes on about where `states` were (TokenReader.share_again);
+        folders that are new begin."""
+        return {
+            folder: reader.share_again([state[folder] for state in states if folder in state], micro_batches)
+            for folder, reader in self.readers.items()
+        }

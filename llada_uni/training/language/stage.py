@@ -11,30 +11,38 @@ S packed sequences, T positions in each, M masked positions.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
-from llada_uni.checkpoint.load import save_backbone
+from llada_uni.backbone.quantized import scheme_of
+from llada_uni.checkpoint.load import load_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.data.masking import Masker, MaskingOptions, Row
 from llada_uni.data.packing import Batch, pack, to_batch
+from llada_uni.data.reader import Part
 from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import SETTINGS
-from llada_uni.files.weights import read_json, write_json
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
 from llada_uni.training.language.balance import Balance
+from llada_uni.training.language.correction import CorrectionOptions, correction_metrics, fill_with_own
+from llada_uni.training.language.exported import export_language_model, export_quantized, generation_of
 from llada_uni.training.language.initial_weights import fill_backbone, read_config
-from llada_uni.training.language.lora import LoraOptions, add_lora, merge_lora, save_adapter
+from llada_uni.training.language.lora import LoraOptions, add_lora, start_adapters
 from llada_uni.training.language.losses import Scheme, chunked_cross_entropy, frequency_weights, masked_positions, weigh
 from llada_uni.training.language.mixture import Mixture
+from llada_uni.training.language.operations import operations
+from llada_uni.training.language.preview import drawn_sheet
+from llada_uni.training.language.unseen import warn_of_unseen
 from llada_uni.training.language.waiting import WaitingRows
 from llada_uni.training.loop.logs import Sums, add_metrics
 from llada_uni.training.loop.prefetch import to_device
@@ -42,7 +50,6 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
 from llada_uni.training.recipes.sizes import sizes_of
 
-GENERATION = SETTINGS.marker
 _WAITING = ""
 
 
@@ -51,17 +58,22 @@ class BackboneOptions:
     """What is trained on what (arXiv:2604.20796, training).
 
     data: folder of token shards -> share; tasks: weights of tasks (None: by numbers of records). heldout: a folder for
-    evaluation, of which heldout_samples records are used.
+    evaluation, of which heldout_samples records are used; heldout_share: or so much of `data`, which is then not trained on.
+    preview: a run or model directory with a decoder, by which held-out
+    drawings of the backbone are shown (loop.samples_every).
     length: positions of a packed sequence, clean and noised ones together. A micro-batch holds `samples` records, in as many
     sequences as they take, or `sequences` sequences as full as a small stock of records fills them: what does not fit waits for
     the next step (waiting.py). One of the two is given.
-    masking: masking.MaskingOptions. weighting: none | linear | inverse_root (losses.py). frequency_weighting: a token counts
-    for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
+    masking: masking.MaskingOptions. correction: some masks are filled with the model's own proposals, which are learned to be
+    taken back where they are wrong (correction.py). weighting: none | linear | inverse_root (losses.py). frequency_weighting: a
+    token counts for its frequency to the power of minus this: rare ones count for more (losses.py). balance: step of the router
     bias, 0: off.
     sizes: a preset, or fields of config.json (sizes.py); init: a model directory to go on from, or a text-only checkpoint whose
     vocabulary is extended; without sizes the network is that of init, without init it starts from random values.
-    lora: train adapters only; the export is merged, the adapter beside it. low_memory: build without memory, and let each
-    process read its own part. chunk: logits of so many positions are held at a time.
+    lora: train adapters only; the export is merged, the adapter beside it. quantization: with lora, the experts of `init` stay
+    quantized while the adapters are trained, in this format or as `init` stores them ("stored"; ours, or a released FP8
+    directory); the export is rounded again. frozen_dtype: of the other weights that are not trained then. low_memory: build
+    without memory, and let each process read its own part. chunk: logits of so many positions are held at a time.
     generation: what generation_config.json is to hold (empty: that of init). dtype: of the exported weights.
     """
 
@@ -69,16 +81,21 @@ class BackboneOptions:
     tasks: dict[str, float] | None = None
     heldout: str | None = None
     heldout_samples: int = 64
+    heldout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    preview: str | None = None
     length: int = 256
     samples: AtLeastOne | None = None
     sequences: AtLeastOne | None = None
     masking: MaskingOptions = field(default_factory=MaskingOptions)
+    correction: CorrectionOptions | None = None
     weighting: Scheme = "linear"
     frequency_weighting: Share = 0.0
     balance: float = 0.002
     sizes: str | dict[str, Any] | None = None
     init: str | None = None
     lora: LoraOptions | None = None
+    quantization: Literal["stored", "int8", "int4", "float8"] | None = None
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
     low_memory: bool = False
     chunk: AtLeastOne = 8192
     generation: dict[str, Any] = field(default_factory=dict)
@@ -91,10 +108,15 @@ class BackboneOptions:
             raise UserError("samples and sequences: give one of the two")
         if self.sizes is None and self.init is None:
             raise UserError("sizes or init must be given: there is nothing to start from")
+        if self.heldout and self.heldout_share:
+            raise UserError("heldout and heldout_share: give one of the two")
         if self.length <= self.masking.block:
             raise UserError(f"length is {self.length}; it must be more than a block, {self.masking.block}")
-        if self.lora is not None and self.low_memory:
-            raise UserError("lora and low_memory do not go together")
+
+        if self.quantization is not None and (self.lora is None or self.init is None or self.sizes is not None):
+            raise UserError("quantization is for lora on an init of its own sizes: quantized weights are not trained")
+        if self.quantization is not None and self.low_memory:
+            raise UserError("low_memory is not for quantization: quantized experts are mapped from their files anyway")
 
     def config(self) -> BackboneConfig:
         """The config of the network; the data are looked at only for a vocabulary that `sizes` does not name."""
@@ -122,12 +144,30 @@ class BackboneOptions:
 
     def first_model(self, seed: int) -> nn.Module:
         """The network with its first weights and its adapters (with low_memory: on the meta device)."""
+        if self.quantization is not None:
+            return self._quantized_model(seed)
         with torch.device("meta"):
             model = self.build_model()
         if not self.low_memory:
             model = model.to_empty(device="cpu")
             fill_backbone(model, self.init, seed)
         return model if self.lora is None else add_lora(model.requires_grad_(False), self.lora, seed)
+
+
+    def _quantized_model(self, seed: int) -> nn.Module:
+        """Adapters on quantized experts; the other weights in `frozen_dtype`."""
+        assert self.init is not None and self.lora is not None  # __post_init__
+        wanted = self.config()
+        stored = None if self.quantization == "stored" else self.quantization
+        model = load_backbone(self.init, dtype=getattr(torch, self.frozen_dtype), quantization=stored)
+        if scheme_of(model) is None:
+            raise UserError(f"the experts of {self.init} are plain; quantization: int8, int4 or float8 makes them small")
+        if model.config.vocab_size != wanted.vocab_size:
+            raise UserError(
+                f"{self.init} has {model.config.vocab_size} tokens, the data {wanted.vocab_size}: extend it by a stage without "
+                "quantization"
+            )
+        return add_lora(model, self.lora, seed)
 
 
 class MaskedBatch(NamedTuple):
@@ -157,8 +197,13 @@ class BackboneStage(Stage):
         self.model, self.options, self.seed = model, options, seed
         # So that a record and any one of its views fit into a sequence.
         self.longest = longest = options.length - options.masking.block
-        self.data = Mixture(options.data, options.tasks, longest, seed)
-        self.heldout = Mixture({options.heldout: 1.0}, None, longest, seed) if options.heldout else None
+        every = round(1 / options.heldout_share) if options.heldout_share else 0
+        self.data = Mixture(options.data, options.tasks, longest, seed, Part("train", every))
+        self.heldout: Mixture | None = None
+        if options.heldout:
+            self.heldout = Mixture({options.heldout: 1.0}, None, longest, seed)
+        elif every:
+            self.heldout = Mixture(options.data, options.tasks, longest, seed, Part("held", every))
         self.heldout_start = self.heldout.state(0) if self.heldout else {}
         self.text = self.data.text
         self.uncondition = self.text.encode(UNCONDITION)
@@ -187,6 +232,9 @@ class BackboneStage(Stage):
 
     def begin(self, micro_batches: int) -> None:
         self.data.share_out(micro_batches)
+        lora = self.options.lora
+        if lora is not None and not (lora.embeddings and lora.head):
+            warn_of_unseen(self.backbone, self.text, self.options.data, self.processes.is_main)
 
     def batch(self, step: int, micro_batch: int, generators: Generators) -> MaskedBatch:
         options = self.options
@@ -240,14 +288,22 @@ class BackboneStage(Stage):
         return MaskedBatch(packed, at, targets, weights, float(divisor), counted, amounts)
 
     def loss(self, batch: MaskedBatch) -> Loss:
-        packed = batch.packed
+        packed, correction, filled = batch.packed, self.options.correction, None
+        if correction is not None:
+            packed, filled = fill_with_own(self.model, packed, batch.at, self.text.mask_id, self.options.chunk, correction)
         hidden = self.model.hidden(packed.ids, packed.positions, packed.mask(), only=batch.at)
         losses, right = chunked_cross_entropy(hidden, batch.targets, self.model.logits, self.options.chunk)
         metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {}
         for name, chosen in batch.counted.items():
             values = right if name.endswith("_acc") else losses.detach()
             metrics[name] = ((values * chosen).sum(), chosen.sum())
+        if filled is not None and filled.any():
+            metrics |= correction_metrics(filled, packed.ids.flatten()[batch.at], batch.targets, right)
         return Loss((losses * batch.weights).sum(), batch.divisor, {**metrics, **batch.amounts})
+
+    def operations(self, batch: MaskedBatch) -> float:
+        tokens = int(batch.amounts["tokens"][0])
+        return operations(self.backbone.config, tokens, len(batch.at), self.options.lora is None)
 
     def after_step(self, step: int) -> dict[str, Any]:
         return self.balance.after_step()
@@ -266,6 +322,18 @@ class BackboneStage(Stage):
             add_metrics(sums, {**loss.metrics, "loss": (loss.total, loss.weight)})
         return {name: float(value) / float(weight) for name, (value, weight) in sums.items() if weight}
 
+    @torch.no_grad()
+    def pictures(self, step: int) -> dict[str, np.ndarray]:
+        """What held-out records show above what the backbone draws for their words."""
+        options = self.options
+        if self.heldout is None or options.preview is None:
+            return {}
+        self.heldout.load_state(0, self.heldout_start)
+        rng = random.Random(0)
+        records = (self.heldout.draw(0, rng) for _ in range(options.heldout_samples))
+        device = self.processes.torch_device
+        return drawn_sheet(self.backbone, records, options.masking.block, self.text.mask_id, options.preview, device)
+
     def reader_state(self, micro_batch: int) -> dict[str, Any]:
         """Where each folder's reader stands; with `sequences` also what waits (under a name that no folder has)."""
         state = self.data.state(micro_batch)
@@ -276,38 +344,35 @@ class BackboneStage(Stage):
         self.data.load_state(micro_batch, {folder: place for folder, place in state.items() if folder != _WAITING})
         self.waiting.load_state(micro_batch, waiting)
 
+    def share_again(self, states: Mapping[int, dict[str, Any]], micro_batches: int) -> dict[int, dict[str, Any]]:
+        """What waits is drawn again with its micro-batch's next records."""
+        return dict.fromkeys(range(micro_batches), self.data.share_again(list(states.values()), micro_batches))
+
     def shard_units(self) -> list[nn.Module]:
         return list(self.backbone.model.layers)
 
     def materialize(self) -> None:
         fill_backbone(self.backbone, self.options.init, self.seed)
+        if self.options.lora is not None:
+            start_adapters(self.model, self.seed)
         self.balance.remember()
 
     def fingerprint(self) -> dict[str, Any]:
         lora = self.options.lora
-        adapters = [lora.rank, lora.attention, lora.experts] if lora is not None else None
-        return {"config": self.backbone.config.to_json(), "block": self.options.masking.block, "lora": adapters}
+        adapters = [lora.rank, lora.attention, lora.experts, *lora.whole()] if lora is not None else None
+        scheme = scheme_of(self.backbone)
+        quantized = {} if scheme is None else {"quantization": scheme.to_json()}
+        return {"config": self.backbone.config.to_json(), "block": self.options.masking.block, "lora": adapters, **quantized}
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """config.json, the weights, tokenizer.json, generation_config.json; of adapters also `adapter/`."""
-        options = self.options
-        with torch.device("meta"):
-            model: Any = Backbone(self.backbone.config)
-            if options.lora is not None:
-                model = add_lora(model, options.lora, self.seed)
-        own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-        model.load_state_dict(own, assign=True)
-        if options.lora is not None:
-            save_adapter(model, folder / "adapter")
-            model = merge_lora(model)
-        save_backbone(model, folder, dtype=getattr(torch, options.dtype))
-        self.text.save(folder / "tokenizer.json")
-        write_json(folder / GENERATION, {**self._generation(), "block_length": options.masking.block})
-
-    def _generation(self) -> dict[str, Any]:
-        """What the recipe gives, else what `init` has: a directory without the file is a published one, and stays so."""
-        options = self.options
-        if options.generation or not options.init:
-            return options.generation
-        before = Path(options.init) / GENERATION
-        return read_json(before) if before.is_file() else {"profile": "published"}
+        """See `export_language_model`; where the experts are quantized, `export_quantized`."""
+        options, backbone = self.options, self.backbone
+        generation = {**(options.generation or generation_of(options.init)), "block_length": options.masking.block}
+        scheme = scheme_of(backbone)
+        if scheme is not None:
+            assert options.init is not None and options.lora is not None  # of quantized weights (BackboneOptions)
+            export_quantized(folder, state, self.model, options.init, options.lora, scheme, self.text, generation)
+            return
+        export_language_model(
+            folder, state, backbone.config, options.lora, getattr(torch, options.dtype), self.text, generation, self.seed
+        )

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from llada_uni.files.weights import read_json, write_json
 from llada_uni.training.loop.ranks import Processes
 
 _NAME = re.compile(r"step-(\d{8,})")
-_META = "meta.json"
+META = "meta.json"
 
 
 def step_folder(step: int) -> str:
@@ -36,12 +36,12 @@ def step_folder(step: int) -> str:
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder; None when it is complete."""
-    if not (folder / _META).is_file():
-        return f"it has no {_META}: its writing was cut off"
+    if not (folder / META).is_file():
+        return f"it has no {META}: its writing was cut off"
     try:
-        files = read_json(folder / _META)["files"]
+        files = read_json(folder / META)["files"]
     except (UserError, KeyError):
-        return f"its {_META} is damaged"
+        return f"its {META} is damaged"
     for name, size in files.items():
         if not (folder / name).is_file():
             return f"the file {name} is missing"
@@ -68,22 +68,25 @@ class Checkpoints:
 
     def __init__(self, root: Path, processes: Processes, keep: int = 2) -> None:
         self.root, self.processes, self.keep = root, processes, keep
+        self.best: int | None = None  # the step of a checkpoint that stays, however old
 
     def complete(self) -> list[Path]:
         """Complete checkpoints, oldest first, as the main process sees them."""
         found = complete_checkpoints(self.root) if self.processes.is_main else []
         return self.processes.gather(found)[0]
 
-    def load_last(self, state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+    def load_last(
+        self, state: Mapping[str, Any], fingerprint: Mapping[str, Any], changed: Collection[str] = ()
+    ) -> dict[str, Any] | None:
         """Reads the last complete checkpoint into the tensors of `state`, in place; returns its meta.json, None without one.
 
         A checkpoint that turns out to be unreadable is passed over with a warning. UserError when it was made by a run with
-        another fingerprint, before anything is read.
+        another fingerprint, before anything is read; changed: what may differ in it.
         """
         found = self.complete()
         for folder in reversed(found):
-            meta = read_json(folder / _META)
-            check_fingerprint(folder, meta.get("fingerprint", {}), fingerprint)
+            meta = read_json(folder / META)
+            check_fingerprint(folder, meta.get("fingerprint", {}), fingerprint, changed)
             try:
                 _quietly(dcp.load, state, folder, self.processes.size == 1)
             except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, EOFError) as error:
@@ -93,6 +96,14 @@ class Checkpoints:
         if found:  # `state` is half overwritten by now
             raise UserError(f"no checkpoint in {self.root} can be read; move that folder away to start again")
         return None
+
+    def load_step(self, step: int, state: Mapping[str, Any]) -> bool:
+        """Reads the checkpoint of `step` into the tensors of `state`, in place; False when it is not there any more."""
+        for folder in self.complete():
+            if folder.name == step_folder(step):
+                _quietly(dcp.load, state, folder, self.processes.size == 1)
+                return True
+        return False
 
     def save(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
         """Writes a checkpoint of `step` and removes those that are no longer kept; all processes call it together.
@@ -125,11 +136,13 @@ class Checkpoints:
 
     def _install(self, hidden: Path, target: Path, meta: dict[str, Any]) -> None:
         files = {path.name: path.stat().st_size for path in sorted(hidden.iterdir())}
-        write_json(hidden / _META, {**meta, "files": files})
+        write_json(hidden / META, {**meta, "files": files})
         if target.exists():  # only a damaged one can be there: a complete one would have been resumed from
             os.replace(target, self.root / f".{target.name}.damaged")
         os.replace(hidden, target)
         for old in complete_checkpoints(self.root)[: -self.keep]:
+            if self.best is not None and old.name == step_folder(self.best):
+                continue
             os.replace(old, self.root / f".{old.name}.old")  # a kill must not leave half of it under its name
         for hidden in self.root.glob(".step-*"):  # these, and what killed runs left behind
             shutil.rmtree(hidden, ignore_errors=True)
@@ -147,10 +160,14 @@ def _quietly(action: Callable[..., Any], state: Mapping[str, Any], folder: Path,
         action(dict(state), checkpoint_id=folder, no_dist=alone)
 
 
-def check_fingerprint(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """UserError naming every key in which a checkpoint's fingerprint differs from the run's."""
+def check_fingerprint(
+    folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], changed: Collection[str] = ()
+) -> None:
+    """UserError naming every key in which a checkpoint's fingerprint differs from the run's, but for those that may
+    (`changed`, as the recipe calls them)."""
+    free = {key.removeprefix("loop.") for key in changed}
     wanted = json.loads(json.dumps(wanted))  # as it would look in the file: tuples are lists there
-    names = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
+    names = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name) and name not in free]
     if names:
         differ = ", ".join(f"{name} ({found.get(name)} there, {wanted.get(name)} here)" for name in names)
         raise UserError(
@@ -171,7 +188,7 @@ def _reason(error: BaseException) -> str:
 def checkpoint_of(run: Path, step: int | None = None) -> Path:
     """The complete checkpoint that `run` (a run directory, or a checkpoint itself) names: that of `step`, or the last."""
     run = Path(run)
-    if (run / _META).is_file() and damage(run) is None:
+    if (run / META).is_file() and damage(run) is None:
         return run
     found = complete_checkpoints(run / "checkpoints")
     if step is not None:

@@ -1,4 +1,4 @@
-"""What a run tells: sums of metrics between two log rows, and the rows on the console, in log.jsonl and in TensorBoard.
+"""What a run tells: rows of metrics on the console, in log.jsonl, in TensorBoard and W&B, and sheets of images beside them.
 
 Stages give a metric as (sum, count). A row shows sum over count of the whole global batch and of all steps since the last
 row; a metric whose count is 0 is an amount (tokens, images) and is shown per second, as `NAME_per_second`. The loop adds
@@ -7,13 +7,17 @@ row; a metric whose count is 0 is an amount (tokens, images) and is shown per se
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -57,7 +61,9 @@ class RunLog:
     the file reads like that of an uninterrupted run.
     """
 
-    def __init__(self, out: Path, start: int, steps: int, tensorboard: bool = True, active: bool = True) -> None:
+    def __init__(
+        self, out: Path, start: int, steps: int, tensorboard: bool = True, active: bool = True, wandb: str = ""
+    ) -> None:
         self.path, self.start, self.steps, self.active = out / "log.jsonl", start, steps, active
         self.began = time.monotonic()
         self.console = Console(quiet=not active, soft_wrap=True, highlight=False)
@@ -74,6 +80,8 @@ class RunLog:
         self.task = self.progress.add_task(out.name, total=steps, completed=start, note="")
         self.tensorboard = out / "tensorboard" if tensorboard else None
         self.writer: Any = None
+        self.samples = out / "samples"
+        self.wandb: Any = _wandb_run(out, wandb) if active and wandb else None
         if active:
             out.mkdir(parents=True, exist_ok=True)
             _keep_rows(self.path, start)
@@ -86,6 +94,8 @@ class RunLog:
         self.progress.stop()
         if self.writer is not None:
             self.writer.close()
+        if self.wandb is not None:
+            self.wandb.finish(exit_code=int(failure[0] is not None))
 
     def say(self, text: str) -> None:
         """One line for the person at the console."""
@@ -109,12 +119,27 @@ class RunLog:
             self.writer = self.writer or _summary_writer(self.tensorboard, self.start)
             for name, value in metrics.items():
                 self.writer.add_scalar(name, value, step)
+        if self.wandb is not None:
+            self.wandb.log(dict(metrics), step=step)
         pace = (time.monotonic() - self.began) / max(1, step - self.start)
         left = f"left={_clock((self.steps - step) * pace)}"
         self.say(" ".join(f"{name}={value:.5g}" for name, value in row.items() if name != "seconds") + " " + left)
         if "loss" in metrics:
             self.progress.update(self.task, note=f"loss {metrics['loss']:.4g}")
         return row
+
+    def show(self, step: int, sheets: Mapping[str, np.ndarray]) -> None:
+        """Writes sheets of images (uint8 [H, W, 3]) after `step` steps everywhere: as samples/NAME-STEP.png in any case."""
+        if not self.active:
+            return
+        for name, image in sheets.items():
+            with atomic_file(self.samples / f"{name}-{step:08}.png") as temporary:
+                Image.fromarray(image).save(temporary, "PNG")
+            if self.tensorboard is not None:
+                self.writer = self.writer or _summary_writer(self.tensorboard, self.start)
+                self.writer.add_image(name, image, step, dataformats="HWC")
+            if self.wandb is not None:
+                self.wandb.log({name: import_module("wandb").Image(image)}, step=step)
 
 
 def _clock(seconds: float) -> str:
@@ -129,6 +154,16 @@ def _summary_writer(folder: Path, start: int) -> Any:
     except ImportError as error:
         raise UserError('loop.tensorboard needs a package: install "llada-uni[train]", or set it to false') from error
     return SummaryWriter(str(folder), purge_step=start + 1)
+
+
+def _wandb_run(out: Path, project: str) -> Any:
+    """A run of Weights & Biases by the name of the run directory, gone on with where there is one."""
+    try:
+        wandb = import_module("wandb")
+    except ImportError as error:
+        raise UserError('loop.wandb needs a package: pip install wandb, or set it to ""') from error
+    identity = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+    return wandb.init(project=project, name=out.name, id=identity, dir=str(out), resume="allow")
 
 
 def _keep_rows(path: Path, start: int) -> None:

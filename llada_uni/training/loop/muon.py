@@ -15,6 +15,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from llada_uni.training.loop.ema import local_part
+from llada_uni.training.loop.sharded_load import own_rows
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -85,8 +89,32 @@ class Muon(torch.optim.AdamW):
                 gradient = weight.grad
                 assert gradient is not None  # every hidden weight takes part in every loss
                 momentum.lerp_(gradient, 1 - beta)
-                moved.append(gradient.lerp(momentum, beta).view(-1, *shape))  # Nesterov's look ahead
-            updates = shared_out(torch.cat(moved)).mul_(group["scale"] * max(shape) ** 0.5)
-            for weight, update in zip(weights, updates.split([len(m) for m in moved]), strict=True):
-                weight.mul_(1 - rate * group["weight_decay"]).add_(update.view_as(weight), alpha=-rate)
+                moved.append(gradient.lerp(momentum, beta))  # Nesterov's look ahead
+            for weight, update in zip(weights, _orthogonal_parts(moved), strict=True):
+                own = local_part(weight)
+                step = update.view_as(own).mul_(group["scale"] * max(shape) ** 0.5)
+                own.mul_(1 - rate * group["weight_decay"]).add_(step, alpha=-rate)
                 self.state[weight]["step"] += 1
+
+
+def _orthogonal_parts(moved: list[Tensor]) -> list[Tensor]:
+    """For each tensor (of matrices of one shape) what this process holds of its orthogonal one.
+
+    Of experts that are shared out by FSDP a process holds whole matrices; a matrix cut into rows is put together first, for
+    this step alone.
+    """
+    found: dict[int, Tensor] = {}
+    cut_experts = [i for i, tensor in enumerate(moved) if isinstance(tensor, DTensor) and tensor.dim() == 3]
+    for i in cut_experts:
+        found[i] = orthogonalised(local_part(moved[i])) if local_part(moved[i]).numel() else local_part(moved[i])
+    rest = [i for i in range(len(moved)) if i not in found]
+    if rest:
+        shape = moved[rest[0]].shape[-2:]
+        stacked = [_whole(moved[i]).reshape(-1, *shape) for i in rest]
+        for i, update in zip(rest, shared_out(torch.cat(stacked)).split([len(m) for m in stacked]), strict=True):
+            found[i] = update.view(moved[i].shape)[slice(*own_rows(moved[i]))]
+    return [found[i] for i in range(len(moved))]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -8,17 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from llada_uni.errors import UserError
 from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.muon import Muon, is_hidden
 from llada_uni.training.loop.options import LoopOptions
 
 
 def make_optimizer(weights: Mapping[str, nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:
-    """AdamW or Muon; only matrices (tensors of two and more axes) decay. UserError for Muon on weights cut into parts."""
+    """AdamW or Muon; only matrices (tensors of two and more axes) decay."""
     muon = options.optimizer == "muon"
-    if muon and any(isinstance(weight, DTensor) for weight in weights.values()):
-        raise UserError("muon needs whole matrices: set parallel.shard to false, or loop.optimizer to adamw")
     hidden = [weight for name, weight in weights.items() if muon and is_hidden(name, weight)]
     rest = [weight for name, weight in weights.items() if not (muon and is_hidden(name, weight))]
     groups = [

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llada_uni.errors import UserError
 from llada_uni.options import AtLeastOne, options
 
 Schedule = Literal["constant", "cosine", "wsd"]
@@ -28,6 +29,11 @@ class LoopOptions:
     on_nan: stop | skip, when a loss or gradient is not finite; the batch is saved either way; max_skips: how many in a row.
     save_every, save_seconds: a checkpoint after so many steps, after so much time (0 = not); keep: checkpoints that stay.
     log_every, evaluate_every: in steps (evaluate_every 0 = never). threads: of torch on the CPU, 0 = as it is.
+    watch: the metric of evaluations by which the best is told, lower being better ("-NAME": higher). keep_best: the checkpoint
+    of the best evaluation stays, and is what the run exports. patience: so many evaluations in a row without a better one end
+    the run, 0 = never.
+    samples_every: a sheet of images after so many steps, where the stage has some (0 = never). tensorboard: write it;
+    wandb: name of a project of Weights & Biases that rows and sheets go to as well, "" = none.
     """
 
     steps: AtLeastOne = 1000
@@ -54,7 +60,16 @@ class LoopOptions:
     log_every: AtLeastOne = 50
     evaluate_every: int = 0
     threads: int = 0
+    watch: str = "loss"
+    keep_best: bool = False
+    patience: Annotated[int, Field(ge=0)] = 0
+    samples_every: Annotated[int, Field(ge=0)] = 0
     tensorboard: bool = True
+    wandb: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.keep_best or self.patience) and not self.evaluate_every:
+            raise UserError("keep_best and patience go by evaluations: set loop.evaluate_every")
 
 
 def rate_factor(options: LoopOptions, step: int) -> float:

@@ -26,6 +26,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from llada_uni.backbone.moe import Router
+from llada_uni.backbone.quantized import QuantizedMatrix
 from llada_uni.errors import UserError
 from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
@@ -117,7 +118,7 @@ def shard(stage: Stage, options: ParallelOptions, processes: Processes, precisio
     # What the root takes in is a whole batch: latents and weights of the loss must not be rounded.
     whole = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
     fully_shard(stage, mesh=mesh, mp_policy=whole)
-    for name in ("loss", "evaluate"):  # what stands for `forward`: the root's own weights are whole inside
+    for name in ("loss", "evaluate", "pictures"):  # what stands for `forward`: the root's own weights are whole inside
         register_fsdp_forward_method(stage, name)
     for module in stage.modules():
         if isinstance(module, FSDPModule):  # sums, not means: the loop divides by the weight of the global batch
@@ -132,6 +133,25 @@ def forget_whole_weights(stage: nn.Module) -> None:
             module.reshard()
 
 
+@contextmanager
+def whole_weights(stage: nn.Module) -> Iterator[None]:
+    """Inside the block every process holds all weights of a sharded stage, so that each may run as many forwards as it likes.
+
+    All processes enter and leave together, inside `loss` or `evaluate`, where the root's own weights are whole anyway. Without
+    sharding nothing happens.
+    """
+    units = [module for module in stage.modules() if isinstance(module, FSDPModule) and module is not stage]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(True, recurse=False)
+
+
 def recompute_in_backward(unit: nn.Module) -> None:
     """Makes a module keep only its inputs, and run a second time in the backward pass (activation checkpointing)."""
     unit.forward = partial(
@@ -141,8 +161,9 @@ def recompute_in_backward(unit: nn.Module) -> None:
 
 @contextmanager
 def _buffers_kept(unit: nn.Module) -> Iterator[None]:
-    """Counters (the routers' load) must not count the second run: it works on copies of the buffers."""
-    kept = [(module._buffers, dict(module._buffers)) for module in unit.modules()]
+    """Counters (the routers' load) must not count the second run: it works on copies of the buffers (quantized weights do not
+    change)."""
+    kept = [(module._buffers, dict(module._buffers)) for module in unit.modules() if not isinstance(module, QuantizedMatrix)]
     for buffers, originals in kept:
         buffers.update({name: buffer.clone() for name, buffer in originals.items() if buffer is not None})
     try:

@@ -8,6 +8,7 @@ are tensors of their own. No process ever holds more than its part and one tenso
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,17 +24,21 @@ from llada_uni.files.model_dir import backbone_folder
 from llada_uni.files.weights import WeightFiles
 from llada_uni.training.loop.ema import local_part
 
+_ADAPTER = re.compile(r"\.(lora_[^.]+|modules_to_save)\.")
+_WRAPPED = re.compile(r"\.(base_layer|original_module)(?=\.)")  # what peft puts around a module
+
 
 @torch.no_grad()
 def load_sharded_backbone(model: Backbone, folder: str | os.PathLike[str], config: BackboneConfig | None = None) -> int:
-    """Fills `model`, sharded or whole, from a model directory in either layout; returns the bytes this process read.
+    """Fills `model`, sharded or whole, with adapters or without, from a model directory in either layout; returns the bytes
+    this process read.
 
     Values are converted to the dtype the weights have. config: of the directory, where its vocabulary is smaller: the rows
     that it lacks are left as they are. UserError as for `load_backbone`.
     """
     config = config or model.config
     weights, layout = open_weights(backbone_folder(Path(folder)), config)
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = plain_tensors(model)
     count = 0
     for place in places(config):
         target = tensors[place.name]
@@ -44,6 +49,15 @@ def load_sharded_backbone(model: Backbone, folder: str | os.PathLike[str], confi
             count += rows.nbytes
     model.reset_load()  # the only tensors that no file carries are the routers' counters
     return count
+
+
+def plain_tensors(model: Backbone) -> dict[str, Tensor]:
+    """Parameters and buffers by the names that they have without adapters (training/language/lora.py), which are left out."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if not _ADAPTER.search(name):
+            found[_WRAPPED.sub("", name)] = tensor
+    return found
 
 
 def _pieces(weights: WeightFiles, place: Place, start: int, stop: int, one_by_one: bool) -> Iterator[tuple[int, Tensor]]:

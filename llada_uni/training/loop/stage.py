@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,8 +71,30 @@ class Stage(nn.Module):
         return {}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Metrics on held-out data, asked for every `evaluate_every` steps; same on every process."""
+        """Metrics on held-out data, asked for every `evaluate_every` steps; same on every process. "loss": what training
+        lowers, on the same held-out data and noise each time."""
         return {}
+
+    def operations(self, batch: Any) -> float | None:
+        """Floating-point operations that a micro-batch takes, forward and backward; None: those of the first are counted."""
+        return None
+
+    def pictures(self, step: int) -> dict[str, np.ndarray]:
+        """Sheets of images uint8 [H, W, 3] by name (reconstructions, samples), asked for every `samples_every` steps, on every
+        process (weights may be sharded); {} where there are none."""
+        return {}
+
+    def why_nothing(self) -> str:
+        """Why no loss of the last step had a weight, for the log: such a step leaves the weights as they are."""
+        return "its batch holds nothing to learn"
+
+    def kept_state(self, micro_batch: int) -> Any:
+        """What a micro-batch keeps from step to step beside the weights (answers that several steps learn from), as plain JSON
+        values; None for nothing."""
+        return None
+
+    def load_kept_state(self, micro_batch: int, state: Any) -> None:
+        """Puts back what `kept_state` gave."""
 
     def reader_state(self, micro_batch: int) -> dict[str, Any]:
         """Where the reader of a micro-batch stands, as plain JSON values; {} for data drawn from the generators alone."""
@@ -79,6 +102,14 @@ class Stage(nn.Module):
 
     def load_reader_state(self, micro_batch: int, state: dict[str, Any]) -> None:
         """Puts the reader of a micro-batch back to where `reader_state` was taken."""
+
+    def share_again(self, states: Mapping[int, dict[str, Any]], micro_batches: int) -> dict[int, dict[str, Any]]:
+        """Readers' states for another number of micro-batches or other data, going on about where `states` were."""
+        return {micro_batch: {} for micro_batch in range(micro_batches)}
+
+    def left_out(self) -> list[str]:
+        """A line for every record or image that could not be used and was left out, so far, by this process."""
+        return []
 
     def shard_units(self) -> list[nn.Module]:
         """Modules that are sharded (and, if asked, re-computed in the backward pass) one by one: the layers."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,12 @@ import yaml
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file
 from llada_uni.options import describe, from_plain, to_plain, unknown_key
+from llada_uni.training.loop.changes import described, differences, is_allowed
 from llada_uni.training.loop.parallel import ParallelOptions, setup_processes
-from llada_uni.training.loop.trainer import LoopOptions, run
+from llada_uni.training.loop.trainer import LoopOptions, check_resumable, run
 from llada_uni.training.recipes.stages import stage_options
 
 FILE = "recipe.yaml"
-# What may differ between a run and its continuation: how long it runs, how it is spread out, what it reports and keeps.
-_PACE = ("steps", "threads", "prefetch", "tensorboard", "on_nan", "max_skips")
-_REPORTS = ("log_every", "evaluate_every", "save_every", "save_seconds", "keep")
-_FREE = ("out", "parallel", *(f"loop.{name}" for name in (*_PACE, *_REPORTS)))
-
 
 @dataclass
 class Recipe:
@@ -89,34 +85,42 @@ def read_recipe(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Re
     return Recipe.from_plain(data)
 
 
-def train(recipe: Recipe) -> dict[str, Any]:
+def train(recipe: Recipe, allow: Collection[str] = ()) -> dict[str, Any]:
     """Runs a recipe, from its last checkpoint on where there is one; what `trainer.run` returns.
 
-    The same call on one process, under torchrun, and in a worker of Ray Train. UserError for all that a person can mend.
+    The same call on one process, under torchrun, and in a worker of Ray Train. allow: keys that may differ from those of the
+    run so far; what is then no longer exact is said. UserError for all that a person can mend.
     """
     processes = setup_processes()
-    _check_run(recipe)
+    changed = _check_run(recipe, allow)
     stage = recipe.options.build(processes, recipe.seed)
+    if changed:
+        check_resumable(stage, recipe.loop, recipe.out, recipe.seed, changed)  # before the directory takes the new recipe
+    processes.barrier()
     if processes.is_main:
         with atomic_file(recipe.out / FILE) as temporary:
             temporary.write_text(to_yaml(recipe), encoding="utf-8")
-    return run(stage, recipe.loop, recipe.out, recipe.seed, recipe.parallel, processes, recipe.to_plain())
+    return run(
+        stage, recipe.loop, recipe.out, recipe.seed, recipe.parallel, processes, recipe.to_plain(), changed=changed
+    )
 
 
-def _check_run(recipe: Recipe) -> None:
-    """UserError when the run directory holds a run that another recipe made."""
+def _check_run(recipe: Recipe, allow: Collection[str]) -> tuple[str, ...]:
+    """The keys that differ from the recipe of the run directory, all of them allowed; UserError when others do."""
     path = recipe.out / FILE
     if not path.is_file():
-        return
-    before, after = (dict(_leaves(r.to_plain())) for r in (read_recipe(path), recipe))
-    changed = [key for key in before | after if before.get(key) != after.get(key) and not _is_free(key)]
-    if changed:
-        listed = ", ".join(f"{key} ({before.get(key)!r} there, {after.get(key)!r} here)" for key in changed[:3])
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        return ()
+    before, after = read_recipe(path).to_plain(), recipe.to_plain()
+    changed = differences(before, after)
+    refused = [key for key in changed if not is_allowed(key, allow)]
+    if refused:
+        listed = ", ".join(described(key, before, after) for key in refused[:3])
+        more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise UserError(
             f"{recipe.out} holds a run of another recipe: {listed}{more}; give another run directory (out=...), "
-            "or the same recipe to go on with it"
+            f"the same recipe to go on with it, or --allow-change {','.join(refused[:3])} to go on with a changed one"
         )
+    return tuple(changed)
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -149,15 +153,3 @@ def _put(data: dict[str, Any], change: str) -> None:
         if not isinstance(data, dict):
             raise UserError(f"unknown key {key}; {name} has no keys inside")
     data[last] = value
-
-
-def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in data.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in _FREE)

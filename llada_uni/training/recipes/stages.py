@@ -12,6 +12,8 @@ STAGES = {
     "quantizer": "llada_uni.training.tokenizer.quantizer:QuantizerOptions",
     "vae": "llada_uni.training.decoder.vae:VaeOptions",
     "backbone": "llada_uni.training.language.stage:BackboneOptions",
+    "reward": "llada_uni.training.reward.stage:RewardOptions",
+    "preference": "llada_uni.training.reward.preference:PreferenceOptions",
     "decoder": "llada_uni.training.decoder.stage:DecoderOptions",
     "distill": "llada_uni.training.decoder.distill:DistillOptions",
 }

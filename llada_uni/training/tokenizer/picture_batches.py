@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
-from llada_uni.data.pictures import Picture, PictureSource, open_pictures
+from llada_uni.data.pictures import MOST_BAD, Picture, PictureSource, open_pictures
+from llada_uni.data.records import BadRecords, OnBad
 from llada_uni.errors import UserError
 from llada_uni.files import shipped
 from llada_uni.options import Share, options
@@ -35,6 +37,8 @@ class PictureOptions:
     heldout: another source for the evaluation, "" for the held-out part of `source`; mirrored: share of the training images
     that are mirrored (their text must not say left or right); moved: pixels by which a training image is moved at most,
     mirrored at the border.
+    on_bad: an image or record that cannot be used ends the run ("stop"; a checkpoint is saved first) or is left out and listed
+    in bad-data.txt ("skip"), at most max_bad of them.
     """
 
     source: str = shipped.MODEL
@@ -46,6 +50,8 @@ class PictureOptions:
     heldout: str = ""
     mirrored: Share = 0.0
     moved: int = 0
+    on_bad: OnBad = "stop"
+    max_bad: Annotated[int, Field(ge=0)] = MOST_BAD
 
     def __post_init__(self) -> None:
         if not 0 <= self.moved < self.side:
@@ -55,12 +61,18 @@ class PictureOptions:
 class PictureBatches:
     """Draws batches. The sources are opened when the first batch is asked for."""
 
-    def __init__(self, options: PictureOptions, need: str | None = None) -> None:
-        """need: "caption" or "questions" leaves out the pictures of a folder that have none."""
-        self.options, self.need = options, need
+    def __init__(self, options: PictureOptions, need: str | None = None, cell: int = 0) -> None:
+        """need: "caption" or "questions" leaves out the pictures of a folder that have none. cell: pictures keep about their
+        shape, those of a batch the same (data/pictures.py); 0: squares. UserError for cells with pictures drawn at twice the
+        side."""
+        if cell and options.shrunk:
+            raise UserError("keep_shape needs pictures.shrunk: 0 (pictures drawn at twice the side are squares)")
+        self.options, self.need, self.cell = options, need, cell
+        self.bad = BadRecords(options.on_bad, options.max_bad)
+        self._opened: dict[tuple[str, int, str], PictureSource] = {}
 
     def draw(self, rng: random.Random, count: int | None = None, split: str | None = None) -> tuple[Tensor, list[Picture]]:
-        """Pictures float32 [B, 3, S, S] in -1..1 with their captions and questions."""
+        """Pictures float32 [B, 3, S, S] (with cells, [B, 3, H, W]) in -1..1 with their captions and questions."""
         options = self.options
         count, split = count or options.count, split or options.split
         large = sum(rng.random() < options.shrunk for _ in range(count))
@@ -79,14 +91,13 @@ class PictureBatches:
         return self._source(self.options.side, self.options.split).draw(rng, count)
 
     def _source(self, side: int, split: str) -> PictureSource:
+        source = self.options.source
         if split == "heldout" and self.options.heldout:
-            return _opened(self.options.heldout, side, "any", self.need)
-        return _opened(self.options.source, side, split, self.need)
-
-
-@lru_cache(maxsize=8)
-def _opened(source: str, side: int, split: str, need: str | None) -> PictureSource:
-    return open_pictures(source, side, split, need)
+            source, split = self.options.heldout, "any"
+        key = (source, side, split)
+        if key not in self._opened:
+            self._opened[key] = open_pictures(source, side, split, self.need, self.bad, self.cell)
+        return self._opened[key]
 
 
 def shrink(image: np.ndarray, side: int) -> np.ndarray:

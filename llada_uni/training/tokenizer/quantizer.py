@@ -140,7 +140,7 @@ class QuantizerStage(CodedVisionStage):
         """from_codes bool [B]: which rows of `vectors` are codes; only for the metrics."""
         logits, targets = self.answer(vectors, images, pairs)
         total = F.cross_entropy(logits.float(), targets, reduction="sum")
-        metrics = {}
+        metrics = {"images": (float(len(images)), 0.0)}
         rights = right_pairs(logits.detach(), pairs)
         for name, wanted in (("right_codes", True), ("right_features", False)):
             chosen = [r for right, is_code in zip(rights, from_codes.tolist(), strict=True) if is_code == wanted for r in right]
@@ -150,7 +150,8 @@ class QuantizerStage(CodedVisionStage):
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Right answers on held-out pictures from codes and from continuous vectors, and the use of the codebook there."""
+        """The loss of reading codes, right answers on held-out pictures from codes and from continuous vectors, and the use of
+        the codebook there."""
         rng = random.Random(EVALUATION_SEED)
         sums: dict[str, list[float]] = defaultdict(list)
         counts = torch.zeros(self.options.book.num_embeddings)
@@ -158,19 +159,30 @@ class QuantizerStage(CodedVisionStage):
         for _ in range(max(1, self.options.evaluate_pictures // size)):
             images, pictures = self.batches.draw(rng, split="heldout")
             images = images.to(self.processes.torch_device)
-            for name, rights in self.answered(images, self.questions(pictures, rng)).items():
-                sums[f"heldout_right_{name}"] += [float(r) for right in rights for r in right]
+            pairs = pack_pairs(self.questions(pictures, rng), self.text).to(images.device)
+            for name, (logits, targets) in self._read(images, pairs).items():
+                sums[f"heldout_right_{name}"] += [float(r) for right in right_pairs(logits, pairs) for r in right]
+                if name == "codes":
+                    sums["loss"] += F.cross_entropy(logits.float(), targets, reduction="none").tolist()
             counts += torch.bincount(self.codes(images).flatten().cpu(), minlength=len(counts))
         metrics = {name: sum(values) / len(values) for name, values in sums.items()}
         return metrics | {"heldout_codes_used": (counts > 0).float().mean().item()}
 
     @torch.no_grad()
+    def _read(self, images: Tensor, pairs: Pairs) -> dict[str, tuple[Tensor, Tensor]]:
+        """Logits and targets of the answers, read from "codes" and from "features" (continuous)."""
+        z = self.vectors(images)
+        q = self.book[nearest_codes(self.book, z)]
+        return {name: self.answer(vectors, images, pairs) for name, vectors in (("codes", q), ("features", z))}
+
+    @torch.no_grad()
     def answered(self, images: Tensor, questions: list[list[tuple[str, str]]]) -> dict[str, list[list[bool]]]:
         """For each picture and question whether the answer is exactly right: "codes" and "features" (continuous)."""
         pairs = pack_pairs(questions, self.text).to(images.device)
-        z = self.vectors(images)
-        q = self.book[nearest_codes(self.book, z)]
-        return {name: right_pairs(self.answer(v, images, pairs)[0], pairs) for name, v in (("codes", q), ("features", z))}
+        return {name: right_pairs(logits, pairs) for name, (logits, _) in self._read(images, pairs).items()}
+
+    def left_out(self) -> list[str]:
+        return self.batches.bad.found
 
     def shard_units(self) -> list[nn.Module]:
         return [*self.vision.blocks, *self.probe_lm.language_model.get_decoder().layers]

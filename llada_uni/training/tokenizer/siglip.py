@@ -166,12 +166,12 @@ class SiglipStage(Stage):
         logits = self.logits(batch.images, batch.ids, batch.seen).float()
         count = float(len(logits))
         metrics = {name: (share * count, count) for name, share in retrieval(logits.detach()).items()}
-        metrics |= {"scale": (self.log_scale.exp().item(), 1.0), "bias": (self.bias.item(), 1.0)}
+        metrics |= {"images": (count, 0.0), "scale": (self.log_scale.exp().item(), 1.0), "bias": (self.bias.item(), 1.0)}
         return Loss(sigmoid_loss(logits, same_captions(batch.ids)), count, metrics)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Retrieval among the pictures of a micro-batch, on held-out pictures."""
+        """The loss, and retrieval among the pictures of a micro-batch, on held-out pictures."""
         rng = random.Random(EVALUATION_SEED)
         rounds = max(1, self.options.evaluate_pictures // self.options.pictures.count)
         sums: dict[str, float] = {}
@@ -179,9 +179,15 @@ class SiglipStage(Stage):
             images, pictures = self.batches.draw(rng, split="heldout")
             ids = self.caption_ids([picture.caption for picture in pictures])
             device = self.processes.torch_device
-            for name, share in retrieval(self.logits(images.to(device), ids.to(device))).items():
-                sums[f"heldout_{name}"] = sums.get(f"heldout_{name}", 0.0) + share / rounds
+            logits = self.logits(images.to(device), ids.to(device)).float()
+            loss = sigmoid_loss(logits, same_captions(ids).to(device)).item() / len(logits)
+            found = {f"heldout_{name}": share for name, share in retrieval(logits).items()} | {"loss": loss}
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value / rounds
         return sums
+
+    def left_out(self) -> list[str]:
+        return self.batches.bad.found
 
     def shard_units(self) -> list[nn.Module]:
         return [*self.vision.blocks, *self.text_encoder.encoder.layers]

@@ -40,6 +40,9 @@ Weights = Mapping[tuple[str, str | None], float]
 DRILL = "drill"
 """In place of a task: the drills of world/drills.py; the kind is one of DRILLS."""
 
+UNREASONED = "unreasoned"
+"""In place of a task: the requests of `think` with the image alone as the answer, as `t2i`; the kind is one of theirs."""
+
 DESCRIBED = "described"
 """In place of a task: the pictures of `t2i` the other way round, as captions."""
 
@@ -172,9 +175,15 @@ MIXTURES: dict[str, Weights] = {
         ("understand", "caption"): 0.09,
         ("understand", "style"): 0.03,
     },
+    # Rewarded (training/reward): what an answer is judged by is in the record's "meta".
+    "counting": {("understand", "counting"): 1.0},
+    "talk": {("dialogue", "questions"): 0.4, ("dialogue", "edit"): 0.3, ("dialogue", "draw"): 0.3},
+    "unreasoned": {(UNREASONED, None): 1.0},
+    "answered": {("t2i", None): 0.3, ("understand", None): 0.4, ("edit", None): 0.3},
 }
 """The mixtures of the shipped model: few things, their places, all tasks, more of reading, names in questions and edits,
-more of what is learned late or got wrong, answers that are worked out, and what is told in several turns or frames."""
+more of what is learned late or got wrong, answers that are worked out, and what is told in several turns or frames. Behind
+these, mixtures for training from rewards."""
 
 MOST_THINGS = {"places": 2}
 """Mixtures whose pictures hold so many things at most."""
@@ -217,12 +226,13 @@ class WorldRecords:
 
     @classmethod
     def from_name(cls, name: str, side: int) -> WorldRecords:
-        """`world:COUNT:SEED[:MIXTURE]`."""
+        """`world:COUNT:SEED[:MIXTURE[:SPLIT]]`."""
         parts = name.split(":")[1:]
-        if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts[:2]):
-            raise UserError(f"{name!r} is not understood; allowed: world:COUNT:SEED or world:COUNT:SEED:MIXTURE")
-        chosen = parts[2] if len(parts) == 3 else "default"
-        return cls(int(parts[0]), int(parts[1]), mixture(chosen), side, most=MOST_THINGS.get(chosen, len(CELLS)))
+        if not 2 <= len(parts) <= 4 or not all(part.isdecimal() for part in parts[:2]):
+            raise UserError(f"{name!r} is not understood; allowed: world:COUNT:SEED[:MIXTURE[:SPLIT]]")
+        chosen, split = [*parts[2:], *("default", "train")[len(parts) - 2 :]]
+        most = MOST_THINGS.get(chosen, len(CELLS))
+        return cls(int(parts[0]), int(parts[1]), mixture(chosen), side, split, most)
 
     @property
     def name(self) -> str:
@@ -246,6 +256,8 @@ class WorldRecords:
     def _sample(self, rng: random.Random, task: str, kind: str | None) -> Sample:
         if task == DESCRIBED:
             return _described(rng, sample_task(rng, "t2i", self.split, kind=kind))
+        if task == UNREASONED:
+            return _unreasoned(sample_task(rng, "think", self.split, kind=kind))
         if task == DRILL:
             assert kind is not None  # MIXTURES names the kind of every drill
             return sample_drill(rng, kind, self.split)
@@ -276,7 +288,7 @@ class WorldSource:
 
 
 def open_world(name: str, side: int) -> WorldSource:
-    """The source `world:COUNT:SEED[:MIXTURE]` with pictures of `side` pixels (plug-in of data/sources.py)."""
+    """The source `world:COUNT:SEED[:MIXTURE[:SPLIT]]` with pictures of `side` pixels (plug-in of data/sources.py)."""
     return WorldSource(WorldRecords.from_name(name, side))
 
 
@@ -288,8 +300,13 @@ def _described(rng: random.Random, drawn: Sample) -> Sample:
     return Sample("understand", "caption", [turn], [caption(scene)], {})
 
 
+def _unreasoned(thought: Sample) -> Sample:
+    """The same request, answered with the image alone."""
+    return Sample("t2i", thought.kind, thought.turns, thought.answer[-1:], thought.expect)
+
+
 def conversation_of(sample: Sample, name: str, side: int) -> Conversation:
-    """A sample as a record: its turns, then the answer. Of a dialogue every answer is learned."""
+    """A sample as a record: its turns, then the answer. Of a dialogue every answer is learned. meta: what a checker asks."""
 
     def parts(items: list[str | Scene]) -> tuple[str | Picture, ...]:
         return tuple(part if isinstance(part, str) else ScenePicture(part, side) for part in items)
@@ -297,7 +314,7 @@ def conversation_of(sample: Sample, name: str, side: int) -> Conversation:
     messages = [Message(turn.role, parts(turn.parts)) for turn in sample.turns]
     messages.append(Message("assistant", parts(sample.answer)))
     template = _TEMPLATE_OF.get(sample.task, sample.task)
-    return Conversation(name, template, tuple(messages), sample.task == "dialogue", sample.task, name)
+    return Conversation(name, template, tuple(messages), sample.task == "dialogue", sample.task, name, meta=sample.expect)
 
 
 def mixture(name: str) -> Weights:

@@ -149,14 +149,15 @@ class PatchTokenizerStage(CodedVisionStage):
         count = float(len(z))
         smooth, right = self.read_loss(z, answers)
         vectors, wanted = z.flatten(0, 1), self.code_of(answers).flatten()
+        metrics = {"right_features": (right * count, count), "images": (count, 0.0)}
         if step < self.options.features_first:
             self._see(vectors.detach(), wanted)
-            return Loss(smooth * count, count, {"right_features": (right * count, count)})
+            return Loss(smooth * count, count, metrics)
         cosines = vectors @ self.book.T
         self.codebook.observe(step, micro_batch, vectors, wanted, cosines.detach().gather(1, wanted[:, None])[:, 0])
         chosen = (cosines.argmax(-1) == wanted).float().mean().item()
         total = F.cross_entropy(cosines / _TEMPERATURE, wanted) + 0.5 * smooth
-        return Loss(total * count, count, {"right_features": (right * count, count), "right_codes": (chosen * count, count)})
+        return Loss(total * count, count, {**metrics, "right_codes": (chosen * count, count)})
 
     def code_of(self, answers: Tensor) -> Tensor:
         """The codes int64 [B, N] of the answers [B, N] to the patches' questions."""
@@ -185,12 +186,17 @@ class PatchTokenizerStage(CodedVisionStage):
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Share of patches with the code of their answer, and of scenes right throughout, among held-out scenes."""
+        """Share of patches with the code of their answer, and of scenes right throughout, among held-out scenes; the loss there
+        once codes are in use, whatever the step."""
         rng = random.Random(EVALUATION_SEED)
         scenes = [sample_scene(rng, "heldout", numbers=0.2) for _ in range(256)]
         images, answers = (tensor.to(self.processes.torch_device) for tensor in batch_of(rng, scenes))
         right = self.codes(images) == self.code_of(answers)
-        return {"heldout_right_codes": right.float().mean().item(), "heldout_right_scenes": right.all(1).float().mean().item()}
+        z = self.vectors(images)
+        smooth, _ = self.read_loss(z, answers)
+        chosen = F.cross_entropy(z.flatten(0, 1) @ self.book.T / _TEMPERATURE, self.code_of(answers).flatten())
+        found = {"heldout_right_codes": right.float(), "heldout_right_scenes": right.all(1).float()}
+        return {name: share.mean().item() for name, share in found.items()} | {"loss": (chosen + 0.5 * smooth).item()}
 
     def fingerprint(self) -> dict[str, Any]:
         return {"vision": asdict(self.options.vision), "book": asdict(self.options.book)}

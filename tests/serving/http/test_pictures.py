@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.data_uri import read_data_uri
+from llada_uni.image.reader import open_image
 from llada_uni.serving.errors import QueueFull
-from llada_uni.serving.http.pictures import PictureMemory, picture_from_url, read_data_uri, read_picture
+from llada_uni.serving.http.pictures import PictureMemory, picture_from_url, read_picture
 from llada_uni.serving.scheduler.limits import Limits
 from tests.serving.broken_pictures import (
     bombs,

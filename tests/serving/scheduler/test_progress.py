@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from llada_uni.results import NO_CODE, PartialImage, Progress, TextDelta
-from llada_uni.serving.scheduler import progress as module
 from llada_uni.serving.scheduler.progress import Reporter
+from llada_uni.tasks import preview as module
 
 PARTS = SimpleNamespace(decoder=SimpleNamespace(variants=("turbo", "base")))
 

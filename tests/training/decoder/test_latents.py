@@ -15,9 +15,13 @@ from llada_uni.data.pictures import open_pictures
 from llada_uni.decoder.model import load_vae
 from llada_uni.errors import UserError
 from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.training.decoder.distill import DistillOptions
 from llada_uni.training.decoder.latents import HELD_OUT, Latents, prepare, spoil
+from llada_uni.training.decoder.stage import DecoderOptions
 from llada_uni.training.loop.ranks import Processes
-from tests.training.tiny_decoder import latent_options, make_tiny_decoder
+from tests.data.test_pictures import photos
+from tests.training.helpers.runs import loss_of
+from tests.training.tiny_decoder import SIZES, latent_options, make_tiny_decoder
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +112,41 @@ def test_a_folder_made_otherwise_is_left_alone(ready, model):
         prepare(latent_options(model, ready.folder, low_quality=0.5, seed=5))
     with pytest.raises(UserError, match="must be a multiple of 16 pixels"):
         latent_options(model, ready.folder, side=40).positions()
+
+
+@pytest.mark.parametrize("on_bad", ["stop", "skip"])
+def test_pictures_that_keep_their_shape_are_kept_by_shape(model, tmp_path, on_bad):
+    """And a bad image among them stops the preparation, or is left out and listed beside the shard."""
+    sizes = [(80, 40), (40, 80), (60, 60), (44, 40)] * 8
+    folder = photos(tmp_path / "photos", sizes, bad={1, 2} if on_bad == "skip" else ())
+    changes = {"source": str(folder), "side": 64, "count": 40, "shard": 20, "held_out": 8, "keep_shape": True}
+    options = latent_options(model, tmp_path / "latents", **changes, split="any", on_bad=on_bad)
+    prepare(options)
+    latents, seen = Latents(options), set()
+    for seed in range(40):
+        x1, codes = latents.draw(random.Random(seed), 3)
+        assert x1.shape == (3, 4, 1, 4 * codes.shape[1], 4 * codes.shape[2])
+        seen.add(tuple(codes.shape[1:]))
+    assert {(2, 6), (4, 4)} & seen and len(seen) > 1 and len(latents) == 40
+    assert sum(len(x1) for x1, _ in latents.held_out_by_shape(99)) == 8
+    listed = [line for path in Path(options.folder).glob("*.left-out.txt") for line in path.read_text().splitlines()]
+    assert bool(listed) == (on_bad == "skip") and all("1.png" in line or "2.png" in line for line in listed)
+    stage = DecoderOptions(options, SIZES, batch=3, evaluate=4).build(Processes(), 0)
+    stage.begin(1)
+    assert all(loss_of(stage, step).total.isfinite() for step in range(4))
+    assert stage.eval().evaluate(0)["held_out_flow"] > 0
+    distilled = DistillOptions(options, str(model), SIZES, batch=2).build(Processes(), 0)
+    distilled.begin(1)
+    assert loss_of(distilled, 1).total.isfinite()
+    for shown in (stage, distilled):
+        drawn = shown.eval().pictures(0)["drawn"]
+        assert drawn.ndim == 3 and drawn.shape[1] > 100 and len(np.unique(drawn)) > 10
+        assert shown.evaluate(0)["loss"] > 0
+    with pytest.raises(UserError, match="position_probes are for squares"):
+        DecoderOptions(options, SIZES, position_probes=0.1)
+
+
+def test_a_bad_image_ends_the_preparation_by_default(model, tmp_path):
+    folder = photos(tmp_path / "photos", [(60, 60)] * 6, bad={0, 1, 2, 3, 4})
+    with pytest.raises(UserError, match=r"png: .*damaged"):
+        prepare(latent_options(model, tmp_path / "latents", source=str(folder), split="any"))

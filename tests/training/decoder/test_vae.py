@@ -14,6 +14,7 @@ from llada_uni.training.loop.prefetch import seeded
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.training.tokenizer.picture_batches import PictureOptions
+from tests.data.test_pictures import photos
 from tests.training.helpers.runs import loss_of
 
 
@@ -66,6 +67,22 @@ def test_going_on_from_a_given_one_keeps_its_scale(tmp_path):
     assert (saved.config.shift_factor, saved.config.scaling_factor) == (0.1159, 0.3611)
     for name, tensor in first.vae.state_dict().items():
         assert torch.equal(tensor, saved.state_dict()[name])
+
+
+def test_pictures_that_keep_their_shape_are_learned_and_measured(tmp_path):
+    folder = photos(tmp_path, [(80, 40), (40, 80), (60, 60), (44, 40)] * 6)
+    pictures = PictureOptions(source=str(folder), side=32, count=4, shrunk=0.0, noisy=False)
+    stage = tiny_options(keep_shape=True, pictures=pictures, crop=28).build(Processes(), 0)
+    seen = {tuple(stage.batch(step, 0, seeded(0, step, 0)).shape[2:]) for step in range(40)}
+    whole = {shape for shape in seen if max(shape) > 28}
+    assert len(whole) > 2 and all(side % 4 == 0 for shape in seen for side in shape)
+    assert {shape for shape in seen if max(shape) <= 28} >= {(28, 28)}
+    assert loss_of(stage, 0).weight == 4 and loss_of(stage, 30).total.isfinite()
+    assert stage.eval().evaluate(0)["heldout_psnr"] > 0
+    assert stage.pictures(0)["reconstructions"].dtype == "uint8"
+    stage.save(tmp_path / "model", stage.state_dict())
+    with pytest.raises(UserError, match=r"keep_shape needs pictures\.shrunk: 0"):
+        tiny_options(keep_shape=True, pictures=PictureOptions(side=32, count=4)).build(Processes(), 0)
 
 
 def test_mistakes_are_named():

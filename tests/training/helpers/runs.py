@@ -15,7 +15,7 @@ from llada_uni.training.loop.stage import Loss, Stage
 from llada_uni.training.loop.trainer import LoopOptions, run
 from tests.training.helpers.stages import STAGES
 
-CLOCK = ("seconds", "per_second", "data_wait")
+CLOCK = ("seconds", "per_second", "data_wait", "mfu", "memory_gb")
 
 
 def fit(

@@ -7,11 +7,14 @@ import torch
 
 from llada_uni.backbone import Backbone
 from llada_uni.errors import UserError
-from llada_uni.training.language.lora import LoraOptions, add_lora, load_adapter, merge_lora, save_adapter
+from llada_uni.training.language.initial_weights import fill_backbone
+from llada_uni.training.language.lora import LoraOptions, add_lora, load_adapter, merge_lora, save_adapter, start_adapters
+from llada_uni.training.loop.sharded_load import plain_tensors
 from tests.backbone.helpers import small_config
 
 IDS = torch.arange(18).view(2, 9)
 OPTIONS = LoraOptions(rank=3, alpha=6)
+WHOLE = LoraOptions(rank=3, alpha=6, embeddings=True, head=True)
 
 
 def adapted(options: LoraOptions = OPTIONS, experts: str = "grouped"):
@@ -74,8 +77,36 @@ def test_what_is_adapted(attention, experts):
     assert len(names) == 2 * (4 * attention + 3 * experts)
 
 
-def test_merged_equals_unmerged():
-    model = adapted()
+def test_vectors_of_the_vocabulary_are_trained_whole_where_asked():
+    for embeddings, head in ((True, False), (False, True), (True, True)):
+        names = trained_names(adapted(LoraOptions(rank=2, experts=False, embeddings=embeddings, head=head)))
+        assert any("word_embeddings" in name for name in names) == embeddings
+        assert any("lm_head" in name for name in names) == head
+        assert len(names) == 8 + embeddings + head
+    fresh = add_lora(Backbone(small_config()), WHOLE)
+    assert torch.equal(fresh(IDS), Backbone(small_config())(IDS))
+    fresh(IDS).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in fresh.parameters() if parameter.requires_grad)
+
+
+def test_adapters_begin_the_same_wherever_they_are_built():
+    """Whole, or on the meta device and filled later, as sharded training does (low_memory)."""
+    whole = add_lora(Backbone(small_config()), WHOLE, seed=3)
+    with torch.device("meta"):
+        later = add_lora(Backbone(small_config()), WHOLE, seed=3)
+    assert all(parameter.is_meta for parameter in later.parameters())
+    later.to_empty(device="cpu")
+    fill_backbone(later.get_base_model(), None)
+    start_adapters(later, seed=3)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, later.state_dict()[name]), name
+    plain = plain_tensors(later.get_base_model())
+    assert {name for name in Backbone(small_config()).state_dict()} <= set(plain)
+
+
+@pytest.mark.parametrize("options", [OPTIONS, WHOLE])
+def test_merged_equals_unmerged(options):
+    model = adapted(options)
     expected = model(IDS).detach()
     assert (expected - Backbone(small_config())(IDS)).abs().max() > 0.1
     merged = merge_lora(model)
@@ -83,8 +114,9 @@ def test_merged_equals_unmerged():
     torch.testing.assert_close(merged(IDS), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_an_adapter_round_trips_through_its_folder(tmp_path):
-    model = adapted()
+@pytest.mark.parametrize("options", [OPTIONS, WHOLE])
+def test_an_adapter_round_trips_through_its_folder(tmp_path, options):
+    model = adapted(options)
     save_adapter(model, tmp_path / "adapter")
     save_adapter(model, tmp_path / "adapter")  # a newer one takes the place of the older
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {f.name for f in (tmp_path / "adapter").iterdir()}

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from llada_uni.training.recipes.recipe import read_recipe
 from tests.training.helpers.runs import loss_of
+from tests.training.tiny_decoder import make_tiny_decoder
 from tests.training.token_folder import make_token_folder
 
 SIZES = {
@@ -171,6 +173,21 @@ def test_adapters_are_trained_alone_and_exported_merged(tokens, tmp_path):
     assert (tmp_path / "run" / "model" / "adapter" / "adapter_config.json").is_file()
 
 
+def test_what_it_draws_is_shown(tokens, golden, tmp_path):
+    model = make_tiny_decoder(tmp_path / "tiny", golden)
+    stage = build(tokens, heldout=str(tokens), preview=str(model)).eval()
+    sheet = stage.pictures(0)["drawn"]
+    side = 3 * 16  # nine codes, 16 pixels each, in two rows of up to eight images
+    assert sheet.shape[0] == 2 * side + 2 and sheet.shape[1] > 2 * side and len(np.unique(sheet)) > 10
+    assert (sheet == stage.pictures(1)["drawn"]).all() and build(tokens, heldout=str(tokens)).pictures(0) == {}
+
+
+def test_a_share_of_the_data_is_held_out(tokens):
+    stage = build(tokens, heldout_share=0.25)
+    assert stage.eval().evaluate(0)["loss"] > 0
+    assert len(stage.data.readers[str(tokens)]._records["t2i"]) == 45 and stage.heldout.readers[str(tokens)].drawn(0) > 0
+
+
 def test_two_folders_are_mixed(tokens, tmp_path):
     other = make_token_folder(tmp_path / "other", records=20, seed=1)
     stage = build(tokens, data={str(tokens): 3.0, str(other): 1.0}, tasks={"t2i": 1.0, "story": 1.0})
@@ -192,6 +209,7 @@ def test_two_folders_are_mixed(tokens, tmp_path):
         ({"tasks": {"poems": 1.0}}, "poems"),
         ({"data": {}}, "at least one folder"),
         ({"length": 8}, "more than a block"),
+        ({"heldout": "a", "heldout_share": 0.1}, "heldout and heldout_share"),
         ({"sizes": {**SIZES, "vocab_size": 500, "image_token_offset": 480}}, "image codes 400 to 415"),
     ],
 )

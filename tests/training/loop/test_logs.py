@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from llada_uni.errors import UserError
 from llada_uni.training.loop.logs import RunLog, add_metrics, means, merged
 
 
@@ -56,3 +62,35 @@ def test_tensorboard_gets_the_metrics(tmp_path):
     events = event_files.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0), (2, 1.5)]
+
+
+def test_sheets_of_images_become_files_and_go_to_tensorboard(tmp_path):
+    image = np.full((5, 7, 3), 200, np.uint8)
+    with RunLog(tmp_path, 0, 10) as log:
+        log.show(3, {"drawn": image})
+    assert (np.asarray(Image.open(tmp_path / "samples" / "drawn-00000003.png")) == image).all()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["images"] == ["drawn"] and events.Images("drawn")[0].step == 3
+
+
+def test_rows_and_sheets_go_to_wandb_where_it_is_asked_for(tmp_path, monkeypatch):
+    """With a stand-in that notes its calls: the package itself is optional."""
+    calls = []
+    run = SimpleNamespace(
+        log=lambda values, step: calls.append((step, sorted(values))), finish=lambda exit_code: calls.append(exit_code)
+    )
+    fake = SimpleNamespace(init=lambda **given: calls.append(given) or run, Image=lambda image: ("image", image.shape))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for _ in range(2):
+        with RunLog(tmp_path / "run", 0, 10, tensorboard=False, wandb="mine") as log:
+            log.row(1, {"loss": 1.0})
+            log.show(1, {"drawn": np.zeros((2, 2, 3), np.uint8)})
+    first, second = calls[0], calls[4]
+    assert first == second and (first["project"], first["name"]) == ("mine", "run")  # one run, gone on with
+    assert first["resume"] == "allow"
+    assert calls[1:4] == [(1, ["loss"]), (1, ["drawn"]), 0]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        RunLog(tmp_path / "run", 0, 10, wandb="mine")
+    RunLog(tmp_path / "other", 0, 10, wandb="mine", active=False)  # other processes need none

@@ -37,6 +37,8 @@ def _runs(processes, root):
     fit(processes, "experts", root / "from two", {}, WAYS["sharded"], stop_after=3)
     fit(processes, "experts", root / "from one", {}, WAYS["sharded"])
     fit(processes, "line", root / "line from two", {}, {}, stop_after=2)
+    for way in ("whole", "sharded"):
+        fit(processes, "experts", root / "muon" / way, {"optimizer": "muon"}, WAYS[way])
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,7 @@ def root(tmp_path_factory):
     for name in STAGES:
         fit(ALONE, name, root / name / "alone", {"evaluate_every": 3})
     fit(ALONE, "experts", root / "from one", {}, stop_after=3)
+    fit(ALONE, "experts", root / "muon" / "alone", {"optimizer": "muon"})
     together(2, _runs, root)
     shutil.copytree(root / "from two", root / "from two, as saved")
     fit(ALONE, "experts", root / "from two")
@@ -68,6 +71,15 @@ def test_two_processes_export_the_weights_of_one(root, name, way):
     one, two = (load_file(root / name / path / "model" / "model.safetensors") for path in ("alone", way))
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(load_full(root / name / way), two, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("way", ["whole", "sharded"])
+def test_muon_moves_cut_weights_as_whole_ones(root, way):
+    """Experts that are shared out, and matrices that are cut into rows."""
+    for first, second in zip(rows(root / "muon" / "alone"), rows(root / "muon" / way), strict=True):
+        assert first == pytest.approx(second, rel=1e-4, abs=1e-6)
+    one, two = (load_file(root / "muon" / path / "model" / "model.safetensors") for path in ("alone", way))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(root):

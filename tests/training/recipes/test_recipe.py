@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,46 @@ def test_training_keeps_the_recipe_and_goes_on_only_with_the_same():
     assert "\n" not in str(caught.value) and Path("run", FILE).read_text() == kept
 
 
+def test_a_run_goes_on_with_what_may_change_and_says_what_is_not_exact(capsys):
+    steps = ["loop.steps=6", "loop.log_every=1", "loop.warmup=0", "loop.schedule=constant", "loop.save_every=1"]
+    train(read_recipe("toy.yaml", [*steps, "out=whole", "loop.lr=0.01"]))
+    train(read_recipe("toy.yaml", [*steps, "out=cut", "loop.lr=0.01", "loop.steps=3"]))
+    with pytest.raises(UserError, match=r"loop\.lr \(0\.01 there, 0\.0 here\).*--allow-change loop\.lr"):
+        train(read_recipe("toy.yaml", [*steps, "out=cut", "loop.lr=0.0"]))
+    capsys.readouterr()
+    train(read_recipe("toy.yaml", [*steps, "out=cut", "loop.lr=0.0"]), allow=("loop.lr",))
+    assert "loop.lr is another one now: the learning rate is that of the new schedule" in capsys.readouterr().out
+    rows = [json.loads(line) for line in Path("cut/log.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows] == [0.01] * 3 + [0.0] * 3
+    train(read_recipe("toy.yaml", [*steps, "out=cut", "loop.lr=0.0"]))  # the new recipe is now that of the run
+
+    # The optimizer's state is kept: with the rate as it was, other micro-batches of the same noise-free loss change nothing.
+    quiet = [*steps, "options.noise=0.0", "loop.lr=0.01"]
+    train(read_recipe("toy.yaml", [*quiet, "out=one"]))
+    train(read_recipe("toy.yaml", [*quiet, "out=two", "loop.steps=3"]))
+    train(read_recipe("toy.yaml", [*quiet, "out=two", "loop.micro_batches=4"]), allow=("loop.micro_batches",))
+    logs = (Path(out, "log.jsonl").read_text().splitlines() for out in ("one", "two"))
+    one, two = ([json.loads(line)["loss"] for line in log] for log in logs)
+    assert one == pytest.approx(two, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "allow", "said"),
+    [
+        ("options.width=5", ("options",), r"width \(2 there, 5 here\)"),  # the fingerprint: weights would not fit
+        ("loop.ema=0.5", ("loop.ema",), "ema"),
+        ("options.lora.rank=4", ("options",), "cannot be changed in a run"),
+        ("loop.lr=5.0", ("loop.betas",), "--allow-change loop.lr"),
+    ],
+)
+def test_what_would_not_fit_is_refused_and_changes_nothing(change, allow, said):
+    train(read_recipe("toy.yaml", ["loop.save_every=1"]))
+    kept = Path("run", FILE).read_text()
+    with pytest.raises(UserError, match=said):
+        train(read_recipe("toy.yaml", ["loop.steps=9", change]), allow)
+    assert Path("run", FILE).read_text() == kept
+
+
 # --- the recipes that come with the project ---
 
 RECIPES = sorted(shipped_recipes().values())
@@ -122,3 +163,11 @@ def test_recipes_of_the_project(path):
         with torch.device("meta"):
             model = recipe.options.build_model()
         assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_of_the_project_measures_a_validation_loss(path):
+    recipe = read_recipe(path)
+    assert 0 < recipe.loop.evaluate_every <= recipe.loop.steps
+    if hasattr(recipe.options, "heldout_share"):  # the backbone's; others hold images out of their source, or have another one
+        assert recipe.options.heldout or recipe.options.heldout_share

@@ -71,6 +71,11 @@ class GivenOnly(BaseModel):
 
     always: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """That of the fields: the serializer only leaves out some."""
+        return handler({name: part for name, part in schema.items() if name != "serialization"})  # type: ignore[arg-type]
+
     @model_serializer(mode="wrap")
     def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if value is not None or name in self.always}

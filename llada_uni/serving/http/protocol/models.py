@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from llada_uni.serving.http.protocol.settings import Setting
 
@@ -14,6 +14,9 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "llada-uni"
+    sizes: list[str] | None = Field(
+        default=None, description="Sizes of images it was trained for, WIDTHxHEIGHT; [] for all, null while it loads."
+    )
 
 
 class ModelList(BaseModel):

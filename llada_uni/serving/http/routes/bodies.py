@@ -26,6 +26,7 @@ from llada_uni.serving.http.protocol.errors import LONGEST_ECHO, ApiError, descr
 MOST_VALUES = 100_000  # values in one body; a conversation has hundreds
 MOST_FIELDS = 64  # of a form
 JSON, FORM = "application/json", "multipart/form-data"
+_ADDRESS = re.compile(r"(data|https?|file|ftp):", re.IGNORECASE)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -109,16 +110,20 @@ class JsonRoute(APIRoute):
                 try:
                     return await handle(read)
                 except RequestValidationError as error:
-                    if not forgive(request, await read.json(), error.errors(), body):
+                    if not is_lenient(request) or not forgive(request, await read.json(), error.errors(), body):
                         raise describe(error.errors(), body) from None
             raise ApiError(400, "the body has too many fields that are unknown or not supported")
 
         return strict
 
 
+def is_lenient(request: Request) -> bool:
+    return bool(request.app.state.context.options.lenient)
+
+
 def forgive(request: Request, value: Any, errors: Sequence[Mapping[str, Any]], body: Any) -> bool:
     """Whether a lenient server has taken the faults out of a body; its warnings are noted with the request."""
-    if not request.app.state.context.options.lenient:
+    if not is_lenient(request):
         return False
     warnings = without_faults(value, errors, getattr(body, "main", ""))
     request.state.warnings = [*warnings_of(request), *warnings]
@@ -137,18 +142,21 @@ async def read_json(request: Request, model: type[Model]) -> Model:
 
 
 async def read_form(
-    request: Request, model: type[Model], files: tuple[str, ...], most_files: int
+    request: Request, model: type[Model], files: tuple[str, ...], most_files: int, most_bytes: int
 ) -> tuple[Model, dict[str, list[bytes | str]]]:
     """(fields of a form as `model`, what came under the names `files`: contents, or text). Text is read as the type that a
-    field has; `name[key]` is the field `key` of the object `name`, as OpenAI's SDK writes it.
+    field has; `name[key]` is the field `key` of the object `name`, as OpenAI's SDK writes it. A file may come without a name;
+    one without name and content is a field left empty. most_bytes: of a field.
     """
     fields: dict[str, Any] = {}
     uploads: dict[str, list[bytes | str]] = {name: [] for name in files}
     try:
-        async with request.form(max_files=most_files, max_fields=MOST_FIELDS) as form:
+        async with request.form(max_files=most_files, max_fields=MOST_FIELDS, max_part_size=most_bytes) as form:
             for name, value in form.multi_items():
                 if name in files:
-                    uploads[name].append(value if isinstance(value, str) else await value.read())
+                    content = _uri_or_bytes(value) if isinstance(value, str) else await value.read()
+                    if content or (not isinstance(value, str) and value.filename):
+                        uploads[name].append(content)
                 elif isinstance(value, str):
                     _put(fields, name, value)
                 else:
@@ -158,6 +166,23 @@ async def read_form(
             raise
         raise NoSpace("the server has no space left for uploads; try again later, or send the images as JSON", 30) from error
     return _validated(request, model, fields, strict=False), uploads
+
+
+def _uri_or_bytes(value: str) -> str | bytes:
+    """What stands in a part without a file name: an address as it is, else the bytes of a file, as they were sent.
+
+    The form's reader makes text of such a part: UTF-8, and Latin-1 where its bytes are none. So they can be had back.
+    """
+    if _ADDRESS.match(value):
+        return value
+    try:
+        sent = value.encode("latin-1")
+        sent.decode("utf-8")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return sent
+    return value.encode("utf-8")
 
 
 def _put(fields: dict[str, Any], name: str, value: str) -> None:

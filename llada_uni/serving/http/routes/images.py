@@ -87,7 +87,7 @@ def _url(reference: str | ImageReference) -> str:
 
 async def _from_form(request: Request, here: Context) -> tuple[EditFields, Sources, Sources]:
     most = here.limits.max_pictures + 1
-    body, files = await read_form(request, EditFields, ("image", "image[]", "mask"), most)
+    body, files = await read_form(request, EditFields, ("image", "image[]", "mask"), most, here.limits.max_body)
     images = [("image", upload) for upload in (*files["image"], *files["image[]"])]
     return body, images, [("mask", upload) for upload in files["mask"]]
 

@@ -30,7 +30,9 @@ async def get_model(name: str, here: Here) -> Model:
 
 
 def _model(here: Context, name: str) -> Model:
-    return Model(id=name, created=here.started)
+    """sizes: of a further model, only once it is asked for."""
+    loaded = name == here.options.model_name and here.service.ready
+    return Model(id=name, created=here.started, sizes=list(here.service.model.parts.defaults.sizes) if loaded else None)
 
 
 @router.get("/llada/defaults")

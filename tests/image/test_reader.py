@@ -3,6 +3,7 @@ through."""
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import time
@@ -10,10 +11,11 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from llada_uni.errors import UserError
-from llada_uni.image.preprocess import open_image
+from llada_uni.image.reader import open_image
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -116,11 +118,6 @@ def test_sixteen_bit_gray_is_scaled_not_clipped():
     assert [opened.getpixel((x, 0))[0] for x in range(4)] == [0, 1, 128, 255]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr", "HSV", "F", "I"])
-def test_other_modes_become_rgb(mode):
-    assert open_image(Image.new(mode, (4, 4))).mode == "RGB"
-
-
 def test_exif_rotation_is_undone():
     picture = Image.new("RGB", (8, 4), "black")
     picture.putpixel((0, 0), (255, 255, 255))
@@ -135,3 +132,87 @@ def test_first_frame_of_an_animation():
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     opened = open_image(as_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert opened.getpixel((0, 0)) == (255, 0, 0)
+
+
+# --- from whatever holds an image ---
+
+PICTURE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 9, 3), np.uint8))
+
+
+def holders(folder) -> dict[str, object]:
+    data = as_bytes(PICTURE)
+    (folder / "a.png").write_bytes(data)
+    written = io.BytesIO()
+    PICTURE.save(written, "PNG")  # stands at its end
+    return {
+        "path": folder / "a.png",
+        "name": str(folder / "a.png"),
+        "home": "~/a.png",
+        "bytes": data,
+        "bytearray": bytearray(data),
+        "memoryview": memoryview(data),
+        "written file in memory": written,
+        "open file": (folder / "a.png").open("rb"),
+        "data URI": f"data:image/png;base64,{base64.b64encode(data).decode()}",
+        "PIL": PICTURE,
+        "array": np.asarray(PICTURE),
+        "tensor": torch.from_numpy(np.asarray(PICTURE).copy()).permute(2, 0, 1) / 255,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "path", "name", "home", "bytes", "bytearray", "memoryview", "written file in memory", "open file", "data URI", "PIL",
+        "array", "tensor",
+    ],
+)  # fmt: skip
+def test_whatever_holds_an_image(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    opened = open_image(holders(tmp_path)[name])
+    assert opened.mode == "RGB" and opened.tobytes() == PICTURE.tobytes()
+
+
+def test_what_is_not_read(tmp_path):
+    with pytest.raises(UserError, match="addresses are not fetched, download"):
+        open_image("https://example.com/a.png")
+    with pytest.raises(UserError, match="must be opened as bytes"):
+        open_image(io.StringIO("text"))
+    closed = io.BytesIO(b"")
+    closed.close()
+    with pytest.raises(UserError, match="cannot be read"):
+        open_image(closed)
+
+
+# --- modes ---
+
+
+MODES = "1 L P RGB RGBA CMYK YCbCr LAB HSV I F LA PA RGBX RGBa La I;16 I;16L I;16B I;16N".split()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_rgb(mode):
+    assert open_image(Image.new(mode, (4, 4))).mode == "RGB"
+
+
+@pytest.mark.parametrize("top", [255, 65535])
+def test_32_bit_gray_is_read_by_its_range(top):
+    levels = np.array([[0, top // 255, top // 5 * 2, top]] * 4, np.int32)
+    for given in (Image.fromarray(levels), as_bytes(Image.fromarray(levels), "TIFF")):
+        assert [open_image(given).getpixel((x, 0))[0] for x in range(4)] == [0, 1, 102, 255]
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_float_gray_is_read_by_its_range(top):
+    levels = np.array([[0, top / 255, top * 0.4, top]] * 4, np.float32)
+    for given in (Image.fromarray(levels), as_bytes(Image.fromarray(levels), "TIFF")):
+        assert [open_image(given).getpixel((x, 0))[0] for x in range(4)] == [0, 1, 102, 255]
+
+
+def test_gray_of_no_range_says_so():
+    with pytest.raises(UserError, match="the picture: the image's values go from -1 to 1"):
+        open_image(Image.fromarray(np.array([[-1.0, 1.0]] * 2, np.float32)))
+
+
+def test_a_premultiplied_gray_keeps_its_level():
+    assert open_image(Image.new("LA", (4, 4), (100, 255)).convert("La")).getpixel((0, 0)) == (100, 100, 100)

@@ -1,0 +1,1 @@
+"""Training from rewards and from preferences: rollouts, rewards, likelihoods, objectives."""
