@@ -70,7 +70,8 @@ def test_a_key_is_told_of_where_one_is_needed():
 def test_answers_fit_their_schema(document):
     answer = ask(scripted(words)[1], "/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]}).json()
     schema = document["components"]["schemas"]["ChatCompletion"]
-    assert set(answer) == set(schema["properties"]) >= set(schema["required"])
+    assert set(answer) | {"warnings"} == set(schema["properties"])  # there are some on a lenient server alone
+    assert set(answer) >= set(schema["required"])
 
 
 @pytest.mark.parametrize("model", [ChatRequest, GenerationRequest, EditRequest])

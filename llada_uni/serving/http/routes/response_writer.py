@@ -55,7 +55,7 @@ class Writer:
         if isinstance(event, Progress):
             begun = list(self._begin_image()) if event.stage == "codes" else []
             if self.progress:
-                fields = ProgressEvent.of(0, event).model_dump(exclude={"choices", "type"})
+                fields: dict[str, Any] = ProgressEvent.of(0, event).model_dump(exclude={"choices", "type"})
                 begun.append(self._event("llada.progress", **fields))
             return begun
         if isinstance(event, PartialImage):
