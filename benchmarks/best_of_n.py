@@ -25,6 +25,7 @@ from llada_uni.errors import UserError
 from llada_uni.evaluation.intervals import wilson
 from llada_uni.files.weights import write_json
 from llada_uni.generation.params import GenerateSettings
+from llada_uni.image.codes import ImageCodes
 from llada_uni.requests import Draw
 from llada_uni.tasks.common import plain_phases
 from llada_uni.tasks.judge import TEMPERATURE, Judge, candidate_seed
@@ -54,6 +55,7 @@ class Bench:
     def prompt(self, sample: Sample, seed: int) -> dict[str, Any]:
         """What one prompt came to."""
         prompt = words_of(sample)
+        self.read: dict[ImageCodes, bool] = {}  # codes of this prompt -> whether they are right
         candidates = []
         for number in range(self.candidates):
             one = self._drawn(sample, prompt, candidate_seed(seed, number), CHEAP)
@@ -64,9 +66,11 @@ class Bench:
         return {"prompt": prompt, "single": single, "candidates": candidates}
 
     def _drawn(self, sample: Sample, prompt: str, seed: int, how: Mapping[str, Any]) -> dict[str, Any]:
-        result = self.model.generate_image(prompt, PIXELS, PIXELS, seed=seed, **how, **DECODER)
-        right = scoring.score_drawing(sample.expect, self.checker.read(result.image))["right"]
-        return {"right": right == 1.0, "evaluations": result.evaluations.branches, "codes": result.codes}
+        result = self.model.generate_image(prompt, PIXELS, PIXELS, seed=seed, decoder="none", **how)
+        if result.codes not in self.read:
+            image = self.model.decode_codes(result.codes, seed=seed, **DECODER).image
+            self.read[result.codes] = scoring.score_drawing(sample.expect, self.checker.read(image))["right"] == 1.0
+        return {"right": self.read[result.codes], "evaluations": result.evaluations.branches, "codes": result.codes}
 
 
 def auc(scores: Sequence[tuple[float, bool]]) -> float | None:
