@@ -3,11 +3,11 @@
     python -m benchmarks.best_of_n --store FILE [--limit 100] [--suites geneval,text,wise] [--seed 61] [--json FILE]
         [--question TEXT] [--candidates 4] [--threads N]
 
-Every drawing is read back by the world's checker, which says whether it is right. For each prompt of a suite (wise: without the
-reasoning text) it draws the directory's own image, and N cheap candidates (few steps, a low threshold, temperature 1), each
-judged by the model's answer to the question. Reported: the share of right images of the directory's drawing, of a candidate
-picked by chance, of the one that the model judges best, and of the best there is; evaluations of each; and the area under the
-curve (AUC) of the judgment against the checker, over all candidates and among those of one prompt.
+Every drawing is read back by the world's checker, which says whether it is right. For each prompt of a suite (wise: without
+the reasoning text) it draws the directory's own image, and N cheap candidates (few steps, a low threshold, temperature 1, no
+guidance), each judged by the model's answer to the question. Reported: the share of right images of the directory's drawing,
+of a candidate picked by chance, of the one that the model judges best, and of the best there is; evaluations of each; and the
+area under the curve (AUC) of the judgment against the checker, over all candidates and among those of one prompt.
 What is in the store is not measured again, so a run that was stopped goes on.
 """
 
@@ -36,7 +36,7 @@ from llada_uni.world.evaluation.suites import draw_samples
 from llada_uni.world.render import PIXELS
 from llada_uni.world.samples import Sample
 
-CHEAP: dict[str, Any] = {"image_steps": 4, "threshold": 0.5, "rule": "adaptive", "temperature": TEMPERATURE}
+CHEAP: dict[str, Any] = {"image_steps": 4, "threshold": 0.5, "rule": "adaptive", "temperature": TEMPERATURE, "cfg_scale": 1.0}
 DECODER: dict[str, Any] = {"decoder": "turbo", "decoder_steps": 4}  # as good as 8 for the checker (docs/results.md: turbo4)
 SUITES = "geneval,text,wise"
 
