@@ -18,11 +18,11 @@ from pydantic import AfterValidator, Field, ValidationInfo, create_model, model_
 
 from llada_uni.checked import Checked, is_group
 from llada_uni.generation import params
-from llada_uni.generation.params import Decoding, Seeded, Stopped
+from llada_uni.generation.params import Decoding, Held, Seeded, Stopped
 
 OF_WHAT = {"image_": "image codes", "text_": "text", "reasoning_": "reasoning text"}  # prefix -> what is sampled
 PANELS = {"image_": "Images", "reasoning_": "Reasoning"}  # prefix -> heading of a second sampling
-HEADINGS = ("Drawing", "Sampling", "Images", "Reasoning", "Decoder")  # in the order in which people see them
+HEADINGS = ("Drawing", "Sampling", "Grammar", "Images", "Reasoning", "Decoder")  # in the order in which people see them
 DECODER_STEPS = next(name for name in Decoding.model_fields if name.endswith("_steps"))
 STEPS = {"codes": "image_steps", "text": "text_steps"}  # sampling without a prefix -> its steps, which always have one
 R = TypeVar("R", bound="Request")
@@ -161,7 +161,7 @@ class Inpaint(Request, Decoding, init=False):
 
 
 @accepts(params.UnderstandSettings, params.Blocks, text="")
-class Understand(Request, Stopped, init=False):
+class Understand(Request, Stopped, Held, init=False):
     """An answer to a question about one or several images (`UniModel.understand`)."""
 
     section = "understand"
@@ -171,11 +171,12 @@ class Understand(Request, Stopped, init=False):
 
 
 @accepts(params.InterleaveSettings, params.Trained, params.Blocks, text="", codes="image_")
-class Chat(Request, Stopped, Decoding, init=False):
+class Chat(Request, Stopped, Held, Decoding, init=False):
     """The next answer in a conversation, which may hold images (`UniModel.chat`).
 
     messages: {"role": "user", "assistant" or "system", "content": text, image, or a list of these}, the last by the user.
-    An answer in text alone has the directory's settings of `understand`, one that may hold images those of `interleave`.
+    An answer held to a grammar is text alone. One in text alone has the directory's settings of `understand`, one that may
+    hold images those of `interleave`.
     """
 
     section = "interleave"
@@ -185,8 +186,17 @@ class Chat(Request, Stopped, Decoding, init=False):
         default=params.MODALITIES, description="What an answer may hold: text, or text and image."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _text_by_a_grammar(cls, values: Any) -> Any:
+        held = isinstance(values, dict) and any(values.get(name) is not None for name in Held.model_fields)
+        return {"modalities": ("text",), **values} if held else values
+
     @model_validator(mode="after")
     def _fits_modalities(self) -> Chat:
+        held = [name for name in Held.model_fields if getattr(self, name) is not None]
+        if held and "image" in self.modalities:
+            raise ValueError(f"{held[0]} is for answers in text: modalities must be ('text',)")
         for name in self.given() if "image" not in self.modalities else ():
             path = self.paths.get(name, ("decode",) if name in Decoding.model_fields else ("text",))
             if path[0] not in (*params.UnderstandSettings.model_fields, *params.Blocks.model_fields):

@@ -7,6 +7,9 @@ engine itself, in token ids, are `generation.settings.StepEvent`; tasks turn the
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 
 Stage = Literal["text", "codes", "decode"]
+STAGES: dict[Stage, str] = {"text": "writing", "codes": "drawing codes", "decode": "decoding"}  # for people
 # Why an answer ended: end of text, a stop string, as many images as were allowed, max_tokens, or the context is full.
 EndReason = Literal["finished", "stop", "frames", "length", "context"]
 NO_CODE = -1  # in place of a code that is not proposed yet
@@ -132,9 +136,28 @@ class DrawnImage:
             raise UserError("this result holds codes only; decode_codes makes an image of them")
         return self.pixels
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        return None if self.pixels is None else _png(self.pixels)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the image in one step; UserError for an unknown file type or a result without pixels."""
         return save_image(self.image, path)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several drawings of a request (`n_best`). seed: its own; score: log-odds that it is what was asked for, by the
+    model's own judgment.
+    """
+
+    seed: int
+    score: float
+    codes: ImageCodes = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the codes."""
+        return {"seed": self.seed, "score": round(self.score, 4)}
 
 
 @dataclass(frozen=True)
@@ -142,7 +165,8 @@ class ImageResult(DrawnImage):
     """An image the model drew.
 
     prompt: what was asked; text: the reasoning text before it, or None; seed: gives the same result again on the same
-    machine; seconds: by stage; notices: what was done to the images given that the caller did not ask for.
+    machine; seconds: by stage; notices: what was done to the images given that the caller did not ask for; candidates: with
+    `n_best`, all that were drawn, in order (this image is that of the largest score).
     """
 
     prompt: str
@@ -151,6 +175,7 @@ class ImageResult(DrawnImage):
     evaluations: Evaluations = field(default_factory=Evaluations)
     seconds: dict[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def thinking(self) -> str | None:
@@ -169,6 +194,7 @@ class ImageResult(DrawnImage):
             "evaluations": self.evaluations.to_json(),
             "seconds": _rounded(self.seconds),
             "notices": list(self.notices),
+            **({"candidates": [one.to_json() for one in self.candidates]} if self.candidates else {}),
         }
 
 
@@ -181,6 +207,10 @@ class TextResult:
     finished: bool = True
     evaluations: Evaluations = field(default_factory=Evaluations)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _shown([self.text])
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -199,13 +229,17 @@ class TextEvent:
     text: str
     tokens: int
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _shown([self.text])
+
 
 @dataclass(frozen=True)
 class ImageEvent(DrawnImage):
     """A finished image of an answer.
 
     number: from 1; repaired: why its header had to be mended, or None; seed: gives the same again; reasoning: the text
-    before it, or None; notices: as in `ImageResult`.
+    before it, or None; notices, candidates: as in `ImageResult`.
     """
 
     number: int
@@ -213,6 +247,7 @@ class ImageEvent(DrawnImage):
     seed: int = 0
     reasoning: str | None = None
     notices: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,6 +279,10 @@ class ChatResult:
 
     parts: tuple[str | ImageEvent, ...]
     end: EndEvent
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _shown(self.parts)
 
     @property
     def text(self) -> str:
@@ -285,6 +324,25 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error})") from error
     return path
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _shown(parts: Sequence[str | DrawnImage]) -> str:
+    """Text and images in order, as HTML; what a model wrote is text there too."""
+    out = []
+    for part in parts:
+        if isinstance(part, str):
+            out.append(f"<p>{html.escape(part)}</p>" if part.strip() else "<p><i>(no text)</i></p>")
+        elif part.pixels is None:
+            out.append(f"<p><i>({part.codes.height} x {part.codes.width} codes)</i></p>")
+        else:
+            out.append(f'<p><img src="data:image/png;base64,{base64.b64encode(_png(part.pixels)).decode()}"></p>')
+    return "\n".join(out)
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -42,14 +43,24 @@ COMMANDS = {
 EVERY = [(name, setting) for name, kind in REQUESTS.items() for setting in kind.settings()]
 
 
+HELD: dict[str, Any] = {"regex": "a+b", "json_schema": {"type": "boolean"}, "choices": ("cat", "dog")}  # one of them at most
+
+
+def together(kind: type[Request]) -> list[str]:
+    """The settings that can be given together: without grammars, which exclude one another, stop strings, and images."""
+    return [setting for setting in kind.settings() if setting not in HELD]
+
+
 def allowed_value(kind: type[Request], name: str) -> Any:
     """A value that the schema allows: not the default, so that one that gets lost shows."""
     schema = schema_of(kind, name)
     if name == "modalities":
         return ("image", "text")
+    if name in HELD:
+        return HELD[name]
     if "enum" in schema:
         return schema["enum"][-1]
-    by_type = {"boolean": True, "array": ("END",), "object": params.Sprint(r=0.25)}
+    by_type = {"boolean": True, "array": ("END",), "object": params.Sprint(r=0.25), "string": "is it {prompt}?"}
     if schema["type"] in by_type:
         return by_type[schema["type"]]
     return schema["maximum"] if schema["type"] == "integer" else schema["maximum"] / 2
@@ -64,6 +75,12 @@ def forbidden_values(kind: type[Request], name: str) -> list[Any]:
         return ["yes"]
     if schema["type"] == "array":
         return [[""], 7]
+    if name == "regex":
+        return ["", 7]
+    if name == "json_schema":
+        return [7, "[", "7"]
+    if schema["type"] == "string":
+        return ["is it?", 7]
     if schema["type"] == "object":
         return [7, {"share": 1.0}, {"r": 2.0}, "r=x"]
     outside = [schema["maximum"] + 1, "many", [1]]
@@ -83,7 +100,7 @@ def as_option(kind: type[Request], name: str, value: Any) -> list[str]:
         return [word for one in value for word in (flag, str(one))]
     if isinstance(value, params.Sprint):
         value = ",".join(f"{inner}={number}" for inner, number in value.given().items())
-    return [f"{flag}={value}"]
+    return [f"{flag}={json.dumps(value) if isinstance(value, dict) else value}"]
 
 
 @pytest.mark.parametrize(("name", "setting"), EVERY)
@@ -125,12 +142,37 @@ def command(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_take_every_setting(command, name):
     kind = REQUESTS[name]
-    given = {setting: allowed_value(kind, setting) for setting in kind.settings()}
+    given = {setting: allowed_value(kind, setting) for setting in together(kind)}
     out = ["-o", "codes.json"] if given.get("decoder") == params.CODES_ONLY and name != "story" and name != "chat" else []
     options = [word for setting, value in given.items() for word in as_option(kind, setting, value)]
     request = command(*COMMANDS[name], *out, *options)
     assert type(request) is kind
     assert {setting: getattr(request, setting) for setting in given} == given
+
+
+@pytest.mark.parametrize("setting", HELD)
+@pytest.mark.parametrize("name", ["understand", "chat"])
+def test_commands_take_a_grammar(command, name, setting, tmp_path):
+    request = command(*COMMANDS[name], *as_option(REQUESTS[name], setting, HELD[setting]))
+    assert getattr(request, setting) == HELD[setting]
+    assert name != "chat" or request.modalities == ("text",)
+    if setting == "json_schema":
+        (tmp_path / "schema.json").write_text(json.dumps(HELD[setting]))
+        assert command(*COMMANDS[name], "--json-schema=@schema.json").json_schema == HELD[setting]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"regex": "a", "choices": ["b"]}, "regex and choices are given; allowed: one of regex, json_schema, choices"),
+        ({"regex": "a", "stop": "b"}, "stop would cut what regex asks for"),
+        ({"regex": "a", "modalities": ("text", "image")}, "regex is for answers in text"),
+        ({"choices": []}, "choices must hold 1 to 1000 strings, none of them empty"),
+    ],
+)
+def test_grammars_exclude_one_another(values, said):
+    with pytest.raises(UserError, match=said):
+        Chat(messages="hello", **values)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -141,6 +183,8 @@ def test_commands_refuse_what_is_forbidden(command, name):
         flag = f"--{setting.replace('_', '-')}"
         for wrong in forbidden_values(kind, setting):
             if not isinstance(wrong, int | float | str) or schema_of(kind, setting)["type"] in ("boolean", "array"):
+                continue  # nothing that a command line can say
+            if setting == "regex" and wrong:
                 continue  # nothing that a command line can say
             with pytest.raises((UserError, cli._CLICK_ERROR)) as error:
                 there(args=[*rest, f"{flag}={wrong}"], standalone_mode=False)

@@ -7,11 +7,13 @@ and gives the command those that were given, as keywords for the record.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from llada_uni.checked import allowed, schema_of
+from llada_uni.files.configs import read_text
 from llada_uni.requests import Request
 
 WIDE = 2**20  # a bound from here on only keeps a slip from taking all memory: no news for the help
@@ -36,7 +38,11 @@ class Settings:
 
     def read(self, given: dict[str, Any]) -> dict[str, Any]:
         """What was given, as keywords for the record."""
-        return {name: value for name, value in given.items() if value is not None and value is not False and value != []}
+        found = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
+        schema = found.get("json_schema")
+        if isinstance(schema, str) and schema.startswith("@"):
+            found["json_schema"] = read_text(Path(schema[1:]))
+        return found
 
     def _option(self, name: str) -> tuple[Any, Any]:
         schema, flag = schema_of(self.kind, name), f"--{name.replace('_', '-')}"
@@ -57,6 +63,8 @@ def _help(kind: type[Request], name: str) -> str:
         more = ", ".join(map(str, schema["enum"]))
     elif schema.get("type") == "array":
         more = "may be repeated"
+    elif name == "json_schema":
+        more = "JSON, or @FILE"
     elif schema.get("type") == "object":
         more = ",".join(f"{inner}=..." for inner in schema["properties"])
     elif schema.get("maximum", WIDE) < WIDE:

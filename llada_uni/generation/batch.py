@@ -23,7 +23,7 @@ from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.cached_attention import PackedCache, Span
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.prefix import PrefixCache
-from llada_uni.generation.sampling import Judged, judge, pick
+from llada_uni.generation.sampling import Judged, Picked, judge, pick
 from llada_uni.generation.settings import Generation, OnStep, Settings, Task, prepare
 from llada_uni.generation.sprint import likeliest
 from llada_uni.generation.stream import Proposals, Stream
@@ -265,9 +265,15 @@ class BatchEngine:
         """
         first, settings = streams[0], streams[0].settings
         drawn = [stream.draw() for stream in streams]
-        uniform, noise = (None if row[0] is None else torch.cat(row).to(logits.device) for row in zip(*drawn, strict=True))
-        sampling = (settings.temperature, settings.top_k, settings.top_p)
-        picked = pick(logits, uniform, *sampling, first.task.forbidden, settings.measure, noise)
+        if settings.grammar is None:
+            uniform, noise = (None if row[0] is None else torch.cat(row).to(logits.device) for row in zip(*drawn, strict=True))
+            sampling = (settings.temperature, settings.top_k, settings.top_p)
+            picked = pick(logits, uniform, *sampling, first.task.forbidden, settings.measure, noise)
+        else:
+            rows = logits.split([len(stream.open_columns) for stream in streams])
+            each = [stream.pick_held(row, *numbers) for stream, row, numbers in zip(streams, rows, drawn, strict=True)]
+            picked = Picked(*(torch.cat(column) for column in zip(*(found for found, _ in each), strict=True)))
+            logits = torch.cat([guided for _, guided in each])
         if not settings.edits:
             return (*picked, *Judged(picked.choice, picked.likeliest, picked.likeliest))
         standing = torch.cat([stream.standing() for stream in streams]).to(logits.device)

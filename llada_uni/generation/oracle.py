@@ -17,6 +17,7 @@ from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.masks import block_causal
 from llada_uni.backbone.rope import rotary_tables
 from llada_uni.generation.corrections import Corrections
+from llada_uni.generation.grammar.held import HeldBlock
 from llada_uni.generation.guidance import combine
 from llada_uni.generation.sampling import judge, pick
 from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, draw, prepare
@@ -78,16 +79,14 @@ def generate(
             logits = task.restrict(combine(torch.stack([branch for branch, _ in computed]), settings.guidance))
             uniform, noise = draw(settings, generator, stop - begin, [task.start + i - begin for i in asked])
             logits = logits[[task.start + i for i in asked]]
-            choice, confidence, likely = pick(
-                logits,
-                None if uniform is None else uniform.to(logits.device),
-                settings.temperature,
-                settings.top_k,
-                settings.top_p,
-                task.forbidden,
-                settings.measure,
-                noise,
-            )
+            uniform = None if uniform is None else uniform.to(logits.device)
+            if settings.grammar is None:
+                held, sampling = None, (settings.temperature, settings.top_k, settings.top_p)
+                picked = pick(logits, uniform, *sampling, task.forbidden, settings.measure, noise)
+            else:
+                held = HeldBlock(settings.grammar, answer, is_open, inside, length, slow=True)
+                picked, logits = held.pick(asked, logits, uniform, settings, task.forbidden, noise)
+            choice, confidence, likely = picked
             standing = [answer[i] for i in asked]
             rivals, certainty, own = judge(logits, task.indices_of(standing).to(logits.device), task.forbidden)
             seen = Step(
@@ -106,6 +105,9 @@ def generate(
                 corrections.budget(step),
             )
             changes = decide(settings.unmasking, seen)
+            if held is not None:
+                kept_changes = held.kept({asked[n]: None if token == MASK else token for n, token in changes.items()})
+                changes = {n: token for n, token in changes.items() if asked[n] in kept_changes}
             result.evaluations += 1
             result.branch_evaluations += len(task.prompts)
             result.accepted.append(sum(is_open[asked[n]] for n in changes))

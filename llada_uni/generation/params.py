@@ -14,11 +14,12 @@ for the reasoning text before an image. `steps` never stands alone: `image_steps
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import core_schema
 
 from llada_uni.checked import Checked
@@ -37,6 +38,8 @@ PROFILES = ("published", "plain")
 OTHER_SIZES = ("scale", "refuse", "draw")  # what becomes of a size that the model was not trained for, see tasks/sizes.py
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
+LONGEST_QUESTION = 500  # characters of the question by which candidates are judged
+MOST_CHOICES = 1000
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,36 @@ def _stops(value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _choices(value: Any) -> tuple[str, ...]:
+    listed = isinstance(value, list | tuple) and 0 < len(value) <= MOST_CHOICES
+    if not listed or not all(isinstance(text, str) and text for text in value):
+        raise UserError(f"choices must hold 1 to {MOST_CHOICES} strings, none of them empty")
+    return tuple(value)
+
+
+def _json_schema(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise UserError(f"json_schema is no JSON: {error}") from None
+    if not isinstance(value, dict | bool):
+        raise UserError(f"json_schema must be a JSON schema (an object), not {value!r}"[:200])
+    return value
+
+
 def _modalities(value: Any) -> tuple[str, ...]:
     wanted = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if "text" not in wanted or not set(wanted) <= set(MODALITIES):
         raise UserError(f"modalities must be ('text',) or ('text', 'image'), not {value!r}")
     return wanted
+
+
+def _with_prompt(value: str) -> str:
+    if "{prompt}" not in value or len(value) > LONGEST_QUESTION:
+        allowed = f"a question of at most {LONGEST_QUESTION} characters with {{prompt}} in it"
+        raise ValueError(f"judge_question is {value[:LONGEST_QUESTION]!r}; allowed: {allowed}")
+    return value
 
 
 Scale = Annotated[float, Field(ge=0, le=100)]
@@ -79,6 +107,8 @@ Profile = Annotated[str, OneOf(PROFILES)]
 Fit = Annotated[str, OneOf(FITS)]
 OtherSize = Annotated[str, OneOf(OTHER_SIZES)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
+Choices = Annotated[tuple[str, ...], BeforeValidator(_choices)]
+JsonSchema = Annotated[Any, BeforeValidator(_json_schema), Field(json_schema_extra={"type": "object"})]
 Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
 
 
@@ -349,6 +379,29 @@ class Stopped(Params):
     stop: Stops = Field(default=(), description="Text that ends the answer and is no part of it.")
 
 
+class Held(Params):
+    """What the text is held to (docs/grammar.md): every answer is of this form, from its first character to its last."""
+
+    panel = "Grammar"
+
+    regex: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, title="Regular expression", description="The answer matches this expression as a whole."
+    )
+    json_schema: JsonSchema | None = Field(
+        default=None, title="JSON schema", description="The answer is JSON that this schema allows."
+    )
+    choices: Choices | None = Field(default=None, description="The answer is one of these texts.")
+
+    @model_validator(mode="after")
+    def _one_grammar(self) -> Held:
+        given = [name for name in Held.model_fields if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} are given; allowed: one of {', '.join(Held.model_fields)}")
+        if given and getattr(self, "stop", None):
+            raise ValueError(f"stop would cut what {given[0]} asks for; allowed: one of the two")
+        return self
+
+
 class Decoding(Params):
     panel = "Decoder"
 
@@ -372,7 +425,21 @@ class InpaintSettings(Guided):
     codes: Sampling = Sampling(steps=8)
 
 
-class GenerateSettings(Size, InpaintSettings):
+class Candidates(Params):
+    """Best of N: several candidates are drawn as codes, and the model judges them by a question (tasks/judge.py)."""
+
+    n_best: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        title="Candidates",
+        description="Draw so many candidates and give the one that the model itself judges best.",
+    )
+    judge_question: Annotated[str, AfterValidator(_with_prompt)] = Field(
+        default="Is this {prompt}? Answer yes or no.",
+        description="The question by which candidates are judged; {prompt} stands for what was asked for.",
+    )
+
+
+class GenerateSettings(Size, InpaintSettings, Candidates):
     """Text to image; `text` is the reasoning text before it."""
 
     text: TextSampling = TextSampling(max_tokens=4096)

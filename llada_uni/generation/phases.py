@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from llada_uni.errors import UserError
+from llada_uni.generation.grammar.grammar import Grammar
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.params import Sampling
 from llada_uni.generation.settings import Settings
@@ -88,9 +89,10 @@ class Phases:
         generator: torch.Generator | None = None,
         images: bool = True,
         on_step: OnStep | None = None,
+        grammar: Grammar | None = None,
     ) -> Written:
         """Words behind `prompt`, at most `max_tokens` of them and what the context holds. images: a header
-        may end them.
+        may end them. grammar: what the words are held to.
 
         UserError when the prompt fills the context.
         """
@@ -104,7 +106,7 @@ class Phases:
         stops = (text.eos_id, text.boi_id) if images else (text.eos_id,)
         generation = self.engine.generate(
             list(prompt),
-            self._settings(sampling, length, stop_ids=stops),
+            self._settings(sampling, length, stop_ids=stops, grammar=grammar),
             generator=generator,
             on_step=on_step,
         )

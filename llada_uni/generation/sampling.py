@@ -75,7 +75,7 @@ def pick(
         if forbidden is not None:
             shares[:, forbidden] = -1.0
         probability, choice = shares.max(-1)
-        return Picked(choice, _confidence(kind, probability, shares, logits.shape[-1], noise), probability)
+        return Picked(choice, confidence_of(kind, probability, shares, logits.shape[-1], noise), probability)
     assert uniform is not None, "sampling needs uniform numbers"
     size = logits.shape[-1]
     logits = logits / max(temperature, LEAST)
@@ -97,12 +97,12 @@ def pick(
     index = torch.searchsorted(edges, draw, right=True)
     last = torch.searchsorted(edges, edges[:, -1:].contiguous())  # the first index where the sum is complete
     index = torch.minimum(index, last)
-    confidence = _confidence(kind, shares.gather(-1, index).squeeze(-1), shares, size, noise)
+    confidence = confidence_of(kind, shares.gather(-1, index).squeeze(-1), shares, size, noise)
     choice = index if order is None else order.gather(-1, index)
     return Picked(choice.squeeze(-1), confidence, shares.amax(-1))
 
 
-def _confidence(kind: str, probability: Tensor, shares: Tensor, size: int, noise: Tensor | None) -> Tensor:
+def confidence_of(kind: str, probability: Tensor, shares: Tensor, size: int, noise: Tensor | None) -> Tensor:
     """The confidence of a kind, [N]: probability [N] is that of the choice, shares [N, V'] are all, below 0 where
     forbidden; size: V, the tokens there are to choose from.
     """

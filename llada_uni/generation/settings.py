@@ -18,6 +18,7 @@ from pydantic import Field, SkipValidation, model_validator
 
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
+from llada_uni.generation.grammar.grammar import Grammar
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.params import Blocks, Sampling, Sprint
 from llada_uni.generation.unmasking import RULES
@@ -34,7 +35,7 @@ class Settings(Sampling, Blocks):
     a few steps later. allowed: ids that may be chosen (a range or any sequence), None for the whole vocabulary. overhang:
     whether the last block is whole: it runs past gen_length with masks that are filled from the same ids and dropped in the
     end, as the released code does. None: yes where the length is only a limit, no where `allowed` says what the answer
-    consists of.
+    consists of. grammar: what the text is held to; its end token is one of stop_ids.
     """
 
     mask_id: int
@@ -45,6 +46,7 @@ class Settings(Sampling, Blocks):
     allowed: SkipValidation[Sequence[int] | None] = None
     guidance: SkipValidation[Guidance | None] = None
     overhang: bool | None = None
+    grammar: SkipValidation[Grammar | None] = None
 
     @model_validator(mode="after")
     def _something_is_allowed(self) -> Settings:
@@ -215,6 +217,12 @@ def prepare(
         raise UserError(
             f"prompt and answer take {longest} tokens; allowed: {config.max_position_embeddings}, the model's context"
         )
+    if settings.grammar is not None:
+        if canvas is not None or settings.allowed is not None:
+            raise ValueError("grammar: the answer must be open everywhere, and all tokens allowed")
+        if settings.grammar.vocabulary.end_token not in settings.stop_ids:
+            raise ValueError("grammar: its end token must be one of stop_ids")
+        settings.grammar.check_length(settings.gen_length)
     end = len(prompt) + settings.gen_length
     overhang = settings.overhang if settings.overhang is not None else settings.allowed is None
     if overhang:

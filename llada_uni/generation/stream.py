@@ -19,6 +19,8 @@ from torch import Tensor
 from llada_uni.backbone import Backbone, KeyValueCache
 from llada_uni.backbone.cache import PrunedCache
 from llada_uni.generation.corrections import Corrections
+from llada_uni.generation.grammar.held import HeldBlock
+from llada_uni.generation.sampling import Picked
 from llada_uni.generation.settings import Generation, OnStep, Settings, StepEvent, Task, draw
 from llada_uni.generation.sprint import Sprint, choose_kept
 from llada_uni.generation.unmasking import MASK, Step, decide
@@ -104,7 +106,8 @@ class Stream:
         self.choice = task.choice.to(device) if isinstance(task.choice, Tensor) else task.choice
         # Streams of equal keys choose in one call.
         sampling = (settings.temperature, settings.top_k, settings.top_p, settings.measure)
-        self.choice_key = (_key_of(task.choice), task.forbidden, settings.guidance, settings.edits, *sampling)
+        kind = (settings.edits, settings.grammar is None)
+        self.choice_key = (_key_of(task.choice), task.forbidden, settings.guidance, *kind, *sampling)
         self.begin = task.start // settings.block_length * settings.block_length
         self.step = 0
         self.corrections = Corrections(settings, self.steps)
@@ -194,6 +197,20 @@ class Stream:
         """The random numbers of this step, see `settings.draw`."""
         return draw(self.settings, self.generator, self.stop - self.begin, [c - self.begin for c in self.open_columns])
 
+    def held(self) -> HeldBlock | None:
+        """The block under the grammar of the settings, None where there is none."""
+        if self.settings.grammar is None:
+            return None
+        return HeldBlock(self.settings.grammar, self.answer, self.is_open, self._block(), self.settings.gen_length)
+
+    def pick_held(self, logits: Tensor, uniform: Tensor | None, noise: Tensor | None) -> tuple[Picked, Tensor]:
+        """`HeldBlock.pick` at the open columns, from their logits [P, V] and the random numbers of this step."""
+        held = self.held()
+        assert held is not None, "only streams with a grammar come here"
+        asked = [column - self.task.start for column in self.open_columns]
+        uniform = None if uniform is None else uniform.to(logits.device)
+        return held.pick(asked, logits, uniform, self.settings, self.task.forbidden, noise)
+
     def standing(self) -> Tensor:
         """The rows of the restricted logits of what stands at the open columns, [P] int64; any row for a mask."""
         return self.task.indices_of([self.answer[c - self.task.start] for c in self.open_columns])
@@ -218,6 +235,10 @@ class Stream:
             self.corrections.budget(self.step),
         )
         changes = decide(self.settings.unmasking, now)
+        held = self.held()
+        if held is not None:
+            kept = held.kept({places[n]: None if token == MASK else token for n, token in changes.items()})
+            changes = {n: token for n, token in changes.items() if places[n] in kept}
         was_full = not any(is_open[i] for i in self._watched())
         filled = sum(is_open[places[n]] for n in changes)
         self.stop_accepted = any(token in self.stops for token in changes.values())

@@ -27,7 +27,7 @@ from llada_uni.results import (
     TextResult,
 )
 from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, check_text, generator_of
-from llada_uni.tasks.common import Clock, encode_pictures, evaluations_of, phases_of, settings_of
+from llada_uni.tasks.common import Clock, encode_pictures, evaluations_of, grammar_of, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, decode
 from llada_uni.tasks.messages import read_messages
 from llada_uni.tasks.parts import Parts
@@ -87,10 +87,11 @@ def _writer(parts: Parts, request: Understand | Chat, on_progress: OnProgress | 
     """(turns, seed) -> (text, how it ended, work); the settings are checked here, before anything is read."""
     settings = settings_of(request, parts.defaults.understand).text
     phases = phases_of(parts, request, on_progress)
+    grammar = grammar_of(parts, request, settings.max_tokens)
 
     def write(turns: list[Turn], seed: int) -> tuple[str, EndReason, Evaluations]:
         ids = parts.format.prompt("understand", turns)
-        written = phases.write(ids, settings, settings.max_tokens, generator_of(seed), images=False)
+        written = phases.write(ids, settings, settings.max_tokens, generator_of(seed), images=False, grammar=grammar)
         reason: EndReason = "stop" if phases.engine.stopped else "finished" if written.end == "eos" else "length"
         return phases.engine.text, reason, evaluations_of(written.work)
 

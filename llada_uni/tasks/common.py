@@ -6,15 +6,16 @@ A request over the directory's defaults -> settings (`settings_of`); images -> c
 from __future__ import annotations
 
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from llada_uni.checked import Checked
+from llada_uni.generation.grammar.grammar import Grammar, expression_of
 from llada_uni.generation.phases import Phases, Work
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import Mode
-from llada_uni.requests import Request
+from llada_uni.requests import Chat, Request, Understand
 from llada_uni.results import Evaluations, OnProgress
 from llada_uni.tasks.listening import Listened
 from llada_uni.tasks.parts import Parts
@@ -29,10 +30,25 @@ def settings_of(request: Request, defaults: C) -> C:
 
 def phases_of(parts: Parts, request: Request, on_progress: OnProgress | None = None) -> Phases:
     """Writing and drawing with the backbone of a directory, as the request wants it; its engine is `Listened` to."""
-    engine = Listened(parts.engine, parts.format, on_progress, getattr(request, "stop", ()))
+    return plain_phases(parts, request, Listened(parts.engine, parts.format, on_progress, getattr(request, "stop", ())))
+
+
+def plain_phases(parts: Parts, request: Request, engine: Any = None) -> Phases:
+    """The same with another engine; None: the directory's own, to which nobody listens."""
     length = settings_of(request, parts.defaults).block_length
     whole = parts.defaults.as_published
-    return Phases(engine, parts.format, parts.config.max_position_embeddings, parts.codebook_size, length, whole)
+    context, codes = parts.config.max_position_embeddings, parts.codebook_size
+    return Phases(engine or parts.engine, parts.format, context, codes, length, whole)
+
+
+def grammar_of(parts: Parts, request: Understand | Chat, most: int) -> Grammar | None:
+    """What a request holds its text to. UserError for a grammar that cannot be kept, or not within `most` tokens."""
+    regex = expression_of(request.regex, request.json_schema, request.choices)
+    if regex is None:
+        return None
+    grammar = parts.grammars.of(regex)
+    grammar.check_length(most)
+    return grammar
 
 
 def evaluations_of(work: Work, decoder: int = 0) -> Evaluations:

@@ -44,14 +44,16 @@ class Listened:
 
     def _write(self, prompt: Sequence[int], settings: Settings, more: dict[str, Any]) -> Generation:
         text = self.form.text
-        hear = _Words(CertainText(text, self.stop), settings, self.on_progress)
+        held = settings.grammar is not None
+        hear = _Words(CertainText(text, self.stop, held), settings, self.on_progress)
         try:
             made: Generation = self.engine.generate(prompt, settings, **{**more, "on_step": hear})
         except _Stopped:
             steps = len(hear.accepted)
             ids = [token for token in hear.ids if token not in hear.stops]  # no header after the end
             made = Generation(ids, steps, steps * (1 + len(more.get("branches") or ())), hear.accepted)
-        self.text, self.stopped = cut(text.decode(made.tokens), self.stop)
+        words = text.decode(made.tokens)
+        self.text, self.stopped = (words, False) if held else cut(words, self.stop)
         rest = hear.certain.end(self.text)
         if rest:
             self.on_progress(Progress("text", len(made.tokens), settings.gen_length, rest))
@@ -113,10 +115,10 @@ def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
 
 
 class CertainText:
-    """One stretch of text under way. `stopped`: a stop string is complete."""
+    """One stretch of text under way. `stopped`: a stop string is complete. held: of a grammar, so that every space counts."""
 
-    def __init__(self, tokenizer: TextTokenizer, stops: Sequence[str] = ()) -> None:
-        self.tokenizer, self.stops, self.stopped = tokenizer, stops, False
+    def __init__(self, tokenizer: TextTokenizer, stops: Sequence[str] = (), held: bool = False) -> None:
+        self.tokenizer, self.stops, self.held, self.stopped = tokenizer, stops, held, False
         self._taken = 0  # ids that are in `_raw`
         self._raw = ""  # their characters
         self._sent = 0  # characters given out so far
@@ -127,6 +129,8 @@ class CertainText:
         if fresh.endswith(UNFINISHED):
             return ""
         self._raw, self._taken = self._raw + fresh, len(ids)
+        if self.held:
+            return self._send(self._raw)
         text, self.stopped = cut(self._raw, self.stops)
         if not self.stopped:
             text = self._raw[: len(self._raw) - self._doubtful()].strip()

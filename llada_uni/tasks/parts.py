@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,8 @@ from llada_uni.errors import UserError
 from llada_uni.files.model_dir import BACKBONE, DECODERS, IMAGE_TOKENIZER, TEXT, VAE, backbone_folder
 from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.generation.engine import Engine
+from llada_uni.generation.grammar.grammar import Grammars
+from llada_uni.generation.grammar.lift import Vocabulary
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.tasks.defaults import Defaults
 from llada_uni.tasks.find import Need, nothing_needed
@@ -79,6 +82,16 @@ class Parts:
         self.quantization, self.offload, self.tile = quantization, offload, tile
         self.need = need
 
+    def moved(self, **changes: Any) -> Parts:
+        """The same directory opened another way (device, dtype, quantization, offload, tile), nothing read yet; itself where
+        nothing changes.
+        """
+        names = ("device", "dtype", "quantization", "offload", "tile")
+        now = {name: changes.get(name, getattr(self, name)) for name in names}
+        if all(now[name] == getattr(self, name) for name in names):
+            return self
+        return Parts(self.folder, **now, need=self.need)
+
     @cached_property
     def defaults(self) -> Defaults:
         return Defaults.from_folder(self.folder)
@@ -97,6 +110,11 @@ class Parts:
         end = self.text.eos_id if END_OF_TEXT in self.text.control_names() else None
         check_ids(end, len(self.text) - 1, self.config, self.folder / TEXT.marker)
         return PromptFormat(self.text, self.config.image_token_offset, bare_image=self.defaults.as_published)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Grammars over the tokens of text."""
+        return Grammars(Vocabulary(self.text.spelled(), self.text.eos_id))
 
     @cached_property
     def backbone(self) -> Backbone:

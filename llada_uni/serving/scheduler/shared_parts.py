@@ -13,6 +13,7 @@ from PIL import Image
 
 from llada_uni.decoder.decode import ImageDecoder, Variant
 from llada_uni.generation.batch import Request
+from llada_uni.generation.grammar.grammar import Grammars
 from llada_uni.generation.settings import Generation, OnStep, Settings
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer, Mode
@@ -93,7 +94,13 @@ class SharedParts(Parts):
     def __init__(self, parts: Parts, thread: ModelThread, lanes: Lanes, check: Check) -> None:
         super().__init__(parts.folder, parts.device, parts.dtype, parts.quantization, parts.offload, parts.tile)
         vars(self).update({name: getattr(parts, name) for name in LIGHT})
+        self._parts = parts
         self.counting = SharedEngine(thread, check, parts.config.image_token_offset)  # the tokens of this job
         vars(self).update(engine=self.counting, decoder=SharedDecoder(parts.decoder, lanes, check))
         if "image_tokenizer" in parts.loaded:  # else the ordinary property says what is missing
             vars(self)["image_tokenizer"] = SharedImageTokenizer(parts.image_tokenizer, lanes, check)
+
+    @property
+    def grammars(self) -> Grammars:  # type: ignore[override]
+        """Those of all jobs, read when the first one asks."""
+        return self._parts.grammars

@@ -44,6 +44,8 @@ def samples(kind: type[Request], name: str) -> tuple[Any, Any]:
         return ["a"], [""]
     if schema["type"] == "object":
         return {"alpha": 0.25}, {"alpha": 1.25}
+    if schema["type"] == "string":
+        return "a+", ""
     high = schema["maximum"]
     return high, high + 1
 

@@ -18,7 +18,8 @@ from llada_uni.generation import params
 from llada_uni.requests import Request
 from llada_uni.serving.http.protocol.common import Body, read_size
 
-IN_OTHER_FIELDS = ("height", "width", "modalities")  # a size is one field, as OpenAI has it; modalities are chat's own
+# A size is one field, as OpenAI has it; modalities are chat's own, grammars stand in `response_format` and `choice`.
+IN_OTHER_FIELDS = ("height", "width", "modalities", "json_schema", "choices")
 OF_OTHER_TYPES = {"decoder": params.Decoder}  # answers hold images, so codes alone are no choice
 NOT_IN_THE_TABLE = ("seed", "stop", "thinking")  # the studio has fields of its own for them
 _WORDS_OF_SIZE = ("height", "width", "the image asked for")
@@ -37,6 +38,9 @@ class SettingsBody(Body):
     if TYPE_CHECKING:  # of those that `takes` adds, what routes read themselves
         seed: int | None
         max_tokens: int | None
+        max_frames: int | None
+        temperature: float | None
+        top_p: float | None
 
     def given(self, kind: type[Request]) -> dict[str, Any]:
         """The values that are not null, by name, of the optional fields of a kind of request."""

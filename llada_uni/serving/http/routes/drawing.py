@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import Request
 from PIL import Image
@@ -19,6 +19,7 @@ from llada_uni.results import EndEvent, ImageEvent, PartialImage, Progress, Text
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.protocol.common import check_count, draw_seed
 from llada_uni.serving.http.protocol.images import (
+    CandidateItem,
     CompletedEvent,
     EditFields,
     GenerationRequest,
@@ -28,6 +29,7 @@ from llada_uni.serving.http.protocol.images import (
     PartialImageEvent,
 )
 from llada_uni.serving.http.protocol.progress import ProgressEvent, ThinkingEvent
+from llada_uni.serving.http.routes.bodies import warnings_of
 from llada_uni.serving.http.routes.context import Context
 from llada_uni.serving.http.routes.pictures import as_base64
 from llada_uni.serving.http.routes.running import arriving, outcomes, stream
@@ -54,6 +56,7 @@ async def draw(
         return await stream(here, request, _messages(here, request, body, each, kind))
     done = await outcomes(here, request, each)
     return ImagesResponse(
+        warnings=warnings_of(request) or None,
         created=int(time.time()),
         data=[await _item(body, outcome) for outcome in done],
         model=here.options.model_name,
@@ -67,8 +70,18 @@ async def draw(
 async def _item(body: Body, outcome: Outcome) -> ImageItem:
     picture = outcome.images[0]
     data = await as_base64(picture.image, body.format, body.output_compression)
-    notices = list(picture.notices) or None
-    return ImageItem(b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning, notices=notices)
+    return ImageItem(b64_json=data, revised_prompt=body.prompt, **_about(picture))
+
+
+def _about(picture: ImageEvent) -> dict[str, Any]:
+    """What an answer says of a picture, null where there is nothing to say."""
+    candidates = [CandidateItem(**one.to_json()) for one in picture.candidates]
+    return {
+        "seed": picture.seed,
+        "thinking": picture.reasoning,
+        "notices": list(picture.notices) or None,
+        "candidates": candidates or None,
+    }
 
 
 def _size(image: Image.Image) -> str:
@@ -90,7 +103,7 @@ async def _messages(
             elif isinstance(event, PartialImage):
                 yield await _partial(body, kind, number, event)
             elif isinstance(event, EndEvent):
-                yield await _completed(body, kind, number, pictures.pop(number), event.usage)
+                yield await _completed(body, kind, number, pictures.pop(number), event.usage, warnings_of(request) or None)
             elif body.progress and isinstance(event, Progress):
                 yield sse.message(ProgressEvent.of(number, event), "llada.progress")
             elif body.progress and isinstance(event, TextDelta):
@@ -110,18 +123,19 @@ async def _partial(body: Body, kind: Kind, number: int, event: PartialImage) -> 
     return sse.message(partial, partial.type)
 
 
-async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, usage: Usage) -> bytes:
+async def _completed(
+    body: Body, kind: Kind, number: int, picture: ImageEvent, usage: Usage, warnings: list[str] | None
+) -> bytes:
     completed = CompletedEvent(
+        warnings=warnings,
         type=COMPLETED[kind],
         index=number,
         created_at=int(time.time()),
         b64_json=await as_base64(picture.image, body.format, body.output_compression),
         output_format=body.format,
         size=_size(picture.image),
-        seed=picture.seed,
         revised_prompt=body.prompt,
-        thinking=picture.reasoning,
-        notices=list(picture.notices) or None,
+        **_about(picture),
         usage=ImagesUsage.of([usage]),
     )
     return sse.message(completed, completed.type)
