@@ -76,9 +76,6 @@ class ModelOptions:
             return UniModel.from_pretrained(given.pop("model", None), **given)
 
 
-LABELS = {"text": "writing", "codes": "drawing codes", "decode": "decoding"}
-
-
 @contextmanager
 def progress_bar() -> Iterator[OnProgress | None]:
     """A callback that moves a bar for each stage of a task; None, and no output, if stderr is no terminal."""
@@ -88,6 +85,8 @@ def progress_bar() -> Iterator[OnProgress | None]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from llada_uni.results import STAGES
+
     columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         bars: dict[str, Any] = {}
@@ -95,7 +94,7 @@ def progress_bar() -> Iterator[OnProgress | None]:
         def move(step: Any) -> None:
             """One bar a stage; it starts again with the next picture or answer."""
             if step.stage not in bars:
-                bars[step.stage] = bar.add_task(LABELS[step.stage], total=step.total)
+                bars[step.stage] = bar.add_task(STAGES[step.stage], total=step.total)
             elif step.done < bar.tasks[bars[step.stage]].completed:
                 bar.reset(bars[step.stage], total=step.total)
             bar.update(bars[step.stage], completed=step.done, total=step.total)
