@@ -108,7 +108,7 @@ def write_tokens(folder: Path, config: BackboneConfig) -> None:
 
 
 def train_phase(where: Path, rank: int, steps: int, rate: float = 2e-3) -> dict[str, Any]:
-    """Nats a masked token, seconds of a step (the first left out), resident GiB before the first step and at the end of training."""
+    """Nats a masked token, seconds of a step (the first left out), resident GiB before the first step."""
     from llada_uni.training.loop.ranks import Processes
     from llada_uni.training.loop.trainer import run
     from llada_uni.training.recipes.recipe import Recipe
