@@ -1,7 +1,7 @@
 """Evaluations against score on the shipped model: rules that edit (t2t, t2m) beside rules that only fill, and block routing.
 
     python -m benchmarks.frontier --store FILE [--limit 100] [--suites geneval,wise,understand,edit] [--points NAME,NAME]
-        [--plot docs/frontier.svg] [--json FILE] [--seed 51] [--threads N]
+        [--plot docs/frontier.svg] [--json FILE] [--seed 51] [--model DIR] [--threads N]
 
 Every point answers the same samples of the evaluation suites with its own settings, for codes and text alike. Score: the mean
 of the suites' headline numbers; its interval joins the suites' own 95 % intervals. Evaluations: forwards a generation, which
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
+from benchmarks.block_routing import SHIPPED
 from benchmarks.common import Row
 from benchmarks.sprint_frontier import MeteredEngine, Point, defaults_of, plot
 from llada_uni.errors import UserError
@@ -50,6 +51,7 @@ POINTS = (
     Point("t2m 0.7 / 0.3, no rounds", _t2m(0.7, 0.3, edit_rounds=0)),
     Point("t2m 0.5 / 0.3", _t2m(0.5, 0.3)),
     Point("t2m 0.5 / 0.3, no rounds", _t2m(0.5, 0.3, edit_rounds=0)),
+    *(Point(f"experts {most}", {"block_experts": most}) for most in SHIPPED),
 )
 
 
@@ -98,7 +100,13 @@ def row(point: Point, found: Mapping[str, Mapping[str, Any]], base: Mapping[str,
     half = math.sqrt(sum(((low_high[1] - low_high[0]) / 2) ** 2 for low_high in _intervals(found))) / len(found)
     evaluations, of_base = _evaluations(found), _evaluations(base)
     scores = {suite: numbers["score"] for suite, numbers in found.items()}
-    more = {"score": score, "low": score - half, "high": score + half, "loss": lost, "n": [v["n"] for v in found.values()]}
+    more = {
+        "score": score,
+        "low": max(0.0, score - half),
+        "high": min(1.0, score + half),
+        "loss": lost,
+        "n": [v["n"] for v in found.values()],
+    }
     settings = {f"setting {name}": value for name, value in point.settings.items()}
     return Row(
         point.name, POINTS[0].name, "evaluations", evaluations, of_base, of_base / evaluations, {**more, **scores, **settings}
@@ -118,7 +126,9 @@ def _evaluations(found: Mapping[str, Mapping[str, Any]]) -> float:
     return statistics.fmean(numbers["evaluations"] / numbers["generations"] for numbers in found.values())
 
 
-def rows(store: Store, points: Sequence[Point], suites: Sequence[str], limit: int, seed: int) -> Iterator[Row]:
+def rows(
+    store: Store, points: Sequence[Point], suites: Sequence[str], limit: int, seed: int, name: str = "world"
+) -> Iterator[Row]:
     """Measures what the store lacks, suite by suite, and gives a row for every point."""
     model: Any = None
     base: dict[str, Any] = {}
@@ -129,7 +139,7 @@ def rows(store: Store, points: Sequence[Point], suites: Sequence[str], limit: in
             if numbers is None:
                 from llada_uni.model import UniModel
 
-                model = model or UniModel.from_pretrained("world")
+                model = model or UniModel.from_pretrained(name)
                 numbers = measure(model, point, suite, limit, seed)
                 store.put(point, suite, numbers)
             found[suite] = numbers
@@ -145,6 +155,7 @@ def main(given: Sequence[str] | None = None) -> int:
         limit={"type": int, "default": 100, "help": "samples a suite (default 100)"},
         seed={"type": int, "default": 51, "help": "of the samples (default 51)"},
         suites={"default": SUITES, "help": f"names with commas (default {SUITES})"},
+        model={"default": "world", "help": "directory (default world: the shipped one)"},
         points={"help": f"names with ';' between them, of: {names}; the first is always there"},
         plot={"type": Path, "help": "also draw the points as an SVG file"},
     )
@@ -158,8 +169,9 @@ def main(given: Sequence[str] | None = None) -> int:
     drawn: list[Row] = []
 
     def measured() -> Iterator[Row]:
-        store = Store(options.store, {"limit": limit, "seed": options.seed})
-        for one in rows(store, points, suites, limit, options.seed):
+        about = {"limit": limit, "seed": options.seed, **({} if options.model == "world" else {"model": options.model})}
+        store = Store(options.store, about)
+        for one in rows(store, points, suites, limit, options.seed, options.model):
             drawn.append(one)
             yield one
 

@@ -138,11 +138,27 @@ class DrawnImage:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One of several drawings of a request (`n_best`). seed: its own; score: log-odds that it is what was asked for, by the
+    model's own judgment.
+    """
+
+    seed: int
+    score: float
+    codes: ImageCodes = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the codes."""
+        return {"seed": self.seed, "score": round(self.score, 4)}
+
+
+@dataclass(frozen=True)
 class ImageResult(DrawnImage):
     """An image the model drew.
 
     prompt: what was asked; text: the reasoning text before it, or None; seed: gives the same result again on the same
-    machine; seconds: by stage; notices: what was done to the images given that the caller did not ask for.
+    machine; seconds: by stage; notices: what was done to the images given that the caller did not ask for; candidates: with
+    `n_best`, all that were drawn, in order (this image is that of the largest score).
     """
 
     prompt: str
@@ -151,6 +167,7 @@ class ImageResult(DrawnImage):
     evaluations: Evaluations = field(default_factory=Evaluations)
     seconds: dict[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def thinking(self) -> str | None:
@@ -169,6 +186,7 @@ class ImageResult(DrawnImage):
             "evaluations": self.evaluations.to_json(),
             "seconds": _rounded(self.seconds),
             "notices": list(self.notices),
+            **({"candidates": [one.to_json() for one in self.candidates]} if self.candidates else {}),
         }
 
 
@@ -205,7 +223,7 @@ class ImageEvent(DrawnImage):
     """A finished image of an answer.
 
     number: from 1; repaired: why its header had to be mended, or None; seed: gives the same again; reasoning: the text
-    before it, or None; notices: as in `ImageResult`.
+    before it, or None; notices, candidates: as in `ImageResult`.
     """
 
     number: int
@@ -213,6 +231,7 @@ class ImageEvent(DrawnImage):
     seed: int = 0
     reasoning: str | None = None
     notices: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def allowed_value(kind: type[Request], name: str) -> Any:
         return HELD[name]
     if "enum" in schema:
         return schema["enum"][-1]
-    by_type = {"boolean": True, "array": ("END",), "object": params.Sprint(r=0.25)}
+    by_type = {"boolean": True, "array": ("END",), "object": params.Sprint(r=0.25), "string": "is it {prompt}?"}
     if schema["type"] in by_type:
         return by_type[schema["type"]]
     return schema["maximum"] if schema["type"] == "integer" else schema["maximum"] / 2
@@ -79,6 +79,8 @@ def forbidden_values(kind: type[Request], name: str) -> list[Any]:
         return ["", 7]
     if name == "json_schema":
         return [7, "[", "7"]
+    if schema["type"] == "string":
+        return ["is it?", 7]
     if schema["type"] == "object":
         return [7, {"share": 1.0}, {"r": 2.0}, "r=x"]
     outside = [schema["maximum"] + 1, "many", [1]]

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import core_schema
 
 from llada_uni.checked import Checked
@@ -38,6 +38,7 @@ PROFILES = ("published", "plain")
 OTHER_SIZES = ("scale", "refuse", "draw")  # what becomes of a size that the model was not trained for, see tasks/sizes.py
 LARGEST_SEED = 2**63 - 1
 MOST_STOPS = 16
+LONGEST_QUESTION = 500  # characters of the question by which candidates are judged
 MOST_CHOICES = 1000
 
 
@@ -82,6 +83,13 @@ def _modalities(value: Any) -> tuple[str, ...]:
     if "text" not in wanted or not set(wanted) <= set(MODALITIES):
         raise UserError(f"modalities must be ('text',) or ('text', 'image'), not {value!r}")
     return wanted
+
+
+def _with_prompt(value: str) -> str:
+    if "{prompt}" not in value or len(value) > LONGEST_QUESTION:
+        allowed = f"a question of at most {LONGEST_QUESTION} characters with {{prompt}} in it"
+        raise ValueError(f"judge_question is {value[:LONGEST_QUESTION]!r}; allowed: {allowed}")
+    return value
 
 
 Scale = Annotated[float, Field(ge=0, le=100)]
@@ -417,7 +425,21 @@ class InpaintSettings(Guided):
     codes: Sampling = Sampling(steps=8)
 
 
-class GenerateSettings(Size, InpaintSettings):
+class Candidates(Params):
+    """Best of N: several candidates are drawn as codes, and the model judges them by a question (tasks/judge.py)."""
+
+    n_best: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        title="Candidates",
+        description="Draw so many candidates and give the one that the model itself judges best.",
+    )
+    judge_question: Annotated[str, AfterValidator(_with_prompt)] = Field(
+        default="Is this {prompt}? Answer yes or no.",
+        description="The question by which candidates are judged; {prompt} stands for what was asked for.",
+    )
+
+
+class GenerateSettings(Size, InpaintSettings, Candidates):
     """Text to image; `text` is the reasoning text before it."""
 
     text: TextSampling = TextSampling(max_tokens=4096)

@@ -6,7 +6,7 @@ A request over the directory's defaults -> settings (`settings_of`); images -> c
 from __future__ import annotations
 
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -30,10 +30,15 @@ def settings_of(request: Request, defaults: C) -> C:
 
 def phases_of(parts: Parts, request: Request, on_progress: OnProgress | None = None) -> Phases:
     """Writing and drawing with the backbone of a directory, as the request wants it; its engine is `Listened` to."""
-    engine = Listened(parts.engine, parts.format, on_progress, getattr(request, "stop", ()))
+    return plain_phases(parts, request, Listened(parts.engine, parts.format, on_progress, getattr(request, "stop", ())))
+
+
+def plain_phases(parts: Parts, request: Request, engine: Any = None) -> Phases:
+    """The same with another engine; None: the directory's own, to which nobody listens."""
     length = settings_of(request, parts.defaults).block_length
     whole = parts.defaults.as_published
-    return Phases(engine, parts.format, parts.config.max_position_embeddings, parts.codebook_size, length, whole)
+    context, codes = parts.config.max_position_embeddings, parts.codebook_size
+    return Phases(engine or parts.engine, parts.format, context, codes, length, whole)
 
 
 def grammar_of(parts: Parts, request: Understand | Chat, most: int) -> Grammar | None:

@@ -1,18 +1,21 @@
-"""Text to image, at once or after reasoning in text.
+"""Text to image, at once or after reasoning in text; one image, or the best of several candidates.
 
-A prompt -> (reasoning text) -> the image header -> codes -> pixels.
+A prompt -> (reasoning text) -> the image header -> codes (of N candidates the best, judge.py) -> pixels.
 Source: arXiv:2604.20796 and the released configuration for templates, scales and steps.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.phases import Work
 from llada_uni.requests import Draw
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_seed, generator_of
-from llada_uni.tasks.common import Clock, phases_of, settings_of
+from llada_uni.tasks.common import Clock, phases_of, plain_phases, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
+from llada_uni.tasks.judge import Judge, best_of, varied
 from llada_uni.tasks.parts import Parts
 from llada_uni.tasks.sizes import sized
 from llada_uni.text.prompts import Turn
@@ -48,5 +51,16 @@ def generate_image(parts: Parts, request: Draw, on_progress: OnProgress | None) 
     guidance = Guidance.of(settings)
     # Models trained here draw nothing in particular without reasoning, also where the image has some.
     branches = {"uncond": [*form.unconditional(task if published else "generate", turns), *header]}
-    drawn = phases.draw([*ids, *header], grid, settings.codes, guidance, branches, generator)
-    return finish(parts, drawn, request, request.prompt, seed, clock, on_progress, text, work, size=size)
+    if settings.n_best == 1:
+        drawn = phases.draw([*ids, *header], grid, settings.codes, guidance, branches, generator)
+        return finish(parts, drawn, request, request.prompt, seed, clock, on_progress, text, work, size=size)
+    sampling = varied(settings.codes)
+    drawn, candidates, chosen = best_of(
+        lambda own: phases.draw([*ids, *header], grid, sampling, guidance, branches, generator_of(own)),
+        Judge(plain_phases(parts, request), parts.defaults.understand.text),
+        settings.judge_question.replace("{prompt}", request.prompt),
+        seed,
+        settings.n_best,
+    )
+    result = finish(parts, drawn, request, request.prompt, chosen, clock, on_progress, text, work, size=size)
+    return replace(result, seed=seed, candidates=candidates)

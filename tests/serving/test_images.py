@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from llada_uni.errors import UserError
 from llada_uni.generation.params import Sprint
 from llada_uni.image.codes import ImageCodes
 from llada_uni.requests import Draw, Edit, Inpaint
-from llada_uni.results import ImageEvent
-from llada_uni.serving.scheduler.limits import Limits
+from llada_uni.results import Candidate, ImageEvent
+from llada_uni.serving.scheduler.limits import Limits, check_request
 from tests.serving.broken_pictures import noise, saved
 from tests.serving.servers import (
     ask,
@@ -52,6 +53,20 @@ def upload(name, image):
 
 
 # --- drawing ---
+
+
+def test_candidates_come_with_their_scores_and_are_limited():
+    codes = ImageCodes((1,), 1, 1)
+    found = (Candidate(3, -1.5, codes), Candidate(4, 2.25, codes))
+
+    def script(job):
+        assert (job.request.n_best, job.request.judge_question) == (2, "is it {prompt}?")
+        say(ImageEvent(RED, codes, 1, seed=job.request.seed, candidates=found), finished(3))(job)
+
+    _, response = draw(script, n_best=2, judge_question="is it {prompt}?", seed=3)
+    assert response.json()["data"][0]["candidates"] == [{"seed": 3, "score": -1.5}, {"seed": 4, "score": 2.25}]
+    with pytest.raises(UserError, match="n_best is 5; allowed: 4"):
+        check_request(Draw(prompt="a cat", n_best=5), Limits(max_n=4))
 
 
 def test_pictures_with_seeds_one_after_the_other():

@@ -52,6 +52,24 @@ def test_codes_come_as_the_whole_grid(model):
         _ = result.image
 
 
+@pytest.mark.parametrize("how", [{"preset": "speed"}, {"rule": "t2m", "edit_threshold": 0.9}])
+def test_nothing_that_a_rule_may_still_edit_is_shown_as_final(model, how):
+    steps = []
+    result = model.understand(PICTURE, "what?", 60, on_progress=steps.append, edit_rounds=4, block_length=8, **how, **HOT)
+    assert "".join(step.text for step in steps) == result.text and result.text
+    steps.clear()
+    drawn = model.generate_image(
+        "a cat", 16, 48, seed=1, decoder="none", block_length=4, on_progress=steps.append, edit_rounds=4, **how
+    )
+    for before, after in pairwise(steps):
+        kept = zip(before.codes, before.accepted, after.codes, strict=True)
+        assert all(new == old for old, accepted, new in kept if accepted), "accepted codes stay"
+        assert before.done == sum(before.accepted) <= after.done
+    assert {after.done - before.done for before, after in pairwise(steps)} - {0, 4} <= {2}, "a block is final as a whole"
+    assert any(step.codes[0] != NO_CODE and not step.accepted[0] for step in steps), "until then it is a proposal"
+    assert steps[-1].codes == drawn.codes.codes and all(steps[-1].accepted)
+
+
 def test_a_stop_string_ends_words_and_saves_steps(model):
     plain = model.chat(ASK, max_tokens=60, modalities="text", **HOT)
     stop = plain.text[5:7]

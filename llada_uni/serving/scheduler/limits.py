@@ -21,8 +21,9 @@ class Limits:
     """max_batch: requests worked on at a time; max_queue: requests that wait. max_pixels: of one picture that comes in
     or is asked for; max_pictures: in one request; max_held_pixels: of the pictures of all HTTP requests under way.
     max_tokens: words an answer may ask for; max_prompt_chars: characters of all words of a request. timeout: seconds from
-    arrival to the end of the answer. max_body: bytes of an HTTP body; max_n: results of one HTTP request. rate: requests
-    a minute and key, None for no limit. prefix_cache_bytes: memory for beginnings of prompts that requests share.
+    arrival to the end of the answer. max_body: bytes of an HTTP body; max_n: results of one HTTP request, and candidates
+    of one result. rate: requests a minute and key, None for no limit. prefix_cache_bytes: memory for beginnings of prompts
+    that requests share.
 
     Raises UserError for a number that makes no sense.
     """
@@ -78,6 +79,8 @@ def check_request(request: Request, limits: Limits, partial_images: int = 0) -> 
     for name, value in request:
         if name.endswith("max_tokens") and (value or 0) > limits.max_tokens:
             raise UserError(f"{name} is {value}; allowed: {limits.max_tokens}")
+        if name == "n_best" and (value or 0) > limits.max_n:
+            raise UserError(f"{name} is {value}; allowed: {limits.max_n}")
 
 
 def _check_size(what: str, width: int, height: int, limits: Limits) -> None:

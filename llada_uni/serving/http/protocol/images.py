@@ -143,9 +143,16 @@ class ImagesUsage(BaseModel):
         )
 
 
+class CandidateItem(BaseModel):
+    """One of the drawings that `n_best` asked for. score: log-odds by the model's own judgment."""
+
+    seed: int
+    score: float
+
+
 class ImageItem(BaseModel):
     """seed: gives the same picture again. thinking: the thought before it, where one was asked for. notices: what was done
-    to the images given that nobody asked for.
+    to the images given that nobody asked for. candidates: with n_best, all that were drawn; the picture is the best one.
     """
 
     b64_json: str
@@ -153,6 +160,7 @@ class ImageItem(BaseModel):
     revised_prompt: str
     thinking: str | None = None
     notices: list[str] | None = None
+    candidates: list[CandidateItem] | None = None
 
 
 class ImagesResponse(BaseModel):
@@ -190,4 +198,5 @@ class CompletedEvent(_PictureEvent):
     revised_prompt: str
     thinking: str | None = None
     notices: list[str] | None = None
+    candidates: list[CandidateItem] | None = None
     usage: ImagesUsage

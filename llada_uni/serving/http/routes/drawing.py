@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import Request
 from PIL import Image
@@ -19,6 +19,7 @@ from llada_uni.results import EndEvent, ImageEvent, PartialImage, Progress, Text
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.protocol.common import check_count, draw_seed
 from llada_uni.serving.http.protocol.images import (
+    CandidateItem,
     CompletedEvent,
     EditFields,
     GenerationRequest,
@@ -67,8 +68,18 @@ async def draw(
 async def _item(body: Body, outcome: Outcome) -> ImageItem:
     picture = outcome.images[0]
     data = await as_base64(picture.image, body.format, body.output_compression)
-    notices = list(picture.notices) or None
-    return ImageItem(b64_json=data, seed=picture.seed, revised_prompt=body.prompt, thinking=picture.reasoning, notices=notices)
+    return ImageItem(b64_json=data, revised_prompt=body.prompt, **_about(picture))
+
+
+def _about(picture: ImageEvent) -> dict[str, Any]:
+    """What an answer says of a picture, null where there is nothing to say."""
+    candidates = [CandidateItem(**one.to_json()) for one in picture.candidates]
+    return {
+        "seed": picture.seed,
+        "thinking": picture.reasoning,
+        "notices": list(picture.notices) or None,
+        "candidates": candidates or None,
+    }
 
 
 def _size(image: Image.Image) -> str:
@@ -118,10 +129,8 @@ async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, u
         b64_json=await as_base64(picture.image, body.format, body.output_compression),
         output_format=body.format,
         size=_size(picture.image),
-        seed=picture.seed,
         revised_prompt=body.prompt,
-        thinking=picture.reasoning,
-        notices=list(picture.notices) or None,
+        **_about(picture),
         usage=ImagesUsage.of([usage]),
     )
     return sse.message(completed, completed.type)
