@@ -37,6 +37,7 @@ class SettingsBody(Body):
 
     if TYPE_CHECKING:  # of those that `takes` adds, what routes read themselves
         seed: int | None
+        regex: str | None
         max_tokens: int | None
 
     def given(self, kind: type[Request]) -> dict[str, Any]:
