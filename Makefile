@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all test-wheel smoke eval world-model clean help
+.PHONY: demo test test-all test-clients test-wheel smoke eval world-model clean help
 
 help:  ## what can be made here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -24,6 +24,9 @@ test: $(STAMP)  ## lint, types and the whole test suite
 
 test-all: $(STAMP)  ## the same with short trainings, launchers and benchmarks (Ray is used where it is installed)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-clients: $(STAMP)  ## the newest OpenAI SDKs, litellm, LangChain, AI SDK and others against the server; the table in docs/serving.md
+	$(BIN)/python scripts/test_clients.py --into docs/serving.md
 
 test-wheel:  ## build the wheel, install it into a clean environment outside the clone, and use it there
 	PYTHON=$(PYTHON) bash scripts/test_wheel.sh

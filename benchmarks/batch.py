@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
 from benchmarks.common import Row
-from llada_uni.backbone import Backbone
+from llada_uni.backbone import Backbone, calibration
 from llada_uni.backbone.moe import MixtureOfExperts
 from llada_uni.generation.batch import BatchEngine, Request
 from llada_uni.generation.settings import Generation, Settings
@@ -52,7 +52,7 @@ def products(model: Backbone, count: int, tokens: int, prefix: int) -> int:
     for module in experts:
         module.path = "plain"
     try:
-        with FlopCounterMode(display=False) as counter:
+        with calibration.using("loop"), FlopCounterMode(display=False) as counter:
             together(model, count, tokens, prefix)
     finally:
         for module in experts:

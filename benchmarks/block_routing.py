@@ -24,6 +24,7 @@ from llada_uni.backbone.moe import MixtureOfExperts, Router, Routing
 from llada_uni.config import BackboneConfig
 
 BLOCK = 32
+_DRAWN = 4_000_037  # random numbers that all weights are cut from; odd, so that no two experts are alike
 SHIPPED, RELEASED = (8, 6, 4, 3), (96, 64, 48, 32, 16, 8)
 PROMPTS = ("a cartoon cat at the top left and a 3d robot at the bottom right on blue", "three flat apples on green")
 QUESTION = "what is at the top left?"
@@ -65,8 +66,10 @@ def released_layer(limits: Sequence[int], repeats: int, config: BackboneConfig) 
     layer = MixtureOfExperts(config, "grouped").bfloat16().eval()
     layer.gate.float()
     generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(_DRAWN, generator=generator) * config.initializer_range
     for parameter in layer.parameters():
-        parameter.normal_(0.0, config.initializer_range, generator=generator)
+        for part in parameter.view(-1).split(_DRAWN):
+            part.copy_(drawn[: len(part)])
     x = torch.randn(1, BLOCK, config.hidden_size, generator=generator).bfloat16()
     layers = sum(not config.is_dense(i) for i in range(config.num_hidden_layers))
     each = 3 * config.hidden_size * config.moe_intermediate_size * 2  # bytes of an expert in bfloat16

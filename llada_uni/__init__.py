@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llada_uni.bars import Bars as Bars
     from llada_uni.errors import UserError as UserError
     from llada_uni.model import UniModel as UniModel
 
     __version__: str
 
-_HOMES = {"UniModel": "llada_uni.model", "UserError": "llada_uni.errors"}
-__all__ = ["UniModel", "UserError", "__version__"]
+_HOMES = {"Bars": "llada_uni.bars", "UniModel": "llada_uni.model", "UserError": "llada_uni.errors"}
+__all__ = ["Bars", "UniModel", "UserError", "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -111,6 +111,28 @@ class UniModel:
     def folder(self) -> Path:
         return self.parts.folder
 
+    @property
+    def device(self) -> torch.device:
+        return self.parts.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.parts.dtype
+
+    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> UniModel:
+        """Itself, computing there. The networks are read again when they are next needed; None leaves as it is (a dtype follows
+        a device only where it is given).
+        """
+        chosen = self.device if device is None else choose_device(device)
+        self.parts = self.parts.moved(device=chosen, dtype=self.dtype if dtype is None else choose_dtype(dtype, chosen))
+        return self
+
+    def __repr__(self) -> str:
+        """The directory, where it computes, and which networks are in memory."""
+        kind, loaded = str(self.dtype).removeprefix("torch."), ", ".join(self.parts.loaded) or "nothing yet"
+        more = f", experts as {self.parts.quantization}" if self.parts.quantization else ""
+        return f"UniModel({str(self.folder)!r}, {self.device}, {kind}{more}; in memory: {loaded})"
+
     # --- tasks ---
 
     @overload

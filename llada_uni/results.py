@@ -7,6 +7,9 @@ engine itself, in token ids, are `generation.settings.StepEvent`; tasks turn the
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
 
 Stage = Literal["text", "codes", "decode"]
+STAGES: dict[Stage, str] = {"text": "writing", "codes": "drawing codes", "decode": "decoding"}  # for people
 # Why an answer ended: end of text, a stop string, as many images as were allowed, max_tokens, or the context is full.
 EndReason = Literal["finished", "stop", "frames", "length", "context"]
 NO_CODE = -1  # in place of a code that is not proposed yet
@@ -132,6 +136,10 @@ class DrawnImage:
             raise UserError("this result holds codes only; decode_codes makes an image of them")
         return self.pixels
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        return None if self.pixels is None else _png(self.pixels)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the image in one step; UserError for an unknown file type or a result without pixels."""
         return save_image(self.image, path)
@@ -200,6 +208,10 @@ class TextResult:
     evaluations: Evaluations = field(default_factory=Evaluations)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _shown([self.text])
+
     def to_json(self) -> dict[str, Any]:
         return {
             "text": self.text,
@@ -216,6 +228,10 @@ class TextEvent:
 
     text: str
     tokens: int
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _shown([self.text])
 
 
 @dataclass(frozen=True)
@@ -264,6 +280,10 @@ class ChatResult:
     parts: tuple[str | ImageEvent, ...]
     end: EndEvent
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _shown(self.parts)
+
     @property
     def text(self) -> str:
         return " ".join(part for part in self.parts if isinstance(part, str))
@@ -304,6 +324,25 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error})") from error
     return path
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _shown(parts: Sequence[str | DrawnImage]) -> str:
+    """Text and images in order, as HTML; what a model wrote is text there too."""
+    out = []
+    for part in parts:
+        if isinstance(part, str):
+            out.append(f"<p>{html.escape(part)}</p>" if part.strip() else "<p><i>(no text)</i></p>")
+        elif part.pixels is None:
+            out.append(f"<p><i>({part.codes.height} x {part.codes.width} codes)</i></p>")
+        else:
+            out.append(f'<p><img src="data:image/png;base64,{base64.b64encode(_png(part.pixels)).decode()}"></p>')
+    return "\n".join(out)
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:

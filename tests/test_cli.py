@@ -171,6 +171,15 @@ def test_convert_and_info(call, here, tiny):
     assert code == 0 and "decoder-turbo" in out
 
 
+def test_info_speed(call):
+    """The products of the directory's backbone, in every form that this machine has."""
+    code, out, _ = call("info", "--speed", "--json")
+    rows = json.loads(out)["speed"]
+    assert code == 0 and all({"loop", "transposed"} <= set(row["milliseconds"]) for row in rows)
+    code, out, _ = call("info", "--speed")
+    assert code == 0 and "queries, keys, values" in out and "native: " in out
+
+
 def test_verify(call, golden, here):
     shutil.copytree(golden / "image_tokenizer", here / "golden" / "image_tokenizer")
     shutil.copy(golden / "resize.json", here / "golden")

@@ -23,7 +23,7 @@ text
 decoder checkpoint
 results
 generation
-requests hub
+requests hub bars
 tasks
 model
 data serving adapters

@@ -13,16 +13,18 @@ are diffusers'.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils import logging
 
 from llada_uni.adapters.seeds import seeds_of
+from llada_uni.decoder.decode import TILE
 from llada_uni.errors import UserError
 from llada_uni.generation.params import CODES_ONLY
 from llada_uni.image.arrays import images_of, is_array
@@ -30,9 +32,22 @@ from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
 from llada_uni.requests import Draw, Edit, Inpaint
 from llada_uni.results import ImageResult, OnProgress, Progress
-from llada_uni.tasks.parts import Parts, choose_device, choose_dtype
+from llada_uni.tasks.parts import choose_device, choose_dtype
 
 NAMES = {"num_inference_steps": "image_steps", "image_guidance_scale": "image_scale"}  # diffusers' -> ours
+ANY = ("*",)
+# Options of diffusers without an effect here, and the values that may be given. None always may.
+READING: Mapping[str, tuple[Any, ...]] = {
+    "use_safetensors": (True,), "low_cpu_mem_usage": (True, False), "variant": (), "safety_checker": (), "custom_pipeline": (),
+    "requires_safety_checker": (False,), "trust_remote_code": (False,), "force_download": (False,), "proxies": (),
+    "resume_download": ANY, "output_loading_info": (False,), "use_onnx": (False,), "max_memory": ANY, "offload_folder": ANY,
+    "offload_state_dict": ANY, "disable_mmap": ANY, "add_watermarker": (False,),
+}  # fmt: skip
+WRITING: Mapping[str, tuple[Any, ...]] = {
+    "safe_serialization": (True,), "variant": (), "max_shard_size": ANY, "push_to_hub": (False,)
+}
+MOVING: Mapping[str, tuple[Any, ...]] = {"silence_dtype_warnings": ANY, "non_blocking": ANY, "copy": (False,)}
+SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # of device_map: wherever there is room
 OUTPUTS = ("pil", "np", "pt", "latent")
 log = logging.get_logger(__name__)
 StepCallback = Callable[["LLaDA2UniPipeline", int, float, dict[str, torch.Tensor]], Any]
@@ -57,8 +72,9 @@ class LLaDA2UniPipeline(DiffusionPipeline):
     def __init__(self, model: UniModel) -> None:
         super().__init__()
         self.register_modules(model=model)  # type: ignore[no-untyped-call]
-        self._asked_dtype: torch.dtype | None = None
+        self._asked_dtype: str | torch.dtype | None = None
         self._interrupt = False
+        self.num_timesteps = 0  # steps of the image under way so far, which callbacks of diffusers ask for
 
     # --- loading, saving, moving ---
 
@@ -66,35 +82,80 @@ class LLaDA2UniPipeline(DiffusionPipeline):
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str] | None = None,
-        torch_dtype: torch.dtype | None = None,
-        **memory: Any,
+        torch_dtype: str | torch.dtype | None = None,
+        dtype: str | torch.dtype | None = None,
+        device_map: Any = None,
+        **options: Any,
     ) -> LLaDA2UniPipeline:
-        """A model directory (None: the shipped one) on the CPU; `to` moves it. Weights are read when first needed.
+        """A model directory (None: the shipped one), or a model on the hub, on the CPU; `to` moves it. Weights are read when
+        first needed.
 
-        torch_dtype None: float32 on the CPU, bfloat16 elsewhere. memory: quantization, offload, tile of
-        `UniModel.from_pretrained`.
+        torch_dtype, or dtype; None or "auto": float32 on the CPU, bfloat16 elsewhere. device_map: a device, {"": a device}, or
+        "auto" and its kind, which take a GPU where there is one. options: quantization, offload, tile and the hub's of
+        `UniModel.from_pretrained`; those of diffusers that say how files are read have no effect, others are refused.
         """
-        pipe = cls(UniModel.from_pretrained(pretrained_model_name_or_path, "cpu", torch_dtype, **memory))
-        pipe._asked_dtype = torch_dtype
+        _check_neutral("from_pretrained", options, READING)
+        asked = None if (torch_dtype or dtype) == "auto" else torch_dtype or dtype
+        place = device_map.get("", "cpu") if isinstance(device_map, Mapping) else device_map or "cpu"
+        device = None if place in SPREAD else place
+        pipe = cls(UniModel.from_pretrained(pretrained_model_name_or_path, device, asked, **options))
+        pipe._asked_dtype = asked
         return pipe
 
     def save_pretrained(  # type: ignore[override]  # a model directory has one form
-        self, save_directory: str | os.PathLike[str]
+        self, save_directory: str | os.PathLike[str], **options: Any
     ) -> None:
-        """Writes a model directory (`UniModel.save_pretrained`)."""
+        """Writes a model directory (`UniModel.save_pretrained`), always as safetensors. options: diffusers', of which only the
+        values that ask for this are possible.
+        """
+        _check_neutral("save_pretrained", options, WRITING)
+        if options:
+            raise UserError(f"save_pretrained has no {next(iter(options))}: a model directory has one form")
         self.model.save_pretrained(save_directory)
 
-    def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> LLaDA2UniPipeline:
-        """Itself, computing there. The networks are read again from the directory when they are next needed."""
-        if isinstance(device, torch.dtype):
-            device, dtype = None, device
+    def to(self, *args: Any, device: Any = None, dtype: torch.dtype | None = None, **options: Any) -> LLaDA2UniPipeline:
+        """Itself, computing there: `to("cuda")`, `to(torch.float16)`, `to("cuda", torch.float16)`, `to(device=, dtype=)`. The
+        networks are read again from the directory when they are next needed.
+        """
+        for given in args:
+            if isinstance(given, torch.dtype):
+                dtype = given
+            elif given is not None:
+                device = given
+        _check_neutral("to", options, MOVING)
+        if options:
+            raise UserError(f"to has no {next(iter(options))}; allowed: a device and a dtype")
         was, dtype = self.model.parts, dtype or self._asked_dtype
-        chosen = choose_device(device or was.device)
-        moved = Parts(was.folder, chosen, choose_dtype(dtype, chosen), was.quantization, was.offload, was.tile, was.need)
-        if (moved.device, moved.dtype) != (was.device, was.dtype):
-            self.model = UniModel(moved)
+        chosen = choose_device(was.device if device is None else device)
+        self._reopen(device=chosen, dtype=choose_dtype(dtype, chosen))
         self._asked_dtype = dtype
         return self
+
+    def _reopen(self, **changes: Any) -> None:
+        """The same directory with other parts, where something changes."""
+        moved = self.model.parts.moved(**changes)
+        if moved is not self.model.parts:
+            self.model = UniModel(moved)
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """Parts are in memory by turns, as with `offload=True` (docs/speed.md); device: None takes a GPU where there is one."""
+        place = device if device is not None else f"cuda:{gpu_id}" if gpu_id is not None else None
+        chosen = choose_device(place)
+        self._reopen(device=chosen, dtype=choose_dtype(self._asked_dtype, chosen), offload=True)
+
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """The same as `enable_model_cpu_offload`: no part is taken apart further. `quantization` saves more."""
+        self.enable_model_cpu_offload(gpu_id, device)
+
+    def enable_vae_tiling(self, tile: int = TILE) -> None:
+        """Images with longer sides than `tile` pixels go through the VAE in tiles; this is always so, with tiles of 1024."""
+        self._reopen(tile=tile)
+
+    def enable_vae_slicing(self) -> None:
+        """Always so: images are decoded one by one."""
+
+    def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
+        """Not needed: attention never holds its scores."""
 
     @property
     def device(self) -> torch.device:
@@ -140,16 +201,21 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         unknown keyword, and for anything that is not possible.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        _check_count("num_images_per_prompt", num_images_per_prompt)
+        if not prompts:
+            raise UserError("the list of prompts is empty; allowed: a text, or at least one")
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         if output_type not in OUTPUTS:
             raise UserError(f"unknown output_type {output_type!r}; allowed: {', '.join(OUTPUTS)}")
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
-            raise UserError(f"callback_on_step_end_tensor_inputs: unknown {', '.join(unknown)}; allowed: codes")
+            raise UserError(f"callback_on_step_end_tensor_inputs: unknown {', '.join(sorted(unknown))}; allowed: codes")
         if output_type == "latent":
             settings["decoder"] = CODES_ONLY
         request = self._request(image, mask_image, height=height, width=width, **settings)
         seeds = seeds_of(generator, len(prompts) * num_images_per_prompt)
         jobs = [one for one in prompts for _ in range(num_images_per_prompt)]
-        self._interrupt = False
+        self._interrupt, self.num_timesteps = False, 0
         results: list[ImageResult] = []
         with self.progress_bar(total=100 * len(jobs)) as bar:
             for text, seed in zip(jobs, seeds, strict=True):
@@ -190,6 +256,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         def listen(progress: Progress) -> None:
             nonlocal codes, step
             left = 1 - progress.done / progress.total
+            self.num_timesteps = max(self.num_timesteps, step + 1)
             bar.update(100 * number + (50 if progress.stage == "codes" else 100) - round(50 * left) - bar.n)
             if progress.grid is not None:
                 codes = torch.tensor(progress.codes).view(progress.grid)
@@ -200,6 +267,20 @@ class LLaDA2UniPipeline(DiffusionPipeline):
                 raise _InterruptedError
 
         return listen
+
+
+def _check_count(name: str, count: Any) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise UserError(f"{name} is {count!r}; allowed: a whole number from 1 on")
+
+
+def _check_neutral(where: str, options: dict[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
+    """Takes those of diffusers' options out that change nothing here. UserError for a value that would."""
+    for name in [name for name in options if name in neutral]:
+        value = options.pop(name)
+        if value is not None and neutral[name] != ANY and value not in neutral[name]:
+            allowed = ", ".join(map(repr, (None, *neutral[name])))
+            raise UserError(f"{where}: {name}={value!r} is not possible here; allowed: {allowed}")
 
 
 class _InterruptedError(Exception):

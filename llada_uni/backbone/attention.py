@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llada_uni.backbone import forms
 from llada_uni.backbone.cache import KeyValueCache
 from llada_uni.backbone.cached_attention import PackedCache
+from llada_uni.backbone.native import products
 from llada_uni.backbone.norm import RMSNorm, rms_norm
 from llada_uni.backbone.rope import apply_rotary
 from llada_uni.config import BackboneConfig
@@ -32,6 +34,9 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         return
+
+    def forward(self, x: Tensor) -> Tensor:
+        return forms.linear(x, self.weight)
 
 
 class Attention(nn.Module):
@@ -71,8 +76,11 @@ class Attention(nn.Module):
                 self.key_layernorm.weight.expand(self.groups, -1),
             )
         )
-        queries_keys = apply_rotary(rms_norm(queries_keys, scale, self.eps), rotary).transpose(1, 2)
-        queries, keys = queries_keys.split((self.heads, self.groups), 1)
+        if rotary[0].shape[0] == batch and forms.is_native(fused, scale, *rotary):
+            turned = products.turn(fused, scale, rotary, self.eps)
+        else:
+            turned = apply_rotary(rms_norm(queries_keys, scale, self.eps), rotary)
+        queries, keys = turned.transpose(1, 2).split((self.heads, self.groups), 1)
         values = values.transpose(1, 2)
         if isinstance(cache, PackedCache):
             mixed = cache.attend(self.layer, queries, keys, values)

@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llada_uni.backbone import forms
 from llada_uni.backbone.attention import Attention, Linear
 from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.cache import KeyValueCache
@@ -140,7 +140,7 @@ class Backbone(nn.Module):
         ids: only these rows of the vocabulary: a slice (no copy is made) or an index tensor [V'].
         """
         weight = self.lm_head.weight if ids is None else self.lm_head.weight[ids]
-        scores = F.linear(hidden, weight)
+        scores = forms.linear(hidden, weight)
         return scores if scores.dtype == torch.float64 else scores.float()
 
     def forward(

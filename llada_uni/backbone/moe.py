@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llada_uni.backbone import forms
 from llada_uni.backbone.attention import Linear
 from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.grouped import Segments, combine, dispatch, grouped_linear, sort_by_expert
+from llada_uni.backbone.native import products
 from llada_uni.config import BackboneConfig
 
 
@@ -62,7 +64,10 @@ class Router(nn.Module):
         """x [N, D] -> Routing. The arithmetic is float32 (float64 for a float64 model), whatever x is. blocks: limits the
         experts of each block (block_routing.py)."""
         wide = x.dtype if x.dtype == torch.float64 else torch.float32
-        logits = F.linear(x.to(wide), self.weight.to(wide))
+        logits = forms.linear(x.to(wide), self.weight.to(wide))
+        if blocks is None and forms.is_native(logits, self.expert_bias):
+            kept = (self.top_k, self.groups, self.kept_groups)
+            return Routing(*products.route(logits, self.expert_bias, *kept, self.normalize, self.scaling), logits)
         scores = logits.sigmoid()
         experts = self._choose(scores.detach() + self.expert_bias.to(wide), blocks)
         weights = scores.gather(1, experts)
@@ -106,6 +111,11 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        parts = (self.gate_proj, self.up_proj, self.down_proj)
+        if all(type(part) is Linear for part in parts):  # and not something that an adapter put in its place
+            weights = tuple(part.weight for part in parts)
+            if forms.is_native(x, *weights):
+                return forms.native_swiglu(x, *weights)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -143,8 +153,10 @@ def plain_experts(x: Tensor, routing: Routing, gate: Tensor, up: Tensor, down: T
 
 def grouped_experts(x: Tensor, routing: Routing, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """The fast path: pairs sorted by expert, one matrix product an expert with work. Equals
-    `plain_experts`.
+    `plain_experts`. On a CPU without gradients in the form that is fastest for the shape (forms.py).
     """
+    if forms.applies(x, gate, up, down):
+        return forms.experts(x, routing.weights, routing.experts, gate, up, down)
     segments: Segments = sort_by_expert(routing.experts, gate.shape[0])
     rows = dispatch(x, segments)  # [M, D]
     inner = F.silu(grouped_linear(rows, gate, segments)) * grouped_linear(rows, up, segments)

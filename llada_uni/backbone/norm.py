@@ -11,6 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from llada_uni.backbone import forms
+from llada_uni.backbone.native import products
+
 
 def rms_norm_plain(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """The definition, in float32 or wider whatever x is: what `rms_norm` must equal."""
@@ -51,6 +54,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.dtype in (torch.float32, torch.float64) and x.dtype == weight.dtype:
         if torch.is_grad_enabled():
             return _RMSNorm.apply(x, weight, eps)
+        if weight.dim() == 1 and forms.is_native(x, weight):
+            return products.norm(x, weight, eps)
         return (x * _inverse_rms(x, eps)).mul_(weight)
     return rms_norm_plain(x, weight, eps)
 

@@ -21,9 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llada_uni.backbone import forms
 from llada_uni.backbone.grouped import Segments, combine, dispatch, sort_by_expert
 from llada_uni.backbone.model import Backbone
 from llada_uni.backbone.moe import MixtureOfExperts, Routing
+from llada_uni.backbone.native import products
+from llada_uni.backbone.native.products import Matrices
 from llada_uni.backbone.quantized_formats import Quantized, Scheme, dequantize, quantize
 from llada_uni.config import BackboneConfig
 
@@ -63,6 +66,11 @@ class QuantizedMatrix(nn.Module):
         """Copy one expert that is quantized already."""
         self.values[expert].copy_(stored.values)
         self.scale[expert].copy_(stored.scale)
+
+    def matrices(self) -> Matrices:
+        """As the compiled products read them."""
+        group = self.scheme.block(self.rows, self.columns)[1]
+        return Matrices(self.values, self.rows, self.columns, self.scale, group)
 
     def weights(self, first: int, last: int) -> Tensor:
         """What experts first..last-1 stand for: [last - first, R, C] float32."""
@@ -124,10 +132,23 @@ class QuantizedExperts(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """x [N, D] -> [N, D]: every token's weighted sum over its experts. No gradients."""
+        if self._is_native(x):
+            return products.experts(x, routing.weights, routing.experts, *(m.matrices() for m in self._all()))
         segments = sort_by_expert(routing.experts, self.gate_proj.experts)
         rows = dispatch(x, segments)  # [M, D]
         inner = F.silu(self.gate_proj(rows, segments)) * self.up_proj(rows, segments)
         return combine(self.down_proj(inner, segments), routing.weights.to(x.dtype), segments)
+
+    def _all(self) -> tuple[QuantizedMatrix, QuantizedMatrix, QuantizedMatrix]:
+        return self.gate_proj, self.up_proj, self.down_proj
+
+    def _is_native(self, x: Tensor) -> bool:
+        """Whether the compiled products compute it: int8 with a scale a row, and int4, on a CPU."""
+        by_row = self.scheme == Scheme("int8") or self.scheme.format == "int4"
+        if not by_row or forms.given() not in (None, "native") or (torch.is_grad_enabled() and x.requires_grad):
+            return False
+        parts = (part for matrix in self._all() for part in (matrix.values, matrix.scale))
+        return products.takes(x, *parts) and products.available()
 
 
 def use_quantized_experts(backbone: Backbone, scheme: Scheme) -> Backbone:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,7 @@ class ModelOptions:
 
     def load(self, message: str = "loading") -> UniModel:
         """The model, with a line on stderr meanwhile. UserError where `UniModel.from_pretrained` raises it."""
+        check_model(self.model, self.revision)
         with stderr().status(message):
             from llada_uni.model import UniModel
 
@@ -76,7 +77,21 @@ class ModelOptions:
             return UniModel.from_pretrained(given.pop("model", None), **given)
 
 
-LABELS = {"text": "writing", "codes": "drawing codes", "decode": "decoding"}
+def check_model(name: str | None, revision: str | None = None) -> None:
+    """UserError for a model that cannot be one, before anything slow is imported."""
+    from llada_uni.hub.names import is_id, model_here, no_model
+
+    if name is not None and model_here(name, revision) is None and not is_id(name):
+        raise no_model(name)
+
+
+def check_images(paths: Iterable[Path]) -> None:
+    """UserError for an image that is not there, before a model is loaded. Files of codes are left to their reader."""
+    from llada_uni.image.paths import image_file, is_code_file
+
+    for path in paths:
+        if not is_code_file(path):
+            image_file(path)
 
 
 @contextmanager
@@ -88,6 +103,8 @@ def progress_bar() -> Iterator[OnProgress | None]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from llada_uni.results import STAGES
+
     columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         bars: dict[str, Any] = {}
@@ -95,7 +112,7 @@ def progress_bar() -> Iterator[OnProgress | None]:
         def move(step: Any) -> None:
             """One bar a stage; it starts again with the next picture or answer."""
             if step.stage not in bars:
-                bars[step.stage] = bar.add_task(LABELS[step.stage], total=step.total)
+                bars[step.stage] = bar.add_task(STAGES[step.stage], total=step.total)
             elif step.done < bar.tasks[bars[step.stage]].completed:
                 bar.reset(bars[step.stage], total=step.total)
             bar.update(bars[step.stage], completed=step.done, total=step.total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -16,6 +16,7 @@ from llada_uni.cli.common import (
     Json,
     ModelOptions,
     Revision,
+    check_images,
     check_output,
     emit,
     progress_bar,
@@ -29,6 +30,7 @@ from llada_uni.errors import UserError
 from llada_uni.requests import Decode
 
 if TYPE_CHECKING:
+    from llada_uni.backbone.speed import Measured
     from llada_uni.checkpoint.layout import Layout
     from llada_uni.image.tokenizer import Mode
     from llada_uni.verify.verify import Check
@@ -55,6 +57,7 @@ def encode(
     Example: `llada-uni encode photo.jpg --mode edit --format pt -o photo.pt`
     """
     target = _code_file(out, format)
+    check_images([image])
     uni = loading.load()
     codes = uni.encode_image(image, cast("Mode", mode), fit)  # it refuses any other
     if target is None:
@@ -197,11 +200,16 @@ def info(
         typer.Argument(metavar="DIR|ORG/NAME", help="A model directory, or a name on the hub; default: the shipped one."),
     ] = None,
     revision: Revision = None,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Also measure how this machine computes the backbone's products (docs/speed.md).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the parts of a model directory, their parameters, and the memory their weights need.
 
     Example: `llada-uni info models/world`
+
+    Example: `llada-uni info models/world --speed`
     """
     with stderr().status("loading"):
         from llada_uni.checkpoint.info import model_info
@@ -212,8 +220,9 @@ def info(
         with looked_at(folder or str(find_model()), Access(revision)) as (model, _):
             found = replace(model_info(model), folder=folder or str(model))
             sizes = _trained_sizes(model)
+            measured = _speed_of(model) if speed else []
     if as_json:
-        emit({**found.to_json(), "sizes": sizes})
+        emit({**found.to_json(), "sizes": sizes, **({"speed": [asdict(row) for row in measured]} if speed else {})})
         if found.broken:
             raise typer.Exit(1)
         return
@@ -241,8 +250,33 @@ def info(
         print(f"broken: {part.name}: {part.reason}")
     for note in found.notes:
         print(f"note: {note}")
+    if speed:
+        _print_speed(measured)
     if found.broken:
         raise typer.Exit(1)
+
+
+def _speed_of(model: Path) -> list[Measured]:
+    """How this machine computes the products of the backbone in a directory. UserError where there is none."""
+    from llada_uni.backbone.speed import measure
+    from llada_uni.checkpoint.source import Source
+
+    return measure(Source(model).config)
+
+
+def _print_speed(measured: list[Measured]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from llada_uni.backbone.speed import native
+
+    names = list(dict.fromkeys(name for row in measured for name in row.milliseconds))
+    table = Table("product", "weights", "chosen", *names, title="milliseconds of a block of 32 tokens, float32")
+    for row in measured:
+        times = (f"{row.milliseconds[name]:.3f}" if name in row.milliseconds else "" for name in names)
+        table.add_row(row.name, " x ".join(map(str, row.shape)), row.form, *times)
+    Console(highlight=False, width=max(132, Console().width)).print(table)
+    print(f"native: {native()}")
 
 
 def _trained_sizes(folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 Noise [B, ...] -> `steps` times a velocity at (state, time) -> data [B, ...]. Time runs
 from noise (0) to data (1), the state along x_t = t * data + (1 - t) * noise, so the velocity is data - noise
-(arXiv:2604.20796, decoder; released configuration). The state is float64 throughout; velocities may have any
+(arXiv:2604.20796, decoder; released configuration). The state is float64 throughout (`state_dtype`); velocities may have any
 dtype.
 
 The time grid of the base sampler is diffusers' FlowMatchEulerDiscreteScheduler (its sigma is our 1 - t, its
@@ -25,6 +25,7 @@ from llada_uni.errors import UserError
 Velocity = Callable[[torch.Tensor, float], torch.Tensor]
 GuidedVelocity = Callable[[torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
 OnStep = Callable[[int, int], None]
+NARROW = ("mps",)  # kinds of devices that have no float64
 
 
 def base_times(steps: int, shift: float = 6.0) -> list[float]:
@@ -36,7 +37,7 @@ def base_times(steps: int, shift: float = 6.0) -> list[float]:
         raise UserError(f"the base decoder takes at least 2 steps, not {steps}")
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=[1 - i / (steps - 1) for i in range(steps - 1)])
-    return (1 - scheduler.sigmas.double()).tolist()
+    return [1 - sigma for sigma in scheduler.sigmas.tolist()]  # in float64, which a device may not have
 
 
 def limited_guidance(positive: torch.Tensor, negative: torch.Tensor, scale: float) -> torch.Tensor:
@@ -49,6 +50,11 @@ def limited_guidance(positive: torch.Tensor, negative: torch.Tensor, scale: floa
     return torch.where(norm > most, guided * (most / norm), guided)
 
 
+def state_dtype(device: torch.device) -> torch.dtype:
+    """What a sampler's state is kept in: float64, or float32 on a device that has no other."""
+    return torch.float32 if device.type in NARROW else torch.float64
+
+
 def base_sample(
     velocity_fn: Velocity | GuidedVelocity,
     noise: torch.Tensor,
@@ -57,13 +63,14 @@ def base_sample(
     guidance: float = 1.0,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
-    """Euler steps on the shifted time grid; returns the data [B, ...] in float64.
+    """Euler steps on the shifted time grid; returns the data [B, ...] in `state_dtype`.
 
     `velocity_fn(state, t)`: the velocity, or with guidance > 0 the pair (with condition, with the negative
     condition). `on_step(done, evaluations)` after every step.
     """
     times = base_times(steps, shift)
-    state = noise.double()
+    wide = state_dtype(noise.device)
+    state = noise.to(wide)
     for i, (now, following) in enumerate(pairwise(times)):
         found = velocity_fn(state, now)
         if guidance > 0:
@@ -71,7 +78,7 @@ def base_sample(
             velocity = limited_guidance(positive, negative, guidance)
         else:
             velocity = cast(torch.Tensor, found)  # without guidance the function gives no pair
-        state = state + (following - now) * velocity.double()
+        state = state + (following - now) * velocity.to(wide)
         if on_step is not None:
             on_step(i + 1, steps - 1)
     return state
@@ -84,7 +91,7 @@ def turbo_sample(
     renoise: torch.Generator | torch.Tensor | Sequence[torch.Tensor] | None = None,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
-    """The distilled decoder's rule on uniform times; returns the data [B, ...] in float64.
+    """The distilled decoder's rule on uniform times; returns the data [B, ...] in `state_dtype`.
 
     At each step the data are predicted, x1 = x + (1 - t) * v, and mixed with fresh noise for the next time
     t': t' * x1 + (1 - t') * noise. The last step ends at t' = 1 and needs no noise. `renoise`: a generator
@@ -95,10 +102,11 @@ def turbo_sample(
         raise UserError(f"the turbo decoder takes at least 1 step, not {steps}")
     if steps > 1 and renoise is None:
         raise ValueError("turbo_sample needs a generator (or noises) for more than one step")
-    state = noise.double()
+    wide = state_dtype(noise.device)
+    state = noise.to(wide)
     for i in range(steps):
         now, following = i / steps, (i + 1) / steps
-        data = state + (1 - now) * velocity_fn(state, now).double()
+        data = state + (1 - now) * velocity_fn(state, now).to(wide)
         if i == steps - 1:
             state = data
         elif isinstance(renoise, torch.Generator):

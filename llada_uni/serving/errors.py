@@ -29,6 +29,12 @@ class Draining(ServingError):
     status = 503
 
 
+class NoSpace(ServingError):
+    """The disk for temporary files is full."""
+
+    status = 507
+
+
 class TimedOut(ServingError):
     """The request took longer than `Limits.timeout`."""
 

@@ -7,11 +7,13 @@ Steps and results of the model thread, ends of jobs -> counters and histograms -
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, start_http_server
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from llada_uni.errors import UserError
 from llada_uni.results import EndEvent
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
@@ -52,10 +55,19 @@ class Metrics:
         self.prefix_bytes = gauge("prefix_cache_bytes", "Memory of shared beginnings of prompts")
         self.prefix_hits = gauge("prefix_cache_hits", "Blocks of prompts that needed no computing, since the engine began")
 
-    def watch(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """Where the two gauges of jobs read from."""
-        self.running.set_function(running)
-        self.waiting.set_function(waiting)
+        self._watched: dict[object, tuple[Callable[[], int], Callable[[], int]]] = {}
+        for place, jobs in enumerate((self.running, self.waiting)):
+            jobs.set_function(partial(self._count, place))
+
+    def _count(self, place: int) -> float:
+        return float(sum(count[place]() for count in list(self._watched.values())))
+
+    def watch(self, service: object, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """The two gauges of jobs count those of a service, too, until it is forgotten."""
+        self._watched[service] = (running, waiting)
+
+    def forget(self, service: object) -> None:
+        self._watched.pop(service, None)
 
     def stepped(self, together: int, engine: BatchEngine) -> None:
         """After a forward for so many requests."""
@@ -83,3 +95,13 @@ class Metrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+    def listen(self, host: str, port: int) -> None:
+        """Answers at a port of its own, which needs no key: for a network that only the operator reaches. UserError where the
+        port cannot be had.
+        """
+        try:
+            start_http_server(port, host, self.registry)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot listen on {host}, port {port}, for metrics ({reason})") from None

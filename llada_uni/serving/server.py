@@ -18,8 +18,10 @@ import uvicorn
 from llada_uni.errors import UserError
 from llada_uni.serving.http.app import create_app
 from llada_uni.serving.http.options import ServerOptions
+from llada_uni.serving.http.patience import PatientProtocol
 
 if TYPE_CHECKING:
+    from llada_uni.serving.scheduler.models import Models
     from llada_uni.serving.scheduler.service import Service
 
 CLOSE_SECONDS = 5  # for connections that hold a finished answer, after the drain
@@ -41,9 +43,16 @@ def open_socket(host: str, port: int) -> socket.socket:
 class DrainingServer(uvicorn.Server):
     """uvicorn with a service behind it. on_loaded: called once, when the model is in memory or could not be loaded."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, grace: float, on_loaded: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        grace: float,
+        on_loaded: Callable[[], None],
+        models: Models | None = None,
+    ) -> None:
         super().__init__(config)
-        self.service, self.grace = service, grace
+        self.service, self.grace, self.models = service, grace, models
         self._on_loaded: Callable[[], None] | None = on_loaded
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -60,7 +69,8 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        drained = asyncio.ensure_future(self.service.drain(self.grace))
+        others = [] if self.models is None else [self.models.drain(self.grace)]
+        drained = asyncio.ensure_future(asyncio.gather(self.service.drain(self.grace), *others))
         while not drained.done() and not self.force_exit:
             await asyncio.wait({drained}, timeout=0.1)
         drained.cancel()
@@ -73,23 +83,26 @@ def run(
     options: ServerOptions,
     listener: socket.socket,
     grace: float = 30.0,
-    access_log: bool = False,
     on_loaded: Callable[[], None] = lambda: None,
+    models: Models | None = None,
 ) -> None:
     """Start the service, answer requests until a signal comes, drain, close. grace: seconds for what runs by then."""
     config = uvicorn.Config(
-        create_app(service, options),
+        create_app(service, options, models),
         log_config=None,
-        log_level="info" if access_log else "warning",
-        access_log=access_log,
+        log_level="warning",
+        access_log=False,  # trace.py has one line for each request
         server_header=False,
         lifespan="off",
         ws="none",
+        http=PatientProtocol,
         timeout_graceful_shutdown=CLOSE_SECONDS,
         timeout_keep_alive=IDLE_SECONDS,
     )
     service.start()
     try:
-        DrainingServer(config, service, grace, on_loaded).run(sockets=[listener])
+        DrainingServer(config, service, grace, on_loaded, models).run(sockets=[listener])
     finally:
         service.close()
+        if models is not None:
+            models.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,6 +81,16 @@ class Parts:
         self.folder, self.device, self.dtype = folder, device, dtype
         self.quantization, self.offload, self.tile = quantization, offload, tile
         self.need = need
+
+    def moved(self, **changes: Any) -> Parts:
+        """The same directory opened another way (device, dtype, quantization, offload, tile), nothing read yet; itself where
+        nothing changes.
+        """
+        names = ("device", "dtype", "quantization", "offload", "tile")
+        now = {name: changes.get(name, getattr(self, name)) for name in names}
+        if all(now[name] == getattr(self, name) for name in names):
+            return self
+        return Parts(self.folder, **now, need=self.need)
 
     @cached_property
     def defaults(self) -> Defaults:

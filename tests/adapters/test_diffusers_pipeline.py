@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback, SDCFGCutoffCallback
 from PIL import Image
 
 from llada_uni.adapters.diffusers_pipeline import LLaDA2UniPipeline, LLaDA2UniPipelineOutput
@@ -180,3 +181,86 @@ def test_every_setting_of_the_request_is_a_keyword_and_no_other(pipe, model, pic
     ):
         with pytest.raises(UserError, match=line):
             pipe("a cat", **arguments)
+
+
+def test_usual_keywords_of_loading_saving_and_moving(folder, tmp_path):
+    usual = {"use_safetensors": True, "low_cpu_mem_usage": True, "variant": None, "safety_checker": None}
+    pipe = LLaDA2UniPipeline.from_pretrained(folder, dtype=torch.bfloat16, device_map="cpu", local_files_only=True, **usual)
+    assert pipe.dtype == torch.bfloat16
+    assert LLaDA2UniPipeline.from_pretrained(folder, torch_dtype="auto", device_map={"": "cpu"}).dtype == torch.float32
+    pipe.save_pretrained(tmp_path / "saved", safe_serialization=True, max_shard_size="5GB", variant=None, push_to_hub=False)
+    again = LLaDA2UniPipeline.from_pretrained(tmp_path / "saved", resume_download=True)
+    assert again.to("cpu", torch.float16, non_blocking=True).dtype == torch.float16
+    assert pipe.to(device="cpu", dtype=torch.float32, silence_dtype_warnings=True).dtype == torch.float32
+    for call, words in (
+        (lambda: LLaDA2UniPipeline.from_pretrained(folder, variant="fp16"), "variant='fp16' is not possible here"),
+        (lambda: LLaDA2UniPipeline.from_pretrained(folder, use_safetensors=False), "allowed: None, True"),
+        (lambda: pipe.save_pretrained(tmp_path / "x", safe_serialization=False), "safe_serialization=False"),
+        (lambda: pipe.save_pretrained(tmp_path / "x", format="bin"), "no format"),
+        (lambda: pipe.to("cpu", memory_format=torch.channels_last), "no memory_format"),
+    ):
+        with pytest.raises(UserError, match=words):
+            call()
+
+
+def test_offloading_is_ours(folder):
+    pipe = LLaDA2UniPipeline.from_pretrained(folder)
+    for enable in (pipe.enable_model_cpu_offload, pipe.enable_sequential_cpu_offload):
+        enable(device="cpu")
+        assert pipe.model.parts.offload and pipe.device == torch.device("cpu")
+    pipe.enable_vae_tiling(64)
+    assert pipe.model.parts.tile == 64 and pipe.model.parts.offload
+    pipe.enable_vae_slicing()
+    pipe.enable_attention_slicing()
+
+
+def test_masks_without_channels(pipe, model, picture):
+    white = np.zeros((32, 32), np.float32)
+    white[:16, :16] = 1
+    mask = Image.fromarray((white * 255).astype(np.uint8))
+    want = None
+    for given in (mask, white, torch.from_numpy(white), white > 0, (white * 255).astype(np.uint8), white[None], [white]):
+        out = pipe("a cat", image=picture, mask_image=given, generator=made(1), output_type="latent")
+        want = out.codes if want is None else want
+        assert out.codes == want
+
+
+@pytest.mark.parametrize("given", [np.asarray(Image.new("RGB", (32, 32), (20, 90, 200))), "negative"])
+def test_ranges_of_arrays_are_looked_at(pipe, given):
+    if isinstance(given, str):
+        with pytest.raises(UserError, match="from -1 to 1"):
+            pipe("make it red", image=torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32))
+        return
+    image = Image.fromarray(given)
+    one, other = (pipe("make it red", image=form, generator=made(1), output_type="latent").codes for form in (given, image))
+    assert one == other, "a uint8 array is not read as one from 0 to 1"
+
+
+def test_callbacks_of_diffusers(pipe):
+    class Watch(PipelineCallback):
+        tensor_inputs = ["codes"]  # noqa: RUF012
+        seen = 0
+
+        def callback_fn(self, given, step, timestep, tensors):
+            assert tensors["codes"].dim() == 2 and given.num_timesteps == step + 1
+            type(self).seen += 1
+            return tensors
+
+    pipe("a cat", generator=made(1), callback_on_step_end=Watch(), output_type="latent")
+    assert Watch.seen > 0
+    before = Watch.seen
+    both = MultiPipelineCallbacks([Watch(), Watch()])
+    pipe("a cat", generator=made(1), callback_on_step_end=both, output_type="latent")
+    assert Watch.seen == 3 * before
+    with pytest.raises(UserError, match="unknown prompt_embeds; allowed: codes"):
+        pipe("a cat", callback_on_step_end=SDCFGCutoffCallback(cutoff_step_ratio=0.5))
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, None])
+def test_counts_below_one_are_refused(pipe, count):
+    with pytest.raises(UserError, match=r"num_images_per_prompt is .*; allowed: a whole number from 1 on"):
+        pipe("a cat", num_images_per_prompt=count)
+    with pytest.raises(UserError, match="list of prompts is empty"):
+        pipe([])
+    with pytest.raises(UserError, match="image_steps"):
+        pipe("a cat", num_inference_steps=0)

@@ -75,6 +75,31 @@ def test_transformers_backbone(run, uni, tmp_path):
     assert answer == "cat" and loss.startswith("loss 0.")
 
 
+def test_transformers_pipelines(run, uni, tmp_path):
+    uni.generate_image("a cat at the top left and a dog at the bottom right on green", seed=1).save(tmp_path / "cat.png")
+    said = run("transformers_pipelines", tmp_path / "cat.png", "what is at the top left?", "--model", uni.folder).splitlines()
+    assert said[:2] == ["cat", "green"] and said[-1].strip() == "cat", "the last one was streamed"
+
+
+def test_peft_lora(run, uni, tmp_path):
+    said = run("peft_lora", "--model", uni.folder, "--steps", 40, "--out", tmp_path).splitlines()
+    assert said[-2:] == ["with the adapter: green", "merged: green"]
+
+
+def test_transformers_trainer(run, uni, tmp_path):
+    said = run("transformers_trainer", "--model", uni.folder, "--steps", 4, "--out", tmp_path)
+    assert "went on to step 4" in said
+    assert "losses: " in said
+    trained = UniModel.from_pretrained(tmp_path / "checkpoint-4", "cpu")
+    before, after = (one.parts.backbone.lm_head.weight for one in (uni, trained))
+    assert before.shape == after.shape and not before.equal(after), "a checkpoint is a model directory"
+
+
+def test_async_use(run, uni, tmp_path):
+    said = run("async_use", "--model", uni.folder, "--out", tmp_path)
+    assert "green pink" in said and "EndEvent" in said and len(list(tmp_path.glob("*.png"))) == 2
+
+
 def test_the_code_of_the_page_runs(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").symlink_to(ROOT / "models")

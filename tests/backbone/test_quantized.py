@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llada_uni.backbone import Backbone, quantized
+from llada_uni.backbone import Backbone, calibration, quantized
 from llada_uni.backbone.moe import Routing, plain_experts
+from llada_uni.backbone.native import products
 from llada_uni.backbone.quantized import (
     MATRICES,
     QuantizedExperts,
@@ -145,15 +146,26 @@ def routing_of(tokens, count=8, chosen=2, seed=5):
     return Routing(torch.rand(tokens, chosen, generator=draw), experts, torch.empty(0))
 
 
+@pytest.fixture
+def torchs_kernels():
+    """Without the products that are compiled here."""
+    with calibration.using("grouped"):
+        yield
+
+
+@pytest.mark.parametrize("form", ["grouped", "native"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 9, 300])
 @pytest.mark.parametrize("name", SCHEMES)
-def test_computes_what_the_stored_weights_say(name, tokens, dtype):
+def test_computes_what_the_stored_weights_say(name, tokens, dtype, form):
     """Kernels (few rows) and weights taken back (many) against float32 on the dequantized weights."""
+    if form == "native" and not products.available():
+        pytest.skip("no compiler")
     held, _ = experts_and_truth(SCHEMES[name])
     x, routing = normal(tokens, 192, seed=9), routing_of(tokens)
     back = [getattr(held, matrix).weights(0, 8) for matrix in MATRICES]
-    found = held(x.to(dtype), routing)
+    with calibration.using(form):
+        found = held(x.to(dtype), routing)
     assert found.dtype == dtype
     assert distance(found, plain_experts(x, routing, *back)) < 0.008  # measured: 0.0059, the rounding of bfloat16
 
@@ -166,6 +178,7 @@ def test_error_of_the_whole_feed_forward(name, bound):
     assert distance(held(x, routing), plain_experts(x, routing, *weights)) < bound
 
 
+@pytest.mark.usefixtures("torchs_kernels")
 @pytest.mark.parametrize("name", ["int8", "int4"])
 def test_kernel_equals_taking_the_weights_back(name, monkeypatch):
     held, _ = experts_and_truth(SCHEMES[name])
@@ -176,6 +189,7 @@ def test_kernel_equals_taking_the_weights_back(name, monkeypatch):
     assert not torch.equal(fast, held(x, routing))  # two ways, indeed
 
 
+@pytest.mark.usefixtures("torchs_kernels")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_the_gpus_way_in_chunks(name, monkeypatch):
     """The same on a CPU, where the grouped product runs too; chunks that do not divide the experts."""
@@ -197,6 +211,7 @@ def test_float8_on_a_gpu():
     assert distance(found.cpu(), truth) < 0.06  # the rows are rounded to float8 too
 
 
+@pytest.mark.usefixtures("torchs_kernels")
 def test_unaligned_int8_does_not_reach_the_kernel():
     """A tensor mapped from a file may start anywhere; torch's kernel would crash on it."""
     held, _ = experts_and_truth(SCHEMES["int8"])
@@ -207,6 +222,18 @@ def test_unaligned_int8_does_not_reach_the_kernel():
     matrix.values = moved.copy_(matrix.values)
     assert matrix.values.data_ptr() % quantized.INT8_ALIGNMENT == 8
     assert distance(held(x, routing), before) < 0.008
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_native_rows_do_not_depend_on_their_company(name):
+    if not products.available():
+        pytest.skip("no compiler")
+    held, _ = experts_and_truth(SCHEMES[name])
+    x, routing = normal(60, 192, seed=9), routing_of(60)
+    together = held(x, routing)
+    for row in (0, 31, 59):
+        alone = Routing(*(part[row : row + 1] for part in routing[:2]), routing.logits)
+        assert torch.equal(held(x[row : row + 1], alone)[0], together[row])
 
 
 def test_narrow_experts():
@@ -229,6 +256,7 @@ def test_dtypes_stay_when_the_model_changes_its_own():
     assert model.lm_head.weight.dtype == torch.bfloat16
 
 
+@pytest.mark.usefixtures("torchs_kernels")
 def test_int4_kernel_is_recognized_by_its_packing(monkeypatch):
     """On a processor with another order, the check says no, and the weights are taken back instead."""
     held, _ = experts_and_truth(SCHEMES["int4"])

@@ -75,6 +75,20 @@ def test_a_stop_has_time_to_drain():
     assert POD["terminationGracePeriodSeconds"] >= before + grace + 10
 
 
+def test_metrics_are_read_where_no_key_is_needed():
+    annotations = OBJECTS["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    port = command_line()[command_line().index("--metrics-port") + 1]
+    assert annotations["prometheus.io/port"] == port
+    assert int(port) in [one["containerPort"] for one in SERVER["ports"] if one["name"] == "metrics"]
+    assert "metrics" not in [one["targetPort"] for one in OBJECTS["Service"]["spec"]["ports"]]
+
+
+def test_the_model_has_a_name():
+    """Without one it would be called as its mount is, "model"."""
+    for words in (command_line(), yaml.safe_load(instructions("CMD")[0])):
+        assert words[words.index("--name") + 1] == "llada-uni"
+
+
 def test_secret_model_and_resources_come_from_outside():
     (key,) = [one for one in SERVER["env"] if one["name"] == KEY_VARIABLE]
     assert set(key["valueFrom"]) == {"secretKeyRef"} and "Secret" not in OBJECTS

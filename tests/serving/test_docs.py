@@ -12,6 +12,7 @@ from llada_uni.serving.http.app import create_app
 from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.http.protocol.chat import ChatRequest
 from llada_uni.serving.http.protocol.images import EditRequest, GenerationRequest
+from llada_uni.serving.http.protocol.responses import ResponsesRequest
 from llada_uni.serving.scheduler.service import Service
 from tests.serving.servers import live, wait_for
 
@@ -35,7 +36,7 @@ def test_every_block_of_code_runs(tmp_path, monkeypatch, capsys):
     assert {path.name for path in tmp_path.glob("cat-*.png")} == {"cat-7.png", "cat-8.png", "cat-9.png"}
 
 
-@pytest.mark.parametrize("body", [ChatRequest, GenerationRequest, EditRequest])
+@pytest.mark.parametrize("body", [ChatRequest, GenerationRequest, EditRequest, ResponsesRequest])
 def test_every_field_is_named(body):
     """A setting with a prefix is named by the same one without it: the page says how prefixes work."""
     plain = {name: re.sub(r"^(image|reasoning)_", "", name) for name in body.model_fields}

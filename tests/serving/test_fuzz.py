@@ -21,12 +21,13 @@ from llada_uni.generation.params import CONFIDENCES
 from llada_uni.generation.unmasking import RULES
 from llada_uni.serving.http.protocol.chat import ChatRequest
 from llada_uni.serving.http.protocol.images import EditRequest, GenerationRequest
+from llada_uni.serving.http.protocol.responses import ResponsesRequest
 from tests.serving.attacked import attacked, send
 from tests.serving.broken_pictures import bombs, damaged, hidden_bombs, noise, saved
 from tests.serving.servers import PATIENCE
 from tests.tiny_model import make_tiny_model
 
-CHAT, DRAW, EDIT = "/v1/chat/completions", "/v1/images/generations", "/v1/images/edits"
+CHAT, DRAW, EDIT, RESPONSES = "/v1/chat/completions", "/v1/images/generations", "/v1/images/edits", "/v1/responses"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 GROWTH = 32 * 2**20  # bytes, after a warm-up; measured: 0.4 MiB for 1200 bodies, 5 MiB for 200 broken pictures
 
@@ -60,6 +61,17 @@ messages = st.lists(
     ),
     max_size=4,
 )
+items = st.one_of(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "developer", "tool"])},
+        optional={"content": words | st.lists(parts, max_size=3), "type": st.just("message") | words},
+    ),
+    st.fixed_dictionaries({"type": st.just("image_generation_call"), "result": words | st.just(picture.partition(",")[2])}),
+    values,
+)
+TOOL = {"type": "image_generation"}
+odd_tools = st.dictionaries(words, values, max_size=2).map(lambda more: TOOL | more)
+tools = st.just([]) | st.just([TOOL]) | st.lists(odd_tools, max_size=2)
 SENSIBLE = {  # what makes a request possible, and short
     "image_steps": st.integers(1, 2),
     "text_steps": st.integers(1, 2),
@@ -92,14 +104,16 @@ SENSIBLE = {  # what makes a request possible, and short
     "stream_options": st.just({"include_usage": True}) | values,
 }
 QUICK = {"image_steps": 1, "decoder_steps": 1}
-SHORT = {CHAT: {"max_tokens": 4, "text_steps": 1}, DRAW: QUICK, EDIT: QUICK}
-BODIES = {CHAT: ChatRequest, DRAW: GenerationRequest, EDIT: EditRequest}
+SHORT = {CHAT: {"max_tokens": 4, "text_steps": 1}, DRAW: QUICK, EDIT: QUICK, RESPONSES: {"max_output_tokens": 4}}
+BODIES = {CHAT: ChatRequest, DRAW: GenerationRequest, EDIT: EditRequest, RESPONSES: ResponsesRequest}
 FIELDS = {path: [name for name in SENSIBLE if name in body.model_fields] for path, body in BODIES.items()}
+CHOICES = (None, "auto", "none", "required", TOOL)
 HELLO = st.just([{"role": "user", "content": "what is it?"}])
 prompts = st.just("a cat") | words
 NEEDED = {
     CHAT: {"messages": HELLO | messages},
     DRAW: {"prompt": prompts},
+    RESPONSES: {"input": prompts | st.lists(items, max_size=4), "tools": tools, "tool_choice": st.sampled_from(CHOICES)},
     EDIT: {"prompt": prompts, "image": st.just(picture) | pictures | st.builds(lambda url: {"image_url": url}, pictures)},
 }
 
@@ -107,7 +121,7 @@ NEEDED = {
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, bytes]:
     """(path, JSON body): nearly right, wrong in a field or two, or wrong altogether."""
-    path = draw(st.sampled_from([CHAT, DRAW, EDIT]))
+    path = draw(st.sampled_from(list(BODIES)))
     if draw(st.integers(0, 9)) == 0:
         return path, to_json(draw(values))
     body = {**SHORT[path], **draw(st.fixed_dictionaries(NEEDED[path]))}
@@ -177,14 +191,14 @@ def test_the_document_is_true(app):
 
 @pytest.mark.slow
 def test_the_document_is_true_many_times(app):
-    call_as_described(app, 60)
+    call_as_described(app, 110)
 
 
 def call_as_described(app, count: int) -> None:
     """`count` requests that schemathesis makes for each operation; answers must be as the document says."""
     document = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in document.get_all_operations()]
-    assert len(operations) >= 9
+    assert len(operations) >= 10
     for operation in operations:
 
         @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))

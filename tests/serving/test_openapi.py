@@ -14,7 +14,7 @@ from tests.serving.servers import ask, scripted, words
 
 ROUTES = {
     "/health", "/ready", "/metrics", "/v1/models", "/v1/models/{name}", "/v1/llada/defaults", "/v1/chat/completions",
-    "/v1/images/generations", "/v1/images/edits",
+    "/v1/images/generations", "/v1/responses", "/v1/images/edits",
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_bodies_of_edits(document):
 
 
 def test_streams_are_told_of(document):
-    for path in ("/v1/chat/completions", "/v1/images/generations", "/v1/images/edits"):
+    for path in ("/v1/chat/completions", "/v1/images/generations", "/v1/responses", "/v1/images/edits"):
         assert "text/event-stream" in document["paths"][path]["post"]["responses"]["200"]["content"]
 
 
@@ -70,7 +70,8 @@ def test_a_key_is_told_of_where_one_is_needed():
 def test_answers_fit_their_schema(document):
     answer = ask(scripted(words)[1], "/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]}).json()
     schema = document["components"]["schemas"]["ChatCompletion"]
-    assert set(answer) == set(schema["properties"]) >= set(schema["required"])
+    assert set(answer) | {"warnings"} == set(schema["properties"])  # there are some on a lenient server alone
+    assert set(answer) >= set(schema["required"])
 
 
 @pytest.mark.parametrize("model", [ChatRequest, GenerationRequest, EditRequest])

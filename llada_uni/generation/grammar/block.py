@@ -59,7 +59,7 @@ def hold(automaton: TokenAutomaton, here: Here, logits: Tensor, draw: DrawOne | 
     """
     classes = automaton.classes
     members = torch.from_numpy(classes.members).to(logits.device)
-    scores = logits.index_select(1, members).to("cpu", torch.float64).numpy()
+    scores = logits.index_select(1, members).cpu().double().numpy()
     programme = _Programme(automaton, _trimmed(automaton, here), scores)
     choice = programme.best() if draw is None else programme.drawn(draw, logits.shape[1])
     shares = torch.full(logits.shape, NEVER, dtype=torch.float64)

@@ -57,7 +57,7 @@ class SlowGrammar:
         self, state: int, fixed: Sequence[int | None], room: int, logits: Tensor, draw: DrawOne | None = None
     ) -> tuple[list[int], Tensor]:
         """As `block.hold`: fixed, room and state are those of `block.Here`."""
-        scores = iter(logits.double().tolist())
+        scores = iter(logits.cpu().double().tolist())
         rows = [None if token is not None else next(scores) for token in fixed]
 
         def weight(i: int, token: int) -> float:

@@ -23,11 +23,13 @@ from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.http.pictures import PictureMemory
 from llada_uni.serving.http.protocol.errors import ApiError, ErrorBody, error_body
 from llada_uni.serving.http.protocol.models import Health, Ready
-from llada_uni.serving.http.routes import chat, images, models
+from llada_uni.serving.http.quota import Quotas
+from llada_uni.serving.http.routes import chat, images, models, responses
 from llada_uni.serving.http.routes.context import VERSION, Context, Here
 from llada_uni.serving.http.routes.running import ClientGone
 
 if TYPE_CHECKING:
+    from llada_uni.serving.scheduler.models import Models
     from llada_uni.serving.scheduler.service import Service
 
 STUDIO = Path(__file__).parents[1] / "web"
@@ -41,8 +43,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(service: Service, options: ServerOptions | None = None) -> FastAPI:
-    """The server of one service. The caller starts and closes the service; the app runs under any ASGI server."""
+def create_app(service: Service, options: ServerOptions | None = None, further: Models | None = None) -> FastAPI:
+    """The server of one service, and of further models. The caller starts and closes both; any ASGI server runs the app."""
     options = options or ServerOptions()
     app = FastAPI(
         title="LLaDA-Uni",
@@ -52,15 +54,17 @@ def create_app(service: Service, options: ServerOptions | None = None) -> FastAP
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.context = context = Context(service, options, PictureMemory(service.limits.max_held_pixels))
+    app.state.context = context = Context(
+        service, options, PictureMemory(service.limits.max_held_pixels), further, Quotas(options.quotas)
+    )
     key = [Depends(HTTPBearer(auto_error=False))] if options.api_keys else []  # tells /openapi.json; the guard checks it
     app.include_router(life, responses=ERRORS)
-    for router in (models.router, chat.router, images.drawing, images.editing):
+    for router in (models.router, chat.router, responses.router, images.drawing, images.editing):
         app.include_router(router, responses=ERRORS, dependencies=key)
     _describe_more(app, images.COMPONENTS)
     mount_studio(app)
     _install_errors(app, context)
-    install_guards(app, options, service.limits)
+    install_guards(app, options, service.limits, context.quotas)
     if options.cors_origins:
         origins = list(options.cors_origins)
         app.add_middleware(
@@ -68,7 +72,7 @@ def create_app(service: Service, options: ServerOptions | None = None) -> FastAP
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "X-Request-Id"],
         )
     return app
 

@@ -1,6 +1,6 @@
 """What stands before every route: who may ask, how often, how much; and what no answer may carry.
 
-An ASGI request, outermost first -> headers for browsers on every answer -> errors without
+An ASGI request, outermost first -> a name for it (`trace.py`) -> headers for browsers on every answer -> errors without
 their details -> pages of other sites turned away -> the API key -> the rate limit -> the body's size
 (serving/http/body_limit.py) -> the app. `install_guards` puts them in this order. Middlewares that are added later
 stand before all of these.
@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llada_uni.serving.http.body_limit import App, BodyLimit, Message, Receive, Scope, Send, header, refuse
+from llada_uni.serving.http.trace import Traced
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from llada_uni.serving.http.options import ServerOptions
+    from llada_uni.serving.http.quota import Quotas
     from llada_uni.serving.scheduler.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -48,14 +50,15 @@ HEADERS = (
 )
 
 
-def install_guards(app: FastAPI, options: ServerOptions, limits: Limits) -> None:
+def install_guards(app: FastAPI, options: ServerOptions, limits: Limits, quotas: Quotas | None = None) -> None:
     """Adds all guards to the app. Routes find who asks in `request.state.owner`: a key's number or an address."""
     app.add_middleware(BodyLimit, max_bytes=limits.max_body)  # the last one added is the outermost
-    app.add_middleware(Gate, keys=options.api_keys, rate=limits.rate)
+    app.add_middleware(Gate, keys=options.api_keys, rate=limits.rate, quotas=quotas)
     if not options.api_keys:
         app.add_middleware(OwnPagesOnly, origins=options.cors_origins)
     app.add_middleware(NoDetails)
     app.add_middleware(BrowserHeaders)
+    app.add_middleware(Traced)
 
 
 class BrowserHeaders:
@@ -143,8 +146,8 @@ class Gate:
     counted by address. The rate stands for what needs a key, or would need one.
     """
 
-    def __init__(self, app: App, keys: Sequence[str], rate: float | None) -> None:
-        self.app = app
+    def __init__(self, app: App, keys: Sequence[str], rate: float | None, quotas: Quotas | None = None) -> None:
+        self.app, self._quotas = app, quotas
         self._digests = [_digest(key.encode()) for key in keys]
         self._rate = None if rate is None else RateLimit(rate)
 
@@ -156,14 +159,31 @@ class Gate:
         wait = None if self._rate is None else self._rate.wait(owner)
         if wait is not None:
             message = f"too many requests; try again in {math.ceil(wait)} s"
-            after = [("retry-after", str(math.ceil(wait)))]
+            assert self._rate is not None, "it made the caller wait"
+            after = [("retry-after", str(math.ceil(wait))), *self._rate.headers(owner)]
             return await refuse(send, 429, message, "rate_limit_error", "rate_limit_exceeded", after)
         if self._digests and key is None:
             message = "an API key is needed, as the header 'Authorization: Bearer KEY'; the one given is missing or wrong"
             scheme = [("www-authenticate", "Bearer")]
             return await refuse(send, 401, message, "authentication_error", "invalid_api_key", scheme)
+        if self._quotas is not None and scope["method"] == "POST" and (used_up := self._quotas.refusal(owner)) is not None:
+            message = f"this key has used up its share of {used_up[0]}; it has a new one at midnight, UTC"
+            after = [("retry-after", str(used_up[1]))]
+            return await refuse(send, 429, message, "insufficient_quota", "insufficient_quota", after)
         scope.setdefault("state", {})["owner"] = owner
-        await self.app(scope, receive, send)
+        await self.app(scope, receive, send if self._rate is None else self._telling(send, self._rate.headers(owner)))
+
+    @staticmethod
+    def _telling(send: Send, lines: list[tuple[str, str]]) -> Send:
+        """Adds headers to the answer."""
+
+        async def with_lines(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]
+                message = {**message, "headers": [*message.get("headers", ()), *raw]}
+            await send(message)
+
+        return with_lines
 
     def _key_of(self, scope: Scope) -> str | None:
         """Which of our keys was given ("key 1"), if any; the time it takes tells nothing of the keys."""
@@ -183,6 +203,16 @@ class RateLimit:
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._size, self._per_second, self._clock = max(1.0, per_minute), per_minute / 60, clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # caller -> (requests left, when)
+
+    def headers(self, caller: str) -> list[tuple[str, str]]:
+        """OpenAI's headers about the limit: how many requests a minute, how many are left, when all of them are there again."""
+        left, _ = self._buckets.get(caller, (self._size, 0.0))
+        full = (self._size - left) / self._per_second
+        return [
+            ("x-ratelimit-limit-requests", str(math.floor(self._size))),
+            ("x-ratelimit-remaining-requests", str(math.floor(left))),
+            ("x-ratelimit-reset-requests", f"{full:.3f}s"),
+        ]
 
     def wait(self, caller: str) -> float | None:
         """Counts one request of `caller`; the seconds until there is room for it, None when it may go on."""

@@ -14,8 +14,6 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from llada_uni.serving.http.protocol.errors import ErrorBody
-
 PING_SECONDS = 15.0  # proxies cut connections on which nothing comes for half a minute or so
 PING = KEEPALIVE_COMMENT
 DONE = format_sse_event(data_str="[DONE]")
@@ -32,24 +30,24 @@ def message(event: BaseModel, name: str | None = None) -> bytes:
 
 
 class EventStream(EventSourceResponse):
-    """An answer of events: `first`, then the rest. What the rest raises becomes an `error` event, and the end.
+    """An answer of events: `first`, then the rest. What the rest raises becomes what `failed` says of it, and the end.
 
     However the answer ends, the generator behind it is closed before the request is over.
     """
 
-    def __init__(self, first: bytes, rest: Messages, explain: Callable[[Exception], ErrorBody]) -> None:
+    def __init__(self, first: bytes, rest: Messages, failed: Callable[[Exception], bytes]) -> None:
         # X-Accel-Buffering: proxies of the nginx kind would hold events back otherwise.
-        super().__init__(self._all(first, explain), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(self._all(first, failed), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with contextlib.aclosing(self._rest):
             await super().__call__(scope, receive, send)
 
-    async def _all(self, first: bytes, explain: Callable[[Exception], ErrorBody]) -> Messages:
+    async def _all(self, first: bytes, failed: Callable[[Exception], bytes]) -> Messages:
         yield first
         try:
             async for item in self._rest:
                 yield item
         except Exception as error:
-            yield message(explain(error), "error")
+            yield failed(error)

@@ -35,6 +35,7 @@ from llada_uni.serving.scheduler.work import work
 
 log = logging.getLogger(__name__)
 
+LOST = "files of the model are gone, and this request needs them"
 ROWS = 2  # sequences of one job in the usual guidance
 LOADING_SECONDS = 5  # after which to ask again while the model is being read
 CPU_LANES = 2  # pictures decoded at a time on a CPU, whose threads they share
@@ -54,13 +55,14 @@ class Service:
         self._closed: str | None = "the service has not begun"  # why nothing is taken
         self._stopped = False
         self._failure: str | None = None
+        self._lost = False
         self._threads: list[threading.Thread] = []
         self._model_thread: ModelThread | None = None
         self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count(1))
         self._lanes = Lanes(CPU_LANES if self._shares_processor else 1)
         self._trimmer = Trimmer()
         self._threads_before = torch.get_num_threads()
-        self.metrics.watch(lambda: len(self._running), lambda: len(self._queue))
+        self.metrics.watch(self, lambda: len(self._running), lambda: len(self._queue))
 
     # --- its life ---
 
@@ -73,12 +75,22 @@ class Service:
     @property
     def ready(self) -> bool:
         """The model is in memory and new tasks are taken."""
-        return self._closed is None
+        return self._closed is None and self.failure is None
 
     @property
     def failure(self) -> str | None:
-        """Why the model could not be loaded, in one line; None when it was, or is being."""
-        return self._failure
+        """Why the model could not be loaded, in one line, or that files which a request needed are gone; None where all is
+        well, or the model is being loaded.
+        """
+        if self._lost and self.model.parts.folder.is_dir():
+            self._lost = False
+        return LOST if self._lost else self._failure
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits, and the model is not being read."""
+        with self._changed:
+            return not (self._running or self._queue) and (self._closed is None or self._failure is not None)
 
     async def drain(self, seconds: float) -> bool:
         """Refuse what comes and what waits (Draining), finish what runs, at most `seconds`. True if all of it ended."""
@@ -98,6 +110,7 @@ class Service:
             for job in self._running:
                 job.abort(Draining(self._closed))
             self._changed.notify_all()
+        self.metrics.forget(self)
         self._trimmer.close()
         for thread in list(self._threads):
             thread.join()
@@ -271,12 +284,25 @@ class Service:
             parts = SharedParts(self.model.parts, self._model_thread, self._lanes, job.check)
             return work(parts, job.request, job.emit, job.partial_images)
         except UserError as error:
+            if not self.model.parts.folder.is_dir():  # what the files would have said is no fault of the asker
+                return self._files_are_gone(error)
             return UserError(self._without_paths(str(error)))
+        except OSError as error:
+            if not self.model.parts.folder.is_dir():
+                return self._files_are_gone(error)
+            log.exception("job %s (%s) failed", job.id, type(job.request).__name__)
+            return Failed("something broke while the request was worked on")
         except ServingError as error:
             return error
         except Exception:
             log.exception("job %s (%s) failed", job.id, type(job.request).__name__)
             return Failed("something broke while the request was worked on")
+
+    def _files_are_gone(self, error: Exception) -> Failed:
+        """The model's directory is not there any more. Parts in memory serve on; a request that needs others fails."""
+        log.error("the model directory is gone: %s", error)
+        self._lost = True
+        return Failed(LOST)
 
     def _without_paths(self, line: str) -> str:
         """An answer says nothing about where files are."""

@@ -27,8 +27,8 @@ def work(parts: SharedParts, request: Request, emit: Emit, partial_images: int =
     result = UniModel(parts).run(request.replace(seed=seed), report)
     images = 0
     if isinstance(result, ImageResult):
-        more = {"reasoning": result.thinking, "notices": result.notices, "candidates": result.candidates}
-        emit(ImageEvent(result.pixels, result.codes, 1, seed=seed, **more))
+        drawn = ImageEvent(result.pixels, result.codes, 1, None, seed, result.thinking, result.notices, result.candidates)
+        emit(drawn)
         images, end = 1, EndEvent("finished", seed, result.evaluations, result.seconds)
     elif isinstance(result, TextResult):
         end = EndEvent("finished" if result.finished else "length", seed, result.evaluations, result.seconds)

@@ -7,22 +7,20 @@ in the order they came, or (`images_in`) words for content and the pictures besi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     ValidationInfo,
     field_validator,
-    model_serializer,
 )
 
 from llada_uni.generation.params import MOST_CHOICES, MOST_STOPS
 from llada_uni.requests import Chat, Story, Understand
-from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
+from llada_uni.serving.http.protocol.common import Body, GivenOnly, Ignored, Size, Streaming, Unsupported, Warned
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.forms import (
     MOST_TOOLS,
@@ -257,17 +255,7 @@ class AnswerBeside(AnswerImage):
     offset: int
 
 
-class _GivenOnly(BaseModel):
-    """A part of an answer whose fields stand in it only where they say something; `always` names those that always do."""
-
-    always: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None or name in self.always}
-
-
-class AnswerMessage(_GivenOnly):
+class AnswerMessage(GivenOnly):
     """images: with `images_in`. notices: what a client should know of the answer, such as that it is empty."""
 
     always = ("content", "reasoning_content", "refusal")
@@ -294,7 +282,7 @@ class ChatUsage(BaseModel):
     total_tokens: int
 
 
-class _Answer(BaseModel):
+class _Answer(Warned):
     """seed: of choice 0; choice i has seed + i. system_fingerprint: names the model and the version of this server."""
 
     id: str
@@ -310,7 +298,7 @@ class ChatCompletion(_Answer):
     usage: ChatUsage
 
 
-class Delta(_GivenOnly):
+class Delta(GivenOnly):
     role: Literal["assistant"] | None = None
     content: str | list[AnswerImage] | None = None
     tool_calls: list[CallDelta] | None = None
@@ -336,11 +324,15 @@ class ChatChunk(_Answer):
 class ChatChunkWithUsage(ChatChunk):
     """A chunk where `include_usage` was asked for: null in all but the last."""
 
+    always = ("usage",)
+
     usage: ChatUsage | None = None
 
 
 class ChatProgress(ProgressEvent, _Answer):
     """Progress as a chunk without choices, so that a client which reads every event as a chunk can read it."""
+
+    always = ("grid", "codes")
 
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
 

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from llada_uni.generation.params import LARGEST_SEED
@@ -23,6 +32,10 @@ def _check_size(size: str) -> str:
     if size != "auto" and not re.fullmatch(_SIZE, size):
         raise ValueError('must be "WIDTHxHEIGHT" in pixels, or "auto"')
     return size
+
+
+class NotSupported(ValueError):
+    """What pydantic is told of a field that the server does not have."""
 
 
 class Unsupported:
@@ -39,7 +52,7 @@ class Unsupported:
 
     def _check(self, value: Any) -> Any:
         if value is not None and value not in self.neutral:
-            raise ValueError(f"is not supported: {self.reason}")
+            raise NotSupported(f"is not supported: {self.reason}")
         return value
 
 
@@ -51,6 +64,27 @@ class Body(BaseModel):
     """A request body. Unknown fields and values of another type are errors, not guesses."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class GivenOnly(BaseModel):
+    """A part of an answer whose fields stand in it only where they say something; `always` names those that always do."""
+
+    always: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """That of the fields: the serializer only leaves out some."""
+        return handler({name: part for name, part in schema.items() if name != "serialization"})  # type: ignore[arg-type]
+
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None or name in self.always}
+
+
+class Warned(GivenOnly):
+    """An answer to a request. warnings: fields that a lenient server left out of it."""
+
+    warnings: list[str] | None = None
 
 
 class Streaming(Body):

@@ -57,8 +57,7 @@ def describe(errors: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> ApiE
     error = errors[0]
     # "<...>" marks which type of a union was tried: no part of the way to the field.
     steps = [step for step in error["loc"] if step != "body" and not str(step).startswith("<")]
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
-    path = _short(path)
+    path = path_of(steps)
     if not path:
         return ApiError(400, "the body must be a JSON object with the fields of this route")
     if error["type"] == "extra_forbidden":
@@ -73,6 +72,11 @@ def describe(errors: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> ApiE
         name = re.match(r"(\w+) must be ", str(inside))
         return ApiError(400, f"{path}.{inside}" if name else f"{path}: {inside}", f"{path}.{name[1]}" if name else path)
     return ApiError(400, f"{path} {_verdict(error)}", path)
+
+
+def path_of(steps: Sequence[str | int]) -> str:
+    """A field as a person writes it, messages[0].content."""
+    return _short("".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix("."))
 
 
 # Words of a program -> words of a person.

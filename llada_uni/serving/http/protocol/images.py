@@ -13,7 +13,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from llada_uni.requests import Draw, Edit, Inpaint
 from llada_uni.results import Usage
-from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
+from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported, Warned
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
@@ -50,9 +50,13 @@ class _ImagesRequest(SettingsBody, Streaming):
     def check(self) -> None:
         """What several fields must agree on. Raises ApiError."""
         self.check_streaming()
-        if self.output_compression is not None and self.format == "png":
-            message = "output_compression is for jpeg and webp: a png keeps every pixel as it is"
-            raise ApiError(400, message, "output_compression")
+        check_compression(self.output_format, self.output_compression)
+
+
+def check_compression(output_format: str | None, compression: int | None, field: str = "output_compression") -> None:
+    """ApiError for a quality of a format that has none."""
+    if compression is not None and output_format in (None, "png"):
+        raise ApiError(400, "output_compression is for jpeg and webp: a png keeps every pixel as it is", field)
 
 
 @takes(Draw)
@@ -163,7 +167,7 @@ class ImageItem(BaseModel):
     candidates: list[CandidateItem] | None = None
 
 
-class ImagesResponse(BaseModel):
+class ImagesResponse(Warned):
     created: int
     data: list[ImageItem]
     model: str
@@ -192,7 +196,9 @@ class PartialImageEvent(_PictureEvent):
     partial_image_index: int
 
 
-class CompletedEvent(_PictureEvent):
+class CompletedEvent(_PictureEvent, Warned):
+    always = ("thinking", "notices")
+
     type: Literal["image_generation.completed", "image_edit.completed"]
     seed: int
     revised_prompt: str

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
-from typing_extensions import Self
 
 from llada_uni.results import Progress, Stage
+
+E = TypeVar("E", bound="ProgressEvent")
 
 
 class ProgressEvent(BaseModel):
@@ -31,7 +32,7 @@ class ProgressEvent(BaseModel):
     choices: list[None] = []
 
     @classmethod
-    def of(cls, index: int, progress: Progress, **more: Any) -> Self:
+    def of(cls: type[E], index: int, progress: Progress, **more: Any) -> E:
         """more: further fields of the class."""
         return cls(
             **more,

@@ -39,6 +39,9 @@ class SettingsBody(Body):
         seed: int | None
         regex: str | None
         max_tokens: int | None
+        max_frames: int | None
+        temperature: float | None
+        top_p: float | None
 
     def given(self, kind: type[Request]) -> dict[str, Any]:
         """The values that are not null, by name, of the optional fields of a kind of request."""

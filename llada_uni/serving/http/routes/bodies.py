@@ -6,9 +6,10 @@ same through `JsonRoute`; the one route that takes JSON or a form calls `read_js
 
 from __future__ import annotations
 
+import errno
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request, Response
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from llada_uni.serving.errors import NoSpace
+from llada_uni.serving.http.lenient import MOST_ROUNDS, without_faults
 from llada_uni.serving.http.protocol.errors import LONGEST_ECHO, ApiError, describe
 
 MOST_VALUES = 100_000  # values in one body; a conversation has hundreds
@@ -84,10 +87,12 @@ def check_kind(request: Request, *allowed: str) -> str:
 
 
 class JsonRequest(Request):
-    """A request whose JSON is read strictly."""
+    """A request whose JSON is read strictly, and once: a lenient server takes out of it what it does not know."""
 
     async def json(self) -> Any:
-        return await run_in_threadpool(parse_json, await self.body())
+        if not hasattr(self, "_value"):
+            self._value = await run_in_threadpool(parse_json, await self.body())
+        return self._value
 
 
 class JsonRoute(APIRoute):
@@ -98,20 +103,42 @@ class JsonRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             check_kind(request, JSON)
-            try:
-                return await handle(JsonRequest(request.scope, request.receive))
-            except RequestValidationError as error:
-                assert self.body_field is not None, "every route of this kind has a body"
-                body: Any = self.body_field.field_info.annotation
-                raise describe(error.errors(), body) from None
+            assert self.body_field is not None, "every route of this kind has a body"
+            body: Any = self.body_field.field_info.annotation
+            read = JsonRequest(request.scope, request.receive)
+            for _ in range(MOST_ROUNDS):
+                try:
+                    return await handle(read)
+                except RequestValidationError as error:
+                    if not is_lenient(request) or not forgive(request, await read.json(), error.errors(), body):
+                        raise describe(error.errors(), body) from None
+            raise ApiError(400, "the body has too many fields that are unknown or not supported")
 
         return strict
+
+
+def is_lenient(request: Request) -> bool:
+    return bool(request.app.state.context.options.lenient)
+
+
+def forgive(request: Request, value: Any, errors: Sequence[Mapping[str, Any]], body: Any) -> bool:
+    """Whether a lenient server has taken the faults out of a body; its warnings are noted with the request."""
+    if not is_lenient(request):
+        return False
+    warnings = without_faults(value, errors, getattr(body, "main", ""))
+    request.state.warnings = [*warnings_of(request), *warnings]
+    return bool(warnings)
+
+
+def warnings_of(request: Request) -> list[str]:
+    """What a lenient server left out of a request."""
+    return getattr(request.state, "warnings", [])
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:
     """The body of a request as `model`. Raises BadBody and ApiError."""
     value = await run_in_threadpool(parse_json, await request.body())
-    return _validated(model, value, strict=True)
+    return _validated(request, model, value, strict=True)
 
 
 async def read_form(
@@ -123,17 +150,22 @@ async def read_form(
     """
     fields: dict[str, Any] = {}
     uploads: dict[str, list[bytes | str]] = {name: [] for name in files}
-    async with request.form(max_files=most_files, max_fields=MOST_FIELDS, max_part_size=most_bytes) as form:
-        for name, value in form.multi_items():
-            if name in files:
-                content = _uri_or_bytes(value) if isinstance(value, str) else await value.read()
-                if content or (not isinstance(value, str) and value.filename):
-                    uploads[name].append(content)
-            elif isinstance(value, str):
-                _put(fields, name, value)
-            else:
-                raise ApiError(400, f"{name[:60]} must be text, not a file; files go under {', '.join(files)}", name[:60])
-    return _validated(model, fields, strict=False), uploads
+    try:
+        async with request.form(max_files=most_files, max_fields=MOST_FIELDS, max_part_size=most_bytes) as form:
+            for name, value in form.multi_items():
+                if name in files:
+                    content = _uri_or_bytes(value) if isinstance(value, str) else await value.read()
+                    if content or (not isinstance(value, str) and value.filename):
+                        uploads[name].append(content)
+                elif isinstance(value, str):
+                    _put(fields, name, value)
+                else:
+                    raise ApiError(400, f"{name[:60]} must be text, not a file; files go under {', '.join(files)}", name[:60])
+    except OSError as error:  # larger files lie in the system's temporary directory meanwhile
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpace("the server has no space left for uploads; try again later, or send the images as JSON", 30) from error
+    return _validated(request, model, fields, strict=False), uploads
 
 
 def _uri_or_bytes(value: str) -> str | bytes:
@@ -169,8 +201,10 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _validated(model: type[Model], value: Any, strict: bool) -> Model:
-    try:
-        return model.model_validate(value, strict=strict)
-    except ValidationError as error:
-        raise describe(error.errors(), model) from None
+def _validated(request: Request, model: type[Model], value: Any, strict: bool) -> Model:
+    while True:
+        try:
+            return model.model_validate(value, strict=strict)
+        except ValidationError as error:
+            if not forgive(request, value, error.errors(), model):  # each round takes something out
+                raise describe(error.errors(), model) from None

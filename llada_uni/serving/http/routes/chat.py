@@ -38,7 +38,7 @@ from llada_uni.serving.http.protocol.chat import (
     ImagePart,
 )
 from llada_uni.serving.http.protocol.common import check_count, draw_seed
-from llada_uni.serving.http.routes.bodies import JsonRoute
+from llada_uni.serving.http.routes.bodies import JsonRoute, warnings_of
 from llada_uni.serving.http.routes.context import Context, Here
 from llada_uni.serving.http.routes.forms import (
     CallReader,
@@ -63,7 +63,7 @@ EMPTY = "the model ended its answer without a word"
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=sse.STREAMED, tags=["chat"])
 async def create_chat_completion(body: ChatRequest, request: Request, here: Here) -> Any:
     """The next answer of a conversation, in words, or (modalities) in words and pictures."""
-    here.accept(request, body)
+    here = await here.accept(request, body)
     body.check()
     seed = draw_seed() if body.seed is None else body.seed
     count = check_count(body.n, here.limits.max_n, seed)
@@ -76,11 +76,12 @@ async def create_chat_completion(body: ChatRequest, request: Request, here: Here
         "system_fingerprint": here.fingerprint,
         "seed": seed,
     }
+    warnings = warnings_of(request) or None
     if body.stream:
-        return await stream(here, request, _messages(body, here, request, each, answer))
+        return await stream(here, request, _messages(body, here, request, each, answer, warnings))
     done = await outcomes(here, request, each)
     choices = [await _choice(body, number, outcome) for number, outcome in enumerate(done)]
-    return ChatCompletion(**answer, choices=choices, usage=_usage([outcome.end.usage for outcome in done]))
+    return ChatCompletion(**answer, warnings=warnings, choices=choices, usage=_usage([outcome.end.usage for outcome in done]))
 
 
 # --- from the body to a request ---
@@ -159,7 +160,12 @@ def _usage(usages: Sequence[Usage]) -> ChatUsage:
 
 
 async def _messages(
-    body: ChatRequest, here: Context, request: Request, each: Sequence[Chat | Story], answer: dict[str, Any]
+    body: ChatRequest,
+    here: Context,
+    request: Request,
+    each: Sequence[Chat | Story],
+    answer: dict[str, Any],
+    warnings: list[str] | None,
 ) -> sse.Messages:
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     kind = ChatChunkWithUsage if with_usage else ChatChunk
@@ -177,8 +183,9 @@ async def _messages(
                 continue
             number, event = item
             if number not in told:
+                first = kind(**answer, choices=[ChunkChoice(index=number, delta=Delta(role="assistant", content=""))])
+                yield sse.message(first if told else first.model_copy(update={"warnings": warnings}))
                 told[number] = _Told(bool(callable_functions(body)))
-                yield chunk(number, Delta(role="assistant", content=""))
             if isinstance(event, TextDelta | ImageEvent):
                 for delta in await told[number].deltas(event, body.images_in == "images"):
                     yield chunk(number, delta)

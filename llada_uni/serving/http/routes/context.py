@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
@@ -19,9 +20,11 @@ from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.http.pictures import PictureMemory
 from llada_uni.serving.http.protocol.errors import ApiError, ErrorBody, error_body
 from llada_uni.serving.http.protocol.settings import SettingsBody, field_at_fault
+from llada_uni.serving.http.quota import Quotas
 from llada_uni.serving.scheduler.limits import Limits
 
 if TYPE_CHECKING:
+    from llada_uni.serving.scheduler.models import Models
     from llada_uni.serving.scheduler.service import Service
 
 VERSION = __version__
@@ -31,11 +34,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """pictures: counts those of requests under way. started: seconds since 1970, the "created" of the model."""
+    """pictures: counts those of requests under way. models: further ones. quotas: what keys have used. started: seconds since
+    1970, the "created" of the model.
+    """
 
     service: Service
     options: ServerOptions
     pictures: PictureMemory
+    models: Models | None = None
+    quotas: Quotas = field(default_factory=lambda: Quotas({}))
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -46,16 +53,32 @@ class Context:
     def fingerprint(self) -> str:
         return f"{self.options.model_name}-{VERSION}"
 
-    def check_model(self, name: str | None) -> None:
-        """ApiError 404 unless `name` is the model that is served, or None."""
-        own = self.options.model_name
-        if name is not None and name != own:
-            raise ApiError(404, f"there is no model {name[:60]!r} here; this server has {own!r}", "model", "model_not_found")
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What models can be asked for; the first is the server's own."""
+        return (self.options.model_name, *(() if self.models is None else self.models.offers))
 
-    def accept(self, request: Request, body: SettingsBody) -> None:
-        """Notes the body of a request, for the words of errors; ApiError 404 for another model."""
+    def check_model(self, name: str | None) -> None:
+        """ApiError 404 unless `name` is a model that is served, or None."""
+        if name is not None and name not in self.names:
+            there = " or ".join(repr(one) for one in self.names)
+            raise ApiError(404, f"there is no model {name[:60]!r} here; this server has {there}", "model", "model_not_found")
+
+    async def of_model(self, name: str | None) -> Context:
+        """The same for another model of this server, which is read where it is not in memory. ApiError 404, QueueFull,
+        Draining.
+        """
+        self.check_model(name)
+        if name is None or name == self.options.model_name:
+            return self
+        assert self.models is not None, "it has the name"
+        service = await asyncio.to_thread(self.models.get, name)
+        return replace(self, service=service, options=replace(self.options, model_name=name))
+
+    async def accept(self, request: Request, body: SettingsBody) -> Context:
+        """Notes the body of a request, for the words of errors; what is known of the model that it names, as `of_model`."""
         request.state.body = body
-        self.check_model(getattr(body, "model", None))
+        return await self.of_model(getattr(body, "model", None))
 
     def check_ready(self) -> None:
         """Draining (503) with the reason unless the model is loaded and requests are taken."""

@@ -29,6 +29,7 @@ from llada_uni.serving.http.protocol.images import (
     PartialImageEvent,
 )
 from llada_uni.serving.http.protocol.progress import ProgressEvent, ThinkingEvent
+from llada_uni.serving.http.routes.bodies import warnings_of
 from llada_uni.serving.http.routes.context import Context
 from llada_uni.serving.http.routes.pictures import as_base64
 from llada_uni.serving.http.routes.running import arriving, outcomes, stream
@@ -55,6 +56,7 @@ async def draw(
         return await stream(here, request, _messages(here, request, body, each, kind))
     done = await outcomes(here, request, each)
     return ImagesResponse(
+        warnings=warnings_of(request) or None,
         created=int(time.time()),
         data=[await _item(body, outcome) for outcome in done],
         model=here.options.model_name,
@@ -101,7 +103,7 @@ async def _messages(
             elif isinstance(event, PartialImage):
                 yield await _partial(body, kind, number, event)
             elif isinstance(event, EndEvent):
-                yield await _completed(body, kind, number, pictures.pop(number), event.usage)
+                yield await _completed(body, kind, number, pictures.pop(number), event.usage, warnings_of(request) or None)
             elif body.progress and isinstance(event, Progress):
                 yield sse.message(ProgressEvent.of(number, event), "llada.progress")
             elif body.progress and isinstance(event, TextDelta):
@@ -121,8 +123,11 @@ async def _partial(body: Body, kind: Kind, number: int, event: PartialImage) -> 
     return sse.message(partial, partial.type)
 
 
-async def _completed(body: Body, kind: Kind, number: int, picture: ImageEvent, usage: Usage) -> bytes:
+async def _completed(
+    body: Body, kind: Kind, number: int, picture: ImageEvent, usage: Usage, warnings: list[str] | None
+) -> bytes:
     completed = CompletedEvent(
+        warnings=warnings,
         type=COMPLETED[kind],
         index=number,
         created_at=int(time.time()),

@@ -28,7 +28,7 @@ Sources = list[tuple[str, str | bytes]]  # (field, URL or the content of a file)
 @drawing.post("/v1/images/generations", response_model=ImagesResponse, responses=STREAMED)
 async def create_image(body: GenerationRequest, request: Request, here: Here) -> Any:
     """Pictures of what the prompt says."""
-    here.accept(request, body)
+    here = await here.accept(request, body)
     body.check()
     return await draw(here, request, body, Draw(prompt=body.prompt, **body.given(Draw)), "image_generation")
 
@@ -65,7 +65,7 @@ async def create_image_edit(request: Request, here: Here) -> Any:
         body, images, masks = _from_json(await read_json(request, EditRequest))
     else:
         body, images, masks = await _from_form(request, here)
-    here.accept(request, body)
+    here = await here.accept(request, body)
     body.check()
     if not images:
         raise ApiError(400, "image is missing: the picture to change", "image")

@@ -19,24 +19,26 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 @router.get("/models")
 async def list_models(here: Here) -> ModelList:
-    """The one model that is served."""
-    return ModelList(data=[_model(here)])
+    """The models that can be asked for; the first is meant where a request names none."""
+    return ModelList(data=[_model(here, name) for name in here.names])
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name:path}")
 async def get_model(name: str, here: Here) -> Model:
     here.check_model(name)
-    return _model(here)
+    return _model(here, name)
 
 
-def _model(here: Context) -> Model:
-    sizes = list(here.service.model.parts.defaults.sizes) if here.service.ready else None
-    return Model(id=here.options.model_name, created=here.started, sizes=sizes)
+def _model(here: Context, name: str) -> Model:
+    """sizes: of a further model, only once it is asked for."""
+    loaded = name == here.options.model_name and here.service.ready
+    return Model(id=name, created=here.started, sizes=list(here.service.model.parts.defaults.sizes) if loaded else None)
 
 
 @router.get("/llada/defaults")
-def get_defaults(here: Here) -> Defaults:
+async def get_defaults(here: Here, model: str | None = None) -> Defaults:
     """The model's own settings, the sizes it draws, and the server's limits. 503 while the model loads."""
+    here = await here.of_model(model)
     here.check_ready()
     parts = here.service.model.parts
     return Defaults(

@@ -6,7 +6,7 @@ Each becomes a job; what comes back are outcomes (an answer at once), or events 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from llada_uni.requests import Request as Asked
 from llada_uni.results import EndEvent, StreamEvent
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.routes.context import Context
+from llada_uni.serving.http.trace import span
 from llada_uni.serving.scheduler.job import Job, Outcome
 
 T = TypeVar("T")
@@ -40,8 +41,11 @@ def submitted(context: Context, request: Request, each: Sequence[Asked], partial
 
 async def outcomes(context: Context, request: Request, each: Sequence[Asked]) -> list[Outcome]:
     """What became of requests, in their order. The first failure ends all and is raised; ClientGone where that comes first."""
-    with submitted(context, request, each) as jobs:
-        return await unless_gone(request, asyncio.gather(*(job.result() for job in jobs)))
+    with submitted(context, request, each) as jobs, span("llada_uni.jobs", task=type(each[0]).__name__, jobs=len(jobs)):
+        done = await unless_gone(request, asyncio.gather(*(job.result() for job in jobs)))
+    for outcome in done:
+        context.quotas.charge(request.state.owner, outcome.end.usage)
+    return done
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
@@ -79,7 +83,10 @@ async def arriving(
         except Exception as error:
             await mail.put((number, error))
 
-    with submitted(context, request, each, partial_images) as jobs:
+    with (
+        submitted(context, request, each, partial_images) as jobs,
+        span("llada_uni.jobs", task=type(each[0]).__name__, jobs=len(jobs), stream=True),
+    ):
         pumps = [asyncio.create_task(pump(number, job)) for number, job in enumerate(jobs)]
         try:
             running = len(jobs)
@@ -91,18 +98,28 @@ async def arriving(
                     continue
                 if isinstance(event, Exception):
                     raise event
-                running -= isinstance(event, EndEvent)
+                if isinstance(event, EndEvent):
+                    running -= 1
+                    context.quotas.charge(request.state.owner, event.usage)
                 yield number, event
         finally:
             for one in pumps:
                 one.cancel()
 
 
-async def stream(context: Context, request: Request, messages: sse.Messages) -> sse.EventStream:
-    """The answer that sends `messages`. What fails before the first of them is raised here."""
+async def stream(
+    context: Context, request: Request, messages: sse.Messages, failed: Callable[[Exception], bytes] | None = None
+) -> sse.EventStream:
+    """The answer that sends `messages`. What fails before the first of them is raised here; failed: what is sent of a later
+    failure, by default an event `error` with OpenAI's error object.
+    """
+
+    def error_event(error: Exception) -> bytes:
+        return sse.message(context.explain(error, getattr(request.state, "body", None))[1], "error")
+
     try:
         first = await unless_gone(request, anext(messages))
     except BaseException:
         await messages.aclose()
         raise
-    return sse.EventStream(first, messages, lambda error: context.explain(error, getattr(request.state, "body", None))[1])
+    return sse.EventStream(first, messages, failed or error_event)

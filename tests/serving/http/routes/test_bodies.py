@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import errno
+import os
 
 import pytest
+from PIL import Image
 
 from llada_uni.serving.http.app import create_app
 from llada_uni.serving.http.options import ServerOptions
-from tests.serving.servers import ScriptedService, ask, error_of, scripted, words
+from tests.serving.servers import ScriptedService, ask, error_of, png, scripted, words
 
 PATH = "/v1/chat/completions"
 BODY = b'{"messages": [{"role": "user", "content": "x"}]}'
@@ -52,3 +55,15 @@ def test_two_lengths_of_a_body_are_refused():
 
     asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 400 and (b"connection", b"close") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_fault_of_the_client(monkeypatch, number):
+    def full(*given, **named):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", full)
+    picture = ("image", ("a.png", png(Image.new("RGB", (2, 2))), "image/png"))
+    response = ask(scripted(words)[1], "/v1/images/edits", data={"prompt": "x"}, files=[picture])
+    assert response.status_code == 507 and "no space left" in error_of(response)["message"]
+    assert response.headers["retry-after"] == "30"
