@@ -72,7 +72,7 @@ class LLaDA2UniPipeline(DiffusionPipeline):
     def __init__(self, model: UniModel) -> None:
         super().__init__()
         self.register_modules(model=model)  # type: ignore[no-untyped-call]
-        self._asked_dtype: torch.dtype | None = None
+        self._asked_dtype: str | torch.dtype | None = None
         self._interrupt = False
         self.num_timesteps = 0  # steps of the image under way so far, which callbacks of diffusers ask for
 
@@ -137,13 +137,13 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         if moved is not self.model.parts:
             self.model = UniModel(moved)
 
-    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:  # type: ignore[override]
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
         """Parts are in memory by turns, as with `offload=True` (docs/speed.md); device: None takes a GPU where there is one."""
         place = device if device is not None else f"cuda:{gpu_id}" if gpu_id is not None else None
         chosen = choose_device(place)
         self._reopen(device=chosen, dtype=choose_dtype(self._asked_dtype, chosen), offload=True)
 
-    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:  # type: ignore[override]
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
         """The same as `enable_model_cpu_offload`: no part is taken apart further. `quantization` saves more."""
         self.enable_model_cpu_offload(gpu_id, device)
 

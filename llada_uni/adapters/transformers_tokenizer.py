@@ -44,7 +44,7 @@ class LLaDA2UniTokenizer(PreTrainedTokenizerFast):
         self._plain: TextTokenizer | None = None
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *_: Any, **options: Any
     ) -> LLaDA2UniTokenizer:
         """The tokenizer of a model directory, or of a model on the hub, exactly as its file says (transformers would build

@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         code = int(command_line()(args=arguments, prog_name="llada-uni", standalone_mode=False) or 0)
+        sys.stdout.flush()  # what a reader that has gone does not take is found here, not by Python at its end
         return _complain("interrupted", code) if code == INTERRUPTED else code
     except UserError as error:
         return _complain(str(error))
@@ -100,9 +101,18 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(f"{error.format_message()} (see {context.command_path if context else 'llada-uni'} --help)")
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone: nothing is wrong with us
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # click and rich have met it first, and make this of it
+            return _reader_gone()
+        raise
+
+
+def _reader_gone() -> int:
+    """The reader of our output has what it wanted (`| head`): nothing is wrong."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _complain(message: str, code: int = 2) -> int:

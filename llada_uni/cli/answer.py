@@ -11,6 +11,7 @@ import typer
 from llada_uni.cli.common import (
     Json,
     ModelOptions,
+    check_images,
     emit,
     make_folder,
     progress_bar,
@@ -41,6 +42,7 @@ def understand(
 
     Example: `llada-uni understand fox.png -q "what is at the top left?"`
     """
+    check_images(images)
     request = Understand(images=images, question=question, **settings)
     uni = loading.load()
     with progress_bar() as report:
@@ -71,6 +73,7 @@ def chat(
 
     Example: `llada-uni chat --image fox.png`
     """
+    check_images(image or [])
     talk = _Talk(Chat(messages=[], **settings), out)
     talk.model = loading.load()
     for path in image or []:

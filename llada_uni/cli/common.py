@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +68,30 @@ class ModelOptions:
 
     def load(self, message: str = "loading") -> UniModel:
         """The model, with a line on stderr meanwhile. UserError where `UniModel.from_pretrained` raises it."""
+        check_model(self.model, self.revision)
         with stderr().status(message):
             from llada_uni.model import UniModel
 
             chosen = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
             given = {name: value for name, value in chosen.items() if value is not None}
             return UniModel.from_pretrained(given.pop("model", None), **given)
+
+
+def check_model(name: str | None, revision: str | None = None) -> None:
+    """UserError for a model that cannot be one, before anything slow is imported."""
+    from llada_uni.hub.names import is_id, model_here, no_model
+
+    if name is not None and model_here(name, revision) is None and not is_id(name):
+        raise no_model(name)
+
+
+def check_images(paths: Iterable[Path]) -> None:
+    """UserError for an image that is not there, before a model is loaded. Files of codes are left to their reader."""
+    from llada_uni.image.paths import image_file, is_code_file
+
+    for path in paths:
+        if not is_code_file(path):
+            image_file(path)
 
 
 @contextmanager

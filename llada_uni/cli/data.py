@@ -139,9 +139,7 @@ def tokenizer(
 
 
 def _folder(model: Path) -> Path:
-    """The directory that `--model` names: it itself, or what every command makes of such a name."""
-    if model.is_dir():
-        return model
+    """The directory that `--model` names."""
     from llada_uni.tasks.find import find_model
 
     return find_model(str(model))

@@ -10,6 +10,7 @@ import typer
 from llada_uni.cli.common import (
     Json,
     ModelOptions,
+    check_images,
     check_output,
     emit,
     make_folder,
@@ -98,6 +99,7 @@ def edit(
 
     Example: `llada-uni edit fox.png -i "replace the fox with a dog" -o dog.png`
     """
+    check_images(images)
     request = Edit(images=images, instruction=instruction, **settings)
     check_output(out, request.decoder)
     uni = loading.load()
@@ -122,6 +124,7 @@ def inpaint(
     Example: `llada-uni inpaint fox.png mask.png "a cartoon fox at the top left and a cartoon tree at the
     bottom right" -o both.png`
     """
+    check_images([image, mask])
     request = Inpaint(image=image, mask=mask, prompt=prompt, **settings)
     check_output(out, request.decoder)
     uni = loading.load()

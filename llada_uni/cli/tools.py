@@ -16,6 +16,7 @@ from llada_uni.cli.common import (
     Json,
     ModelOptions,
     Revision,
+    check_images,
     check_output,
     emit,
     progress_bar,
@@ -56,6 +57,7 @@ def encode(
     Example: `llada-uni encode photo.jpg --mode edit --format pt -o photo.pt`
     """
     target = _code_file(out, format)
+    check_images([image])
     uni = loading.load()
     codes = uni.encode_image(image, cast("Mode", mode), fit)  # it refuses any other
     if target is None:

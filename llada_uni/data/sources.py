@@ -64,7 +64,7 @@ def open_source(records: str | Path, side: int = 128) -> RecordSource:
     name, colon, _ = str(records).partition(":")
     if colon and name in plugins.table("sources"):
         return plugins.load("sources", name)(str(records), side)
-    return FileSource(Path(records))
+    return FileSource(Path(records).expanduser())
 
 
 def conversations(source: RecordSource, bad: BadRecords) -> Iterator[Conversation]:

@@ -34,8 +34,10 @@ MAX_LAYERS_OF_EXPERTS = 2**18  # layers x experts: each pair has tensors with na
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The UTF-8 text of a regular file of at most 64 MiB (a device or a pipe might never end). UserError otherwise."""
-    path = Path(path)
+    """The UTF-8 text of a regular file of at most 64 MiB (a device or a pipe might never end), without a byte order mark.
+    UserError otherwise.
+    """
+    path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"there is no file {path}")
     if not path.is_file():
@@ -43,7 +45,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} is too large; allowed: at most {MAX_BYTES // 2**20} MiB")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from error
 

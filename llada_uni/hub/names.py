@@ -5,10 +5,12 @@ name or path -> is it "org/name"?; cache root `models--org--name` and revision -
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from llada_uni.errors import UserError
+from llada_uni.files.shipped import MODEL, shipped_models
 
 MAIN = "main"  # the revision where none is given
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -36,6 +38,27 @@ def is_cache_root(path: Path) -> bool:
 def id_of(root: Path) -> str:
     """The hub's name of the model in a cache root."""
     return root.name.removeprefix("models--").replace("--", "/")
+
+
+def model_here(name_or_dir: str | os.PathLike[str], revision: str | None = None) -> Path | None:
+    """The directory that a name means on this machine: one of that path (also with ~; of a cache root the snapshot of a
+    revision), else a shipped model. None where there is neither, and the name may be one on the hub.
+    """
+    path = Path(name_or_dir).expanduser()
+    if not path.is_dir():
+        path = shipped_models().get(str(name_or_dir), path)
+    if not path.is_dir():
+        return None
+    return snapshot_of(path, revision) if is_cache_root(path) else path
+
+
+def no_model(name_or_dir: str | os.PathLike[str]) -> UserError:
+    """What is said where nothing is called so."""
+    path = Path(name_or_dir).expanduser()
+    return UserError(
+        f"there is no model directory {path}; give a directory, or a name org/name on the hub, or the name {MODEL!r} of the "
+        "shipped model"
+    )
 
 
 def snapshot_of(root: Path, revision: str | None = None) -> Path:

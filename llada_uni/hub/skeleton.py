@@ -16,11 +16,10 @@ from pathlib import Path
 
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import PARTS
-from llada_uni.files.shipped import shipped_models
 from llada_uni.hub.batch import THREADS, fetch_all
 from llada_uni.hub.failures import failures_of
 from llada_uni.hub.listing import Access, Listing, RemoteFile, list_files
-from llada_uni.hub.names import is_cache_root, is_id, snapshot_of
+from llada_uni.hub.names import is_id, model_here, no_model
 
 _FIRST = 2**17  # bytes of the first request: most headers are smaller
 _LONGEST = 100 * 2**20  # bytes: the longest header that safetensors reads
@@ -34,14 +33,12 @@ def looked_at(name: str, access: Access | None = None) -> Iterator[tuple[Path, L
     Of one on the hub only configs and headers are there. Gives its path, and the listing of one on the hub, whose skeleton
     goes when the block ends. UserError when there is none.
     """
-    access, path = access or Access(), Path(name).expanduser()
-    if not path.is_dir() and name in shipped_models():
-        path = shipped_models()[name]
-    if path.is_dir():
-        yield (snapshot_of(path, access.revision) if is_cache_root(path) else path), None
+    access, here = access or Access(), model_here(name, None if access is None else access.revision)
+    if here is not None:
+        yield here, None
         return
-    if path.exists() or not is_id(name):
-        raise UserError(f"there is no model directory {path}; give a directory, or a name org/name on the hub")
+    if Path(name).expanduser().exists() or not is_id(name):
+        raise no_model(name)
     listing = list_files(name, access)
     with tempfile.TemporaryDirectory(prefix="llada-uni-") as folder:
         files, partials = listing.of(PARTS), Path(folder) / ".partials"

@@ -19,17 +19,10 @@ from llada_uni.errors import UserError
 from llada_uni.files.configs import MAX_BYTES, read_json
 from llada_uni.files.weights import atomic_file, load_torch, write_json
 from llada_uni.image.codes import ImageCodes
-from llada_uni.image.data_uri import is_data_uri
+from llada_uni.image.paths import SUFFIXES
+from llada_uni.image.paths import is_code_file as is_code_file  # readers know it from here
 
-SUFFIXES = (".pt", ".json")  # of files that hold codes
 _IDS = ("semantic_token_ids", "token_ids")
-
-
-def is_code_file(source: Any) -> bool:
-    """Whether a path names a file of codes; anything else is an image file, or no path."""
-    if not isinstance(source, str | os.PathLike) or (isinstance(source, str) and is_data_uri(source)):
-        return False
-    return Path(source).suffix.lower() in SUFFIXES
 
 
 def read_codes(path: str | os.PathLike[str]) -> ImageCodes:

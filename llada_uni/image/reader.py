@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps
 from llada_uni.errors import UserError
 from llada_uni.image.arrays import image_of, is_array, to_levels
 from llada_uni.image.data_uri import is_data_uri, read_data_uri
+from llada_uni.image.paths import image_file
 
 MIN_SIDE, MAX_SIDE = 2, 16384
 MAX_AREA = 64 * 2**20  # 64 Mpx
@@ -85,21 +86,10 @@ def _opened(source: Any) -> tuple[str, Image.Image]:
     if isinstance(source, str) and is_data_uri(source):
         return _UNNAMED, _open(_UNNAMED, io.BytesIO(read_data_uri(source)))
     if isinstance(source, str | os.PathLike):
-        return str(source), _open(str(source), _file(source))
+        return str(source), _open(str(source), image_file(source))
     if callable(getattr(source, "read", None)):
         return _UNNAMED, _open(_UNNAMED, io.BytesIO(_content(source)))
     raise UserError(f"a picture is {WHAT}, not {type(source).__name__}")
-
-
-def _file(source: str | os.PathLike[str]) -> Path:
-    if str(source)[:8].lower().startswith(("http:", "https:")):
-        raise UserError(f"there is no picture {source} here: addresses are not fetched, download it and give the file")
-    path = Path(source).expanduser()
-    if path.is_dir():
-        raise UserError(f"{source} is a directory, a picture file was expected")
-    if not path.is_file():
-        raise UserError(f"there is no picture {source}")
-    return path
 
 
 def _content(file: Any) -> bytes:

@@ -13,7 +13,7 @@ from llada_uni.errors import UserError
 from llada_uni.files import shipped
 from llada_uni.files.model_dir import KNOWN, Part
 from llada_uni.hub.listing import Access
-from llada_uni.hub.names import id_of, is_cache_root, is_id, snapshot_of
+from llada_uni.hub.names import id_of, is_cache_root, is_id, model_here, no_model
 from llada_uni.hub.record import check_complete
 from llada_uni.hub.snapshot import Snapshot
 
@@ -62,19 +62,11 @@ def open_model(name_or_dir: str | os.PathLike[str] | None = None, access: Access
     access = access or Access()
     if name_or_dir is None:
         name_or_dir = os.environ.get(ENVIRONMENT) or shipped.MODEL
-    path = Path(name_or_dir).expanduser()
-    if not path.is_dir() and str(name_or_dir) in (shipped.MODEL, *shipped.shipped_models()):
-        path = shipped.shipped("models") / str(name_or_dir)
-        if not path.is_dir():
-            raise UserError(f"the shipped model is not at {path}; set {ENVIRONMENT} or give a model directory")
-    if not path.exists() and isinstance(name_or_dir, str) and is_id(name_or_dir):
-        return _on_the_hub(name_or_dir, access)
-    if not path.is_dir():
-        raise UserError(
-            f"there is no model directory {path}; give a directory, a name org/name on the hub, or the name {shipped.MODEL!r}"
-        )
-    if is_cache_root(path):
-        path = snapshot_of(path, access.revision)
+    path = model_here(name_or_dir, access.revision)
+    if path is None:
+        if isinstance(name_or_dir, str) and is_id(name_or_dir) and not Path(name_or_dir).exists():
+            return _on_the_hub(name_or_dir, access)
+        raise no_model(name_or_dir)
     check_complete(path)
     if not any((path / name).exists() for name in KNOWN):
         raise UserError(f"{path} holds no model: none of {', '.join(KNOWN)} is there")
