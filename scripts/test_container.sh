@@ -10,7 +10,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$root/build/container}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 port=${PORT:-18000}
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+export BUILDAH_ISOLATION=chroot
 mkdir -p "$work"
 
 base=localhost/debian-python:bookworm
@@ -27,7 +27,7 @@ echo "base: $base"
 
 shared=(--volume /etc/ssl/certs:/etc/ssl/certs:ro)
 [ -z "${WHEELS:-}" ] || shared+=(--volume "$WHEELS:/wheels:ro" --env PIP_FIND_LINKS=/wheels)
-buildah bud -q --network host "${shared[@]}" --build-arg "BASE=$base" -f "$root/deploy/Dockerfile" -t llada-uni "$root" \
+buildah bud -q --format docker --network host "${shared[@]}" --build-arg "BASE=$base" -f "$root/deploy/Dockerfile" -t llada-uni "$root" \
     > "$work/build.log" 2>&1 || { tail -20 "$work/build.log"; exit 1; }
 echo "built: llada-uni"
 
