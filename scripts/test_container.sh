@@ -33,8 +33,9 @@ echo "built: llada-uni"
 
 container=$(buildah from llada-uni)
 trap 'kill $server 2> /dev/null || true; wait 2> /dev/null; buildah rm "$container" > /dev/null' EXIT
-buildah run --network host --volume "$root/models/world:/model:ro" "$container" -- \
-    llada-uni serve /model --name world --host 127.0.0.1 --port "$port" --grace 5 2> "$work/serve.log" &
+# (at /mnt: buildah run lays an empty volume over the /model of the image)
+buildah run --network host --volume "$root/models/world:/mnt:ro" "$container" -- \
+    llada-uni serve /mnt --name world --host 127.0.0.1 --port "$port" --grace 5 2> "$work/serve.log" &
 server=$!
 for _ in $(seq 120); do
     curl -sf "http://127.0.0.1:$port/ready" > /dev/null && break
