@@ -57,7 +57,7 @@ class SharedEngine:
 
 
 class SharedImageTokenizer:
-    """`ImageTokenizer.encode` and `nearness`, in a lane."""
+    """What tasks ask of an `ImageTokenizer`, in a lane."""
 
     def __init__(self, tokenizer: ImageTokenizer, lanes: Lanes, check: Check) -> None:
         self._tokenizer, self._lanes, self._check = tokenizer, lanes, check
