@@ -107,8 +107,8 @@ def write_tokens(folder: Path, config: BackboneConfig) -> None:
     write_manifest(folder, [TokenShard(folder / shard_name(0))], facts)
 
 
-def train_phase(where: Path, rank: int, steps: int) -> dict[str, Any]:
-    """Losses, seconds of a step (the first left out), resident GiB before the first step and at the end of training."""
+def train_phase(where: Path, rank: int, steps: int, rate: float = 2e-3) -> dict[str, Any]:
+    """Nats a masked token, seconds of a step (the first left out), resident GiB before the first step."""
     from llada_uni.training.loop.ranks import Processes
     from llada_uni.training.loop.trainer import run
     from llada_uni.training.recipes.recipe import Recipe
@@ -117,14 +117,15 @@ def train_phase(where: Path, rank: int, steps: int) -> dict[str, Any]:
         "stage": "backbone",
         "out": str(where / "run"),
         "loop": {
-            "steps": steps, "lr": 2e-3, "schedule": "constant", "warmup": 1, "weight_decay": 0.0, "log_every": 1,
+            "steps": steps, "lr": rate, "schedule": "constant", "warmup": 1, "weight_decay": 0.0, "log_every": 1,
             "save_seconds": 0.0, "tensorboard": False, "prefetch": 1,
         },
         "parallel": {"activation_checkpointing": True},
         "options": {
             "init": str(where / "model"), "data": {str(where / "tokens"): 1.0}, "quantization": "stored",
             "frozen_dtype": "bfloat16", "lora": {"rank": rank, "alpha": 2 * rank}, "sequences": 1, "length": LENGTH,
-            "masking": {"objective": "two_stream", "rates": [0.3, 0.8]}, "balance": 0.0, "chunk": 128,
+            "masking": {"objective": "two_stream", "rates": [0.5, 0.5]}, "weighting": "none", "balance": 0.0,
+            "chunk": 128,
         },
     })  # fmt: skip
     stage = recipe.options.build(Processes(), recipe.seed)
@@ -134,7 +135,7 @@ def train_phase(where: Path, rank: int, steps: int) -> dict[str, Any]:
     rows = [json.loads(line) for line in (recipe.out / "log.jsonl").read_text().splitlines()]
     seconds = [later["seconds"] - earlier["seconds"] for earlier, later in pairwise(rows)]
     return {
-        "losses": [row["loss"] for row in rows],
+        "losses": [row["nll/text"] for row in rows],
         "step": sorted(seconds)[len(seconds) // 2],
         "built": built,
         "trained": sum(weight.numel() for weight in stage.parameters() if weight.requires_grad),
@@ -142,14 +143,16 @@ def train_phase(where: Path, rank: int, steps: int) -> dict[str, Any]:
     }
 
 
-def measure(where: Path, config: BackboneConfig, format: str, rank: int, steps: int) -> list[common.Row]:
+def measure(
+    where: Path, config: BackboneConfig, format: str, rank: int, steps: int, rate: float = 2e-3
+) -> list[common.Row]:
     """All phases, with their files in `where`."""
     scheme, size = make_scheme(format), f"{config.num_hidden_layers} layers, {format}"
     common.progress("writing random quantized weights")
     in_own_process(write_random_quantized, where / "model", config, scheme)
     write_tokens(where / "tokens", config)
     common.progress(f"training adapters of rank {rank} for {steps - 1} steps of {LENGTH} positions")
-    found, seconds, peak = in_own_process(train_phase, where, rank, steps)
+    found, seconds, peak = in_own_process(train_phase, where, rank, steps, rate)
     first, last = found["losses"][0], found["losses"][-1]
     memory = {"allowed": ALLOWED_GIB, "built": found["built"]}
     more = {"losses": found["losses"], "trained": found["trained"], "rank": rank}

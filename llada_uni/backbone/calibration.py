@@ -20,9 +20,9 @@ import torch
 from llada_uni.errors import UserError
 
 VARIABLE = "LLADA_UNI_EXPERTS"
-REPEATS = 3  # measured calls of each way, after one that is not; the fastest counts
+REPEATS = 3  # calls of each way after the first; the fastest counts
 HOPELESS = 4.0  # a way whose first call takes so many times the best so far is not called again
-MARGIN = 1.25  # the preferred way is kept unless another is so many times as fast: so noise changes nothing
+MARGIN = 1.5  # the preferred way is kept unless another is so many times as fast: so noise changes nothing
 
 
 class Key(NamedTuple):
@@ -61,17 +61,16 @@ def choose(key: Key, ways: Callable[[], Mapping[str, Callable[[], object]]]) -> 
 
 def measure(ways: Mapping[str, Callable[[], object]]) -> Choice:
     """Time all ways, the first of which is preferred."""
-    seconds: dict[str, float] = {}
-    for name, call in ways.items():
-        best = float("inf")
-        for turn in range(REPEATS + 1):
+    seconds = dict.fromkeys(ways, float("inf"))
+    waiting = dict(ways)
+    for turn in range(REPEATS + 1):
+        for name, call in list(waiting.items()):  # in turns, so that a slow moment of the machine hits all
             begin = time.perf_counter()
             call()
             took = time.perf_counter() - begin
-            best = min(best, took)
-            if turn == 0 and took > HOPELESS * min(seconds.values(), default=float("inf")):
-                break
-        seconds[name] = best
+            if turn == 0 and took > HOPELESS * min(seconds.values()):
+                del waiting[name]
+            seconds[name] = min(seconds[name], took)
     preferred, fastest = next(iter(seconds)), min(seconds, key=lambda name: seconds[name])
     return Choice(preferred if seconds[preferred] <= MARGIN * seconds[fastest] else fastest, seconds)
 

@@ -10,7 +10,7 @@ shard appears in one step, so work that is done twice changes nothing.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -68,7 +68,7 @@ def _make(job: Extraction, todo: list[tuple[int, Chunk]], workers: int, total: i
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = [{"number": number, **asdict(chunk)} for number, chunk in todo]
     made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        ShardMaker,  # type: ignore[arg-type]  # Ray takes classes of callables, whatever its hints say
+        cast(Any, ShardMaker),  # Ray takes classes of callables, whatever its hints say
         fn_constructor_args=(asdict(job),),
         concurrency=min(workers, len(rows)),
         num_cpus=1,

@@ -19,6 +19,6 @@ SIZES = {
 @pytest.mark.parametrize("format", ["int4"])
 def test_every_phase_runs_and_the_loss_falls(tmp_path, format):
     config = dataclasses.replace(BackboneConfig.released_16b(), **SIZES)
-    memory, step, loss, checkpoint = measure(tmp_path, config, format, rank=2, steps=9)
+    memory, step, loss, checkpoint = measure(tmp_path, config, format, rank=4, steps=31, rate=2e-2)
     assert 0.1 < memory.ours < 3 and step.ours > 0 and checkpoint.ours > 0
-    assert loss.ours < loss.theirs and len(loss.more["losses"]) == 8
+    assert loss.ours < loss.theirs - 0.5 and len(loss.more["losses"]) == 30

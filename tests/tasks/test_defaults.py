@@ -37,7 +37,7 @@ def test_a_call_may_change_them():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rule": "best"}, "rule must be one of threshold, left, adaptive, entropy, factor, sprint, not 'best'"),
+        ({"rule": "best"}, "rule must be one of threshold, left, adaptive, entropy, factor, sprint, t2t, t2m, not 'best'"),
         ({"confidence": 1}, "confidence must be one of probability, margin, entropy, neg_entropy, random, not 1"),
         ({"sprint": 0.5}, "sprint must be a group of settings or null, not 0.5"),
         (

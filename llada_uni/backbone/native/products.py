@@ -189,7 +189,7 @@ def _computes(functions: _Functions) -> bool:
     """One small product against torch: a compiler's, a processor's or an emulator's fault must not become wrong answers."""
     x = torch.arange(3 * 37, dtype=torch.float32).view(3, 37).sin()
     weight = torch.arange(13 * 37, dtype=torch.float32).view(13, 37).cos()
-    out = torch.empty(3, 13)
+    out = torch.empty(3, 13, dtype=torch.float32)  # whatever the default is while a model is loaded
     stored = Matrices.plain(weight).stored()
     code = functions.linear(0, ctypes.byref(stored), x.data_ptr(), True, 3, out.data_ptr(), torch.get_num_threads())
     return code == 0 and torch.allclose(out, x @ weight.t(), atol=1e-4)

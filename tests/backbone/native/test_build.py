@@ -143,6 +143,16 @@ def test_without_native_products_all_goes_on(tmp_path, cxx):
     assert asked.returncode == 1 and "LLADA_UNI_EXPERTS is 'native', which cannot be had here" in last
 
 
+@needs_compiler
+def test_the_first_product_under_another_default_dtype():
+    """As while a model is loaded in bfloat16: the check of the library wrote beyond a result of half the size."""
+    code = (
+        "import torch; from llada_uni.backbone.native import products; torch.set_default_dtype(torch.bfloat16); "
+        "assert all(products._computes(products._functions()) for _ in range(2000)) and products.available()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("flags", [["-mavx2", "-mfma"], ["-mno-avx"], ["-mavx512f"], []])

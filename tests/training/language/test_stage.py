@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.load import load_backbone
 from llada_uni.data.masking import MaskingOptions
 from llada_uni.errors import UserError
+from llada_uni.training.language.exported import generation_of
 from llada_uni.training.language.lora import LoraOptions
 from llada_uni.training.language.losses import masked_positions, weigh
 from llada_uni.training.language.stage import BackboneOptions, BackboneStage
@@ -249,11 +249,7 @@ def test_frequency_weighting_weighs_the_loss(tokens):
 
 
 def test_what_goes_on_from_a_published_directory_keeps_its_profile(tmp_path):
-    def kept(**options):
-        return BackboneStage._generation(SimpleNamespace(options=SimpleNamespace(**options)))
-
-    assert kept(generation={}, init=str(tmp_path)) == {"profile": "published"}
-    assert kept(generation={"block_length": 8}, init=str(tmp_path)) == {"block_length": 8}
-    assert kept(generation={}, init=None) == {}
+    assert generation_of(str(tmp_path)) == {"profile": "published"}
+    assert generation_of(None) == {}
     (tmp_path / "generation_config.json").write_text('{"edit": {"rescale": 0.5}}')
-    assert kept(generation={}, init=str(tmp_path)) == {"edit": {"rescale": 0.5}}
+    assert generation_of(str(tmp_path)) == {"edit": {"rescale": 0.5}}
