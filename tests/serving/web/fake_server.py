@@ -51,6 +51,7 @@ MODEL = "world"
 ColorS = ("#96d892", "#8ac0f6", "#faacca", "#ffe26e")
 SETTINGS = Settings.from_json(
     {
+        "sizes": [f"{SIDE}x{SIDE}"],
         "generate": {"height": SIDE, "width": SIDE, "codes": {"steps": 16, "threshold": 0.98}},
         "edit": {"text_scale": 1.5},
         "understand": {"text": {"max_tokens": 64}},
@@ -224,6 +225,7 @@ def _chunk(body: ChatRequest, delta: Delta, reason: str | None = None) -> bytes:
 
 async def _words(body: ChatRequest, said: str) -> AsyncIterator[bytes]:
     answer = said.removeprefix("say ") if said.startswith("say ") else "a cat at the top left"
+    answer = "" if "silent" in said else answer
     yield _chunk(body, Delta(role="assistant", content=""))
     for word in answer.split(" "):
         yield sse.message(
