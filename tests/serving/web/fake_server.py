@@ -220,7 +220,7 @@ def picture(seed: int, sharpness: float = 1.0) -> str:
 def _chunk(body: ChatRequest, delta: Delta, reason: str | None = None) -> bytes:
     head = {"id": "chatcmpl-1", "created": 0, "model": MODEL, "system_fingerprint": "fake", "seed": body.seed}
     choice = ChunkChoice(index=0, delta=delta, finish_reason=reason)
-    return sse.message(ChatChunk(**head, choices=[choice]), without_nulls=True)
+    return sse.message(ChatChunk(**head, choices=[choice]))
 
 
 async def _words(body: ChatRequest, said: str) -> AsyncIterator[bytes]:
