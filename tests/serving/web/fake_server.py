@@ -37,6 +37,7 @@ from llada_uni.serving.http.protocol.images import (
     GenerationRequest,
     ImagesUsage,
     PartialImageEvent,
+    TokenDetails,
 )
 from llada_uni.serving.http.protocol.models import Defaults, Ready
 from llada_uni.serving.http.protocol.progress import ProgressEvent, ThinkingEvent
@@ -169,6 +170,10 @@ async def _broken(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 # --- pictures ---
 
 
+NINE_WORDS = TokenDetails(text_tokens=9, image_tokens=0)
+SIXTEEN_CODES = TokenDetails(text_tokens=0, image_tokens=16)
+
+
 async def _pictures(body: Any, kind: str, thinking: bool | None) -> AsyncIterator[bytes]:
     for index in range(body.n or 1):
         seed = body.seed + index
@@ -185,7 +190,8 @@ async def _pictures(body: Any, kind: str, thinking: bool | None) -> AsyncIterato
                 yield sse.message(event)
             await asyncio.sleep(0)
         done = {"created_at": 0, "b64_json": picture(seed), "output_format": "png", "revised_prompt": body.prompt}
-        usage = ImagesUsage(input_tokens=9, output_tokens=16, total_tokens=25)
+        details = {"input_tokens_details": NINE_WORDS, "output_tokens_details": SIXTEEN_CODES}
+        usage = ImagesUsage(input_tokens=9, output_tokens=16, total_tokens=25, **details)
         thought = "two plus one is three" if thinking else None
         event = CompletedEvent(
             type=f"{kind}.completed", index=index, size="192x192", seed=seed, thinking=thought, usage=usage, **done
