@@ -10,7 +10,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$root/build/container}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 port=${PORT:-18000}
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+export BUILDAH_ISOLATION=chroot
 mkdir -p "$work"
 
 base=localhost/debian-python:bookworm
@@ -27,14 +27,15 @@ echo "base: $base"
 
 shared=(--volume /etc/ssl/certs:/etc/ssl/certs:ro)
 [ -z "${WHEELS:-}" ] || shared+=(--volume "$WHEELS:/wheels:ro" --env PIP_FIND_LINKS=/wheels)
-buildah bud -q --network host "${shared[@]}" --build-arg "BASE=$base" -f "$root/deploy/Dockerfile" -t llada-uni "$root" \
+buildah bud -q --format docker --network host "${shared[@]}" --build-arg "BASE=$base" -f "$root/deploy/Dockerfile" -t llada-uni "$root" \
     > "$work/build.log" 2>&1 || { tail -20 "$work/build.log"; exit 1; }
 echo "built: llada-uni"
 
 container=$(buildah from llada-uni)
 trap 'kill $server 2> /dev/null || true; wait 2> /dev/null; buildah rm "$container" > /dev/null' EXIT
-buildah run --network host --volume "$root/models/world:/model:ro" "$container" -- \
-    llada-uni serve /model --name world --host 127.0.0.1 --port "$port" --grace 5 2> "$work/serve.log" &
+# (at /mnt: buildah run lays an empty volume over the /model of the image)
+buildah run --network host --volume "$root/models/world:/mnt:ro" "$container" -- \
+    llada-uni serve /mnt --name world --host 127.0.0.1 --port "$port" --grace 5 2> "$work/serve.log" &
 server=$!
 for _ in $(seq 120); do
     curl -sf "http://127.0.0.1:$port/ready" > /dev/null && break

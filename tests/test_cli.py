@@ -320,7 +320,7 @@ def test_eval_scores_records_and_draws_prompts(call, here):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--suite", "poems"], "unknown suites poems; known: geneval"),
+        (["--suite", "poems"], "unknown suites poems; known: photos, geneval"),
         (["--suite", "edit", "--records", "x"], "give one of them"),
         (["--prompts", "prompts.txt"], "--prompts and --out belong together"),
         (["--records", "nowhere"], "there are no records at nowhere"),

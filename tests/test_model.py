@@ -420,32 +420,3 @@ def test_bad_input_is_one_clear_line(model, name):
     with pytest.raises(UserError, match=words) as error:
         call(model)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({"generate": {"stepz": 1}}, "stepz"),
-        ({"generate": {"codes": {"steps": 0}}}, "steps"),
-        ({"edit": 3}, "edit"),
-        ({"block_length": -1}, "block_length"),
-        ({"decode": {"decoder": "fast"}}, "decoder"),
-    ],
-)
-def test_bad_generation_config(folder, tmp_path, content, words):
-    shutil.copytree(folder, tmp_path / "model")
-    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=words):
-        UniModel.from_pretrained(tmp_path / "model", device="cpu").generate_image("a cat")
-
-
-def test_without_a_generation_config_the_values_of_the_published_code_hold(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "model")
-    (tmp_path / "model" / "generation_config.json").unlink()
-    defaults = UniModel.from_pretrained(tmp_path / "model", device="cpu").parts.defaults
-    assert (defaults.block_length, defaults.generate.height, defaults.generate.cfg_scale) == (32, 1024, 4.0)
-    assert (defaults.generate.rescale, defaults.edit.rescale, defaults.decode.decoder) == (0.7, 0.7, "base")
-    assert (defaults.edit.text_scale, defaults.edit.image_scale, defaults.generate.codes.steps) == (4.0, 0.0, 16)
-    assert (defaults.interleave.text_scale, defaults.interleave.image_scale) == (7.5, 1.5)
-    assert (defaults.interleave.rescale, defaults.interleave.max_frames) == (0.7, 10)
-    assert (defaults.generate.text.max_tokens, defaults.understand.text.steps) == (4096, 32)

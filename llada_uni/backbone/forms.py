@@ -14,7 +14,9 @@ Axes: N tokens, K experts a token, M = N * K sorted pairs, E experts, D width, I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +39,19 @@ Product = Callable[[Tensor, Tensor, Segments], Tensor]
 Ways = dict[str, Callable[[], Tensor]]
 
 
+_trained: ContextVar[bool] = ContextVar("trained", default=False)
+
+
+@contextmanager
+def as_trained() -> Iterator[None]:
+    """Inside, also without gradients, products are computed as with them: for numbers that must equal those to the bit."""
+    token = _trained.set(True)
+    try:
+        yield
+    finally:
+        _trained.reset(token)
+
+
 # --- experts ---
 
 
@@ -50,7 +65,7 @@ def experts(x: Tensor, share: Tensor, chosen: Tensor, gate: Tensor, up: Tensor, 
 
 def applies(x: Tensor, *weights: Tensor) -> bool:
     """Whether the forms may be used: on a CPU, in float32 or bfloat16, for plain tensors, and with gradients off."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or _trained.get():
         return False
     same = all(w.dtype == x.dtype for w in weights)
     return same and products.takes(x, *weights) and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()

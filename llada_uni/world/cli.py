@@ -42,7 +42,10 @@ def world(
     split: Annotated[str, typer.Option(help="train or heldout.")] = "train",
     mixture: Annotated[
         str,
-        typer.Option(help="default (all tasks), first, places, reading, drills, finding, asking, late, hard, worked or told."),
+        typer.Option(
+            help="default (all tasks), first, places, reading, drills, finding, asking, late, hard, worked, told, "
+            "counting, talk, unreasoned or answered."
+        ),
     ] = "default",
     shares: Annotated[
         list[str] | None, typer.Option(help="task=weight or task/kind=weight, in place of a mixture; may be repeated.")

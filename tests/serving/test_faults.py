@@ -106,16 +106,16 @@ def test_a_forward_that_breaks_fails_what_runs_and_spares_what_comes(service, mo
 
 
 def test_an_exception_in_one_request_leaves_the_others_alone(service, model, monkeypatch, caplog):
-    from llada_uni.serving.scheduler import progress
+    from llada_uni.tasks import preview
 
-    real = progress.decode
+    real = preview.decode
 
     def decode(parts, codes, asked, seed):
         if seed == 666:
             raise ZeroDivisionError("devil at /secret/place")
         return real(parts, codes, asked, seed)
 
-    monkeypatch.setattr(progress, "decode", decode)
+    monkeypatch.setattr(preview, "decode", decode)
     jobs = [service.submit(Draw(prompt="a cat", seed=seed, **SLOW), partial_images=1) for seed in (1, 666, 2)]
     first, broken, second = results(*jobs)
     assert isinstance(broken, Failed) and "secret" not in str(broken) and "devil" in caplog.text

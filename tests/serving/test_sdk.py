@@ -234,16 +234,16 @@ def test_edit_of_several_pictures_as_a_stream(client, drawn):
 
 def test_mistakes_are_bad_requests_in_words(client):
     with pytest.raises(openai.BadRequestError, match="multiple of 32") as wrong_size:
-        client.images.generate(prompt=CAT, size="100x100")
+        client.images.generate(prompt=CAT, size="100x100", extra_body={"other_size": "draw"})
     assert "\n" not in wrong_size.value.message
     with pytest.raises(openai.BadRequestError, match="b64_json") as no_files:
         client.images.generate(prompt=CAT, response_format="url")
     assert no_files.value.param == "response_format"
-    with pytest.raises(openai.BadRequestError, match="calls no tools"):
-        tool = {"type": "function", "function": {"name": "f"}}
+    with pytest.raises(openai.BadRequestError, match="'multipleOf' is not supported"):
+        tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "integer", "multipleOf": 2}}}
         client.chat.completions.create(model="world", messages=[{"role": "user", "content": "x"}], tools=[tool])
     with pytest.raises(openai.BadRequestError, match="multiple of 32"):
-        list(client.images.generate(prompt=CAT, size="100x100", stream=True))
+        list(client.images.generate(prompt=CAT, size="100x100", stream=True, extra_body={"other_size": "draw"}))
     with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-4'") as unknown:
         client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "x"}])
     assert unknown.value.code == "model_not_found"

@@ -1,7 +1,8 @@
 """A regular expression -> the smallest automaton over bytes that accepts exactly the texts it matches as a whole.
 
-The automaton is built by outlines-core (Rust's regex-automata), in a process of its own: an expression whose automaton explodes
-then costs bounded time and memory, whoever sent it. Here it is made as small as it can be (Moore's partition refinement).
+The automaton over characters is built by interegular, in a process of its own: an expression whose automaton explodes then
+costs bounded time and memory, whoever sent it. Here its characters become bytes (utf8.py), and it is made as small as it can
+be (Moore's partition refinement).
 S states, B = 256 bytes.
 """
 
@@ -17,27 +18,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llada_uni.errors import UserError
+from llada_uni.generation.grammar.utf8 import over_bytes
 
-SECONDS, MEMORY = 10, 2**31  # what building one automaton may take
+SECONDS, MEMORY = 10, 2**31  # of the processor and in bytes, what building one automaton may take
+WAIT = 6  # times as long on a busy machine
 MOST_STATES = 20_000
 LONGEST = 400_000  # characters of an expression
 DEAD = -1
-BUILD = f"""
+BUILD = """
 import json, sys
 try:
     import resource
-    resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))
+    seconds, memory = map(int, sys.argv[1:])
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 except ImportError:
     pass
-from outlines_core import Index, Vocabulary
-bytes_alone = Vocabulary(256, {{bytes([b]): [b] for b in range(256)}})
+from interegular import InvalidSyntax, Unsupported, parse_pattern
 try:
-    index = Index(sys.stdin.buffer.read().decode(), bytes_alone)
-except ValueError as error:
-    print(json.dumps({{"error": str(error)}}))
+    fsm = parse_pattern(sys.stdin.buffer.read().decode()).to_fsm()
+except (InvalidSyntax, Unsupported, ValueError, IndexError) as error:
+    print(json.dumps({"error": f"{type(error).__name__} {error}"}))
 else:
-    edges = [(q, b, r) for q, row in index.get_transitions().items() for b, r in row.items() if b < 256]
-    print(json.dumps({{"start": index.get_initial_state(), "final": list(index.get_final_states()), "edges": edges}}))
+    kinds = {}
+    for letter, kind in fsm.alphabet.items():
+        kinds.setdefault(kind, []).append(letter if isinstance(letter, str) else None)
+    names = {state: number for number, state in enumerate([fsm.initial, *(s for s in fsm.states if s != fsm.initial)])}
+    rows = [[] for _ in names]
+    for state, row in fsm.map.items():
+        rows[names[state]] = [(kind, names[target]) for kind, target in row.items()]
+    print(json.dumps({"final": [names[s] for s in fsm.finals], "rows": rows, "kinds": list(kinds.items())}))
 """
 
 
@@ -62,7 +72,7 @@ class ByteAutomaton:
 
 @lru_cache(maxsize=64)
 def automaton_of(regex: str) -> ByteAutomaton:
-    """The automaton of an expression in Rust's syntax. UserError for one that is broken, matches nothing, or is too large."""
+    """The automaton of an expression in Python's syntax. UserError for one that is broken, matches nothing, or is too large."""
     if len(regex) > LONGEST:
         raise UserError(f"the expression has {len(regex)} characters; allowed: {LONGEST}")
     try:
@@ -70,19 +80,22 @@ def automaton_of(regex: str) -> ByteAutomaton:
     except UnicodeEncodeError:
         raise UserError("the regex is not valid Unicode (it holds half a surrogate pair)") from None
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", BUILD], input=text, capture_output=True, timeout=SECONDS, check=False
-        )
+        limits = [str(SECONDS), str(MEMORY)]
+        command = [sys.executable, "-I", "-c", BUILD, *limits]
+        done = subprocess.run(command, input=text, capture_output=True, timeout=SECONDS * WAIT, check=False)
     except subprocess.TimeoutExpired:
-        raise UserError(f"the regex {_shown(regex)} is too large: its automaton took over {SECONDS} seconds") from None
+        raise UserError(f"the regex {_shown(regex)} is too large: its automaton took over {SECONDS * WAIT} seconds") from None
     if done.returncode != 0 or not done.stdout:
         if b"ModuleNotFoundError" in done.stderr:
-            raise UserError("grammars need the package outlines-core: pip install outlines-core")
-        raise UserError(f"the regex {_shown(regex)} is too large: its automaton takes over {MEMORY >> 20} MB")
+            raise UserError("grammars need the package interegular: pip install interegular")
+        bound = f"{SECONDS} seconds or {MEMORY >> 20} MB"
+        raise UserError(f"the regex {_shown(regex)} is too large: its automaton takes over {bound}")
     found = json.loads(done.stdout)
     if "error" in found:
         raise UserError(_explained(regex, found["error"]))
-    return _smallest(*_table(found))
+    if len(found["rows"]) > MOST_STATES:
+        raise UserError(f"the grammar is too large: its automaton has {len(found['rows'])} states; allowed: {MOST_STATES}")
+    return _smallest(*over_bytes(found["rows"], found["final"], found["kinds"]))
 
 
 def unanchored(regex: str) -> str:
@@ -94,30 +107,12 @@ def unanchored(regex: str) -> str:
 
 
 def _explained(regex: str, reason: str) -> str:
-    if "incompatible with the regex" in reason:
-        return f"the regex {_shown(regex)} cannot be matched: nothing matches it, or a part of it"
-    if "anchored universal" in reason or "look" in reason.lower():
-        return f"the regex {_shown(regex)} looks around (^, $, \\b inside, or (?=...)); allowed: expressions without"
-    detail = reason.removeprefix("Failed to build DFA ").removeprefix("error ").strip().splitlines()[0][:160]
-    return f"the regex {_shown(regex)} cannot be read ({detail}); look-around and back references are not allowed"
+    detail = " ".join(reason.split())[:160].strip()
+    return f"the regex {_shown(regex)} cannot be read ({detail}); ^ and $ inside, \\b and back references are not allowed"
 
 
 def _shown(regex: str) -> str:
     return repr(regex if len(regex) <= 80 else regex[:77] + "...")
-
-
-def _table(found: dict) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """(next, final) of what was built, states numbered from 0, which is the first."""
-    edges = np.array(found["edges"], np.int64).reshape(-1, 3)
-    names = np.unique(np.concatenate([edges[:, 0], edges[:, 2], found["final"], [found["start"]]]).astype(np.int64))
-    if len(names) > MOST_STATES:
-        raise UserError(f"the grammar is too large: its automaton has {len(names)} states; allowed: {MOST_STATES}")
-    table = np.full((len(names), 256), DEAD, np.int32)
-    table[np.searchsorted(names, edges[:, 0]), edges[:, 1]] = np.searchsorted(names, edges[:, 2])
-    final = np.isin(names, found["final"])
-    first = int(np.searchsorted(names, found["start"]))
-    order = np.concatenate([[first], np.delete(np.arange(len(names)), first)])
-    return _chosen(table, final, order)
 
 
 def _chosen(
@@ -138,7 +133,7 @@ def _smallest(table: NDArray[np.int32], final: NDArray[np.bool_]) -> ByteAutomat
             break
         alive = more
     if not alive[0]:
-        raise UserError("the regex cannot be matched: there is no text that it matches")
+        raise UserError("the regex cannot be matched: nothing matches it")
     table, final = _chosen(table, final, np.flatnonzero(alive))
     columns = np.unique(table, axis=1)  # bytes that nothing tells apart count once
     weight = np.random.default_rng(0).integers(1, 2**63, columns.shape[1] + 1, np.uint64)

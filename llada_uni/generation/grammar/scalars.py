@@ -9,11 +9,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-META = frozenset("\\.+*?()|[]{}^$#&-~")  # characters with a meaning in Rust's expressions
+META = frozenset("\\.+*?()|[]{}^$")  # characters with a meaning in expressions
 UNSAFE = r"\"\\\x00-\x1F"  # inside a class: what a JSON string must write in another way
 LETTER = rf"[^{UNSAFE}\x7F]"
 ESCAPE = r'\\["\\/bfnrt]'
 ASCII = {"\\d": "0-9", "\\w": "A-Za-z0-9_", "\\s": " "}  # what every reading of a pattern allows
+_SPACES = " \\x7F\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+# What every reading of \\S, \\D and \\W allows and JSON does not escape: of the last two, letters of ASCII alone.
+NOT = {"\\S": f"[^{UNSAFE}{_SPACES}]", "\\D": "[ !#-/:-\\[\\]-~]", "\\W": "[ !#-/:-@\\[\\]\\^`{-~]"}
 DIGITS = 15  # of a number without bounds
 FRACTION = rf"\.[0-9]{{0,{DIGITS - 1}}}[1-9]"  # above 0
 _YEAR = "[12][0-9]{3}"
@@ -81,10 +84,10 @@ def pattern(regex: Any) -> str:
             raise ValueError(f"pattern: {piece!r} stands for characters that JSON escapes, or is not supported")
         if piece in ASCII:
             piece = ASCII[piece] if inside else f"[{ASCII[piece]}]"
-        elif piece in ("\\S", "\\D", "\\W"):
+        elif piece in NOT:
             if inside:
                 raise ValueError(f"pattern: {piece!r} inside a class is not supported")
-            piece = f"[^{UNSAFE}{piece.lower()}]"
+            piece = NOT[piece]
         elif piece == "[" and not inside:
             inside, negated = True, body[at : at + 1] == "^"
             at += negated
@@ -92,7 +95,7 @@ def pattern(regex: Any) -> str:
         elif piece == "]" and inside:
             inside = False
         elif piece == "." and not inside:
-            piece = rf"[^{UNSAFE}\x7F\x{{85}}\x{{2028}}\x{{2029}}]"
+            piece = f"[^{UNSAFE}\\x7F\x85\u2028\u2029]"
         out.append(piece)
     found = "".join(out)
     for start, end in re.findall(r"(?<!\\)([^\\\[\]])-([^\\\]])", regex):

@@ -16,8 +16,8 @@ from llada_uni.errors import UserError
 from llada_uni.generation.grammar.scalars import escaped, number, string
 
 REFERENCES = 3  # how often a reference may stand inside itself
-FREE = 1  # containers inside one another, of a value without a schema
-OBJECT = 2  # the same, of any JSON object
+FREE = 2  # containers inside one another, of a value without a schema
+OBJECT = 3  # the same, of any JSON object
 DEPTH = 32  # schemas inside one another
 COMMA, COLON = ", ?", ": ?"
 ANNOTATIONS = frozenset(

@@ -57,7 +57,7 @@ class SharedEngine:
 
 
 class SharedImageTokenizer:
-    """`ImageTokenizer.encode`, in a lane."""
+    """What tasks ask of an `ImageTokenizer`, in a lane."""
 
     def __init__(self, tokenizer: ImageTokenizer, lanes: Lanes, check: Check) -> None:
         self._tokenizer, self._lanes, self._check = tokenizer, lanes, check
@@ -67,6 +67,11 @@ class SharedImageTokenizer:
         with self._lanes.lane():
             self._check()
             return self._tokenizer.encode(picture, mode, alone)
+
+    def nearness(self, picture: Image.Image) -> float:
+        with self._lanes.lane():
+            self._check()
+            return self._tokenizer.nearness(picture)
 
 
 class SharedDecoder:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from llada_uni.backbone import Backbone
+from llada_uni.backbone.forms import as_trained
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import BACKBONE, IMAGE_TOKENIZER, backbone_folder
@@ -152,7 +153,7 @@ class NetworkStage(Stage):
     @torch.no_grad()
     def reference_likelihoods(self, scored: Scored) -> Tensor:
         """Log-likelihoods of answers [A] by the network that training began with."""
-        with self._reference() as model:
+        with self._reference() as model, as_trained():
             return self._likelihoods(model, scored)[0]
 
     @contextmanager

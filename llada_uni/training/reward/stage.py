@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from llada_uni.backbone.forms import as_trained
 from llada_uni.errors import UserError
 from llada_uni.generation.unmasking import RULES
 from llada_uni.image.codes import ImageCodes
@@ -204,7 +205,7 @@ class RewardStage(NetworkStage):
         add_metrics(metrics, {"evaluations": (float(sum(made.evaluations for made in rollouts)), float(len(rollouts)))})
         kept = Kept(batch.seed, taught or groups[:1], not taught)
         if updates > 1:
-            with torch.no_grad():
+            with torch.no_grad(), as_trained():
                 kept.old = [self.likelihoods(self.scored(kept, turn))[0].tolist() for turn in range(updates)]
         return kept
 

@@ -51,6 +51,7 @@ MODEL = "world"
 ColorS = ("#96d892", "#8ac0f6", "#faacca", "#ffe26e")
 SETTINGS = Settings.from_json(
     {
+        "sizes": [f"{SIDE}x{SIDE}"],
         "generate": {"height": SIDE, "width": SIDE, "codes": {"steps": 16, "threshold": 0.98}},
         "edit": {"text_scale": 1.5},
         "understand": {"text": {"max_tokens": 64}},
@@ -219,11 +220,12 @@ def picture(seed: int, sharpness: float = 1.0) -> str:
 def _chunk(body: ChatRequest, delta: Delta, reason: str | None = None) -> bytes:
     head = {"id": "chatcmpl-1", "created": 0, "model": MODEL, "system_fingerprint": "fake", "seed": body.seed}
     choice = ChunkChoice(index=0, delta=delta, finish_reason=reason)
-    return sse.message(ChatChunk(**head, choices=[choice]), without_nulls=True)
+    return sse.message(ChatChunk(**head, choices=[choice]))
 
 
 async def _words(body: ChatRequest, said: str) -> AsyncIterator[bytes]:
     answer = said.removeprefix("say ") if said.startswith("say ") else "a cat at the top left"
+    answer = "" if "silent" in said else answer
     yield _chunk(body, Delta(role="assistant", content=""))
     for word in answer.split(" "):
         yield sse.message(

@@ -31,6 +31,30 @@ def test_a_question_about_a_picture(page: Page, seen: Seen) -> None:
     assert stage.locator(".asked").all_text_contents() == ["and where?", "what is there?"]  # the newest first
 
 
+def test_an_empty_answer_says_so(page: Page, seen: Seen) -> None:
+    show(page, "ask")
+    give_picture(page, "ask")
+    stage = run(page, "ask", "be silent")
+    expect(stage.locator(".said")).to_have_text("The model gave no answer. Ask in other words, or show another picture.")
+    stage = run(page, "ask", "what is there?")
+    expect(stage.locator(".said").first).to_have_text("a cat at the top left")
+
+
+def test_words_that_were_not_sent_survive_a_reload(page: Page, seen: Seen) -> None:
+    for mode in ("draw", "ask"):
+        show(page, mode)
+        panel(page, mode).locator("textarea").fill(f"half a sentence for {mode}")
+    page.reload()
+    for mode in ("draw", "ask"):
+        show(page, mode)
+        expect(panel(page, mode).locator("textarea")).to_have_value(f"half a sentence for {mode}")
+
+
+def test_the_sizes_are_those_the_model_was_trained_for(page: Page, seen: Seen) -> None:
+    show(page, "draw")
+    assert panel(page, "draw").locator("select[name=size] option").all_text_contents() == ["192 \u00d7 192"]
+
+
 def test_a_conversation_keeps_its_turns(page: Page, seen: Seen) -> None:
     show(page, "chat")
     give_picture(page, "chat")

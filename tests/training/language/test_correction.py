@@ -105,7 +105,6 @@ def test_it_learns_what_belongs_where_something_stands(tokens, tmp_path):
         found = [loss_of(stage, step).metrics for step in range(900, 906)]
         good, filled = (sum(int(m[key][at]) for m in found for key in keys) for at, keys in PARTS)
         right[name] = good / filled
-    print(right)
     assert right["with"] > right["without"] + 0.05
 
 

@@ -39,7 +39,7 @@ def test_tar_shards_are_those_of_webdataset(tmp_path):
 
 
 def test_names_that_are_not_understood():
-    for name in ("world:", "world:x:1", "world:5:1:default:9"):
+    for name in ("world:", "world:x:1", "world:5:1:default:train:9"):
         with pytest.raises(UserError, match="allowed: world:COUNT:SEED"):
             open_source(name)
     allowed = "first, places, default, reading, drills, finding, asking, late, hard"

@@ -168,8 +168,8 @@ def test_a_model_that_cannot_do_a_task_is_an_error_and_not_a_score() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"suites": ["poems"]}, "known: geneval"),
-        ({"suites": []}, "known: geneval"),
+        ({"suites": ["poems"]}, "known: photos, geneval"),
+        ({"suites": []}, "known: photos, geneval"),
         ({"split": "train"}, "known: heldout, seen"),
         ({"limit": 0}, "at least 1 sample"),
     ],

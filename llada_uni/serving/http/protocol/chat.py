@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Discriminator,
     Field,
@@ -19,10 +18,19 @@ from pydantic import (
     field_validator,
 )
 
-from llada_uni.generation.params import MOST_STOPS
+from llada_uni.generation.params import MOST_CHOICES, MOST_STOPS
 from llada_uni.requests import Chat, Story, Understand
 from llada_uni.serving.http.protocol.common import Body, GivenOnly, Ignored, Size, Streaming, Unsupported, Warned
 from llada_uni.serving.http.protocol.errors import ApiError
+from llada_uni.serving.http.protocol.forms import (
+    MOST_TOOLS,
+    Call,
+    CallDelta,
+    EarlierCall,
+    FunctionChoice,
+    FunctionTool,
+    ResponseFormat,
+)
 from llada_uni.serving.http.protocol.progress import ChatPartialImageEvent, ProgressEvent
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 
@@ -85,8 +93,8 @@ Nothing = Annotated[Any, Unsupported("answers hold words and pictures only", [])
 class Message(Body):
     """One turn. The fields after content are those of our own answers, so that these can be sent back as they came."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content | None
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = Field(default=None, validate_default=True)
     images: list[BesideImage] | None = Field(default=None, description="Of an assistant's turn, beside its words.")
     name: Ignored = None
     reasoning_content: Ignored = None
@@ -95,7 +103,8 @@ class Message(Body):
     annotations: Nothing = None
     audio: Nothing = None
     function_call: Nothing = None
-    tool_calls: Nothing = None
+    tool_calls: list[EarlierCall] | None = Field(default=None, description="Of an assistant's turn: what it called.")
+    tool_call_id: str | None = Field(default=None, description="Of the role tool: the call that its content answers.")
 
     @field_validator("content")
     @classmethod
@@ -137,18 +146,7 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = Field(default=None, description="Accepted, without effect.")
 
 
-class ResponseFormat(Body):
-    type: Annotated[str, AfterValidator(lambda kind: _only_text(kind))] = Field(json_schema_extra={"enum": ["text"]})
-
-
-def _only_text(kind: str) -> str:
-    if kind != "text":
-        raise ValueError('must be "text": this model is not held to a grammar')
-    return kind
-
-
-NoTools = Annotated[Any, Unsupported("this model calls no tools", [])]
-NoChoice = Annotated[Any, Unsupported("this model calls no tools", "none", "auto")]
+NoFunctions = Annotated[Any, Unsupported("give tools and tool_choice instead", [], "none", "auto")]
 NoLogprobs = Annotated[Any, Unsupported("block diffusion has no probability of a text token by token", False, 0)]
 NoPenalty = Annotated[Any, Unsupported("tokens are not penalized for repeating", 0)]
 NoBias = Annotated[Any, Unsupported("tokens cannot be weighted", {})]
@@ -184,12 +182,16 @@ class ChatRequest(SettingsBody, Streaming):
     service_tier: Ignored = None
     metadata: dict[str, str] | None = Field(default=None, description="Accepted, without effect.")
     parallel_tool_calls: bool | None = Field(default=None, description="Accepted, without effect.")
-    # OpenAI's, not supported:
+    # What the answer is held to; `regex` is one of the settings:
     response_format: ResponseFormat | None = None
-    tools: NoTools = None
-    functions: NoTools = None
-    tool_choice: NoChoice = None
-    function_call: NoChoice = None
+    choice: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        default=None, min_length=1, max_length=MOST_CHOICES, description="The answer is one of these texts (an extension)."
+    )
+    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS)
+    tool_choice: FunctionChoice | None = Field(default=None, description="Default: auto.")
+    # OpenAI's, not supported:
+    functions: NoFunctions = None
+    function_call: NoFunctions = None
     logprobs: NoLogprobs = None
     top_logprobs: NoLogprobs = None
     frequency_penalty: NoPenalty = None
@@ -229,6 +231,9 @@ class ChatRequest(SettingsBody, Streaming):
 # --- the answer ---
 
 
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
 class AnswerUrl(BaseModel):
     url: str
 
@@ -256,7 +261,8 @@ class AnswerMessage(GivenOnly):
     always = ("content", "reasoning_content", "refusal")
 
     role: Literal["assistant"] = "assistant"
-    content: str | list[AnswerText | AnswerImage]
+    content: str | list[AnswerText | AnswerImage] | None
+    tool_calls: list[Call] | None = None
     images: list[AnswerBeside] | None = None
     reasoning_content: str | None = None
     refusal: None = None
@@ -266,7 +272,7 @@ class AnswerMessage(GivenOnly):
 class Choice(BaseModel):
     index: int
     message: AnswerMessage
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     logprobs: None = None
 
 
@@ -295,6 +301,7 @@ class ChatCompletion(_Answer):
 class Delta(GivenOnly):
     role: Literal["assistant"] | None = None
     content: str | list[AnswerImage] | None = None
+    tool_calls: list[CallDelta] | None = None
     images: list[AnswerBeside] | None = None
     reasoning_content: str | None = None
     notices: list[str] | None = None
@@ -303,7 +310,7 @@ class Delta(GivenOnly):
 class ChunkChoice(BaseModel):
     index: int
     delta: Delta
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: FinishReason | None = None
     logprobs: None = None
 
 

@@ -10,7 +10,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request
 from PIL import Image
@@ -34,18 +34,27 @@ from llada_uni.serving.http.protocol.chat import (
     Choice,
     ChunkChoice,
     Delta,
+    FinishReason,
     ImagePart,
 )
 from llada_uni.serving.http.protocol.common import check_count, draw_seed
 from llada_uni.serving.http.routes.bodies import JsonRoute, warnings_of
 from llada_uni.serving.http.routes.context import Context, Here
+from llada_uni.serving.http.routes.forms import (
+    CallReader,
+    call_words,
+    callable_functions,
+    form_of,
+    read_call,
+    told_tools,
+)
 from llada_uni.serving.http.routes.pictures import as_base64, open_pictures
 from llada_uni.serving.http.routes.running import arriving, outcomes, stream
 from llada_uni.serving.scheduler.job import Outcome
 
 router = APIRouter(route_class=JsonRoute)
 # Ours -> OpenAI's. An answer with as many images as it may have is whole: clients take "length" for one that was cut off.
-REASONS: dict[EndReason, Literal["stop", "length"]] = {
+REASONS: dict[EndReason, FinishReason] = {
     "finished": "stop", "stop": "stop", "length": "length", "context": "length", "frames": "stop",
 }  # fmt: skip
 EMPTY = "the model ended its answer without a word"
@@ -79,10 +88,11 @@ async def create_chat_completion(body: ChatRequest, request: Request, here: Here
 
 
 async def _asked(body: ChatRequest, here: Context) -> Chat | Story:
-    messages = await _conversation(body, here)
+    form = form_of(body)
+    messages = [*told_tools(callable_functions(body)), *await _conversation(body, here)]
     if body.images_wanted:
         return Story(messages=messages, **body.given(Story) | _length(body))
-    return Chat(messages=messages, modalities=("text",), **body.given(Understand) | _length(body))
+    return Chat(messages=messages, modalities=("text",), **body.given(Understand) | _length(body) | form)
 
 
 def _length(body: ChatRequest) -> dict[str, int]:
@@ -99,11 +109,11 @@ async def _conversation(body: ChatRequest, here: Context) -> list[dict[str, Any]
     images = iter(await open_pictures(here, sources))
     messages = []
     for message in body.messages:
-        role = "system" if message.role == "developer" else message.role
+        role = {"developer": "system", "tool": "user"}.get(message.role, message.role)
         content: list[str | Image.Image] = []
         for part in message.parts():
             content.append(next(images) if isinstance(part, ImagePart) else part.text)
-        messages.append({"role": role, "content": content})
+        messages.append({"role": role, "content": [*content, call_words(message)] if message.tool_calls else content})
     return messages
 
 
@@ -122,6 +132,10 @@ async def _choice(body: ChatRequest, number: int, outcome: Outcome) -> Choice:
                 images.append(await _beside(part, len(images), said))
     elif outcome.images:
         content = [AnswerText(text=part) if isinstance(part, str) else await _image(part) for part in outcome.parts]
+    call = read_call(outcome.text, bool(callable_functions(body)))
+    if call is not None:
+        message = AnswerMessage(content=None, tool_calls=[call], reasoning_content=outcome.reasoning)
+        return Choice(index=number, message=message, finish_reason="tool_calls")
     notices = None if outcome.images or outcome.text.strip() else [EMPTY]
     message = AnswerMessage(content=content, images=images, reasoning_content=outcome.reasoning, notices=notices)
     return Choice(index=number, message=message, finish_reason=REASONS[outcome.end.reason])
@@ -156,7 +170,7 @@ async def _messages(
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     kind = ChatChunkWithUsage if with_usage else ChatChunk
 
-    def chunk(number: int, delta: Delta, reason: Literal["stop", "length"] | None = None) -> bytes:
+    def chunk(number: int, delta: Delta, reason: FinishReason | None = None) -> bytes:
         choice = ChunkChoice(index=number, delta=delta, finish_reason=reason)
         return sse.message(kind(**answer, choices=[choice]))
 
@@ -171,12 +185,14 @@ async def _messages(
             if number not in told:
                 first = kind(**answer, choices=[ChunkChoice(index=number, delta=Delta(role="assistant", content=""))])
                 yield sse.message(first if told else first.model_copy(update={"warnings": warnings}))
-                told[number] = _Told()
+                told[number] = _Told(bool(callable_functions(body)))
             if isinstance(event, TextDelta | ImageEvent):
-                yield chunk(number, await told[number].delta(event, body.images_in == "images"))
+                for delta in await told[number].deltas(event, body.images_in == "images"):
+                    yield chunk(number, delta)
             elif isinstance(event, EndEvent):
                 usages.append(event.usage)
-                yield chunk(number, Delta(notices=told[number].notices), REASONS[event.reason])
+                reason = "tool_calls" if told[number].reader.called else REASONS[event.reason]
+                yield chunk(number, Delta(notices=told[number].notices), reason)
             elif isinstance(event, PartialImage):
                 yield await _partial(number, event, answer)
             elif body.progress:
@@ -189,20 +205,22 @@ async def _messages(
 class _Told:
     """What a stream has said of one answer. said: characters of its text, images: how many."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: bool) -> None:
         self.said, self.images, self.words = 0, 0, False
+        self.reader = CallReader(calls)
 
-    async def delta(self, event: TextDelta | ImageEvent, beside: bool) -> Delta:
+    async def deltas(self, event: TextDelta | ImageEvent, beside: bool) -> list[Delta]:
         if isinstance(event, ImageEvent):
             self.images += 1
             if beside:
-                return Delta(images=[await _beside(event, self.images - 1, self.said)])
-            return Delta(content=[await _image(event)])
+                return [Delta(images=[await _beside(event, self.images - 1, self.said)])]
+            return [Delta(content=[await _image(event)])]
         if event.reasoning:
-            return Delta(reasoning_content=event.text)
+            return [Delta(reasoning_content=event.text)]
         self.said += len(event.text)
         self.words = self.words or bool(event.text.strip())
-        return Delta(content=event.text)
+        pieces = self.reader.take(event.text)
+        return [Delta(content=piece) if isinstance(piece, str) else Delta(tool_calls=[piece]) for piece in pieces]
 
     @property
     def notices(self) -> list[str] | None:

@@ -26,6 +26,7 @@ export function createAsk(studio) {
     showFirst(node);
     try {
       await words.follow(answer(studio.client, { ...studio.request, messages, seed, ...settings }, signal), progress);
+      words.sayWhenEmpty();
     } catch (error) {
       node.remove();
       throw error;
@@ -49,6 +50,7 @@ export function createAsk(studio) {
       const { words, node } = exchange(entry.inputs, entry.prompt);
       words.add(entry.results[0].text);
       words.end();
+      words.sayWhenEmpty();
       showFirst(node);
     },
   };

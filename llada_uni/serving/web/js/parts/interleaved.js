@@ -2,7 +2,7 @@
 
 import { el } from "../dom.js";
 import { createCard } from "./card.js";
-import { createWords } from "./words.js";
+import { createWords, EMPTY } from "./words.js";
 
 /**
  * Fills `root` with scenes. about: what a picture shows, to be read aloud; under(picture): what stands under each;
@@ -63,6 +63,7 @@ export function createInterleaved(root, about, under, look = "said") {
         scene?.card?.root.remove();
         closeWords();
       }
+      if (!results.length) root.append(el("p", { class: "nothing" }, EMPTY));
     },
 
     /** Shows results that are there already. */

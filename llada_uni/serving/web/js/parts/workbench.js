@@ -16,6 +16,7 @@ export function createWorkbench(studio, mode, { settings: tasks, empty, work }) 
   const panel = document.getElementById(`panel-${mode}`);
   const form = panel.querySelector("form");
   const prompt = form.elements.prompt;
+  keepDraft(prompt, mode);
   const stage = part(panel, "stage");
   const notice = createNotice();
   const result = el("div", { class: "result" }, el("div", { class: "empty" }, el("p", {}, empty)));
@@ -87,6 +88,19 @@ export function createWorkbench(studio, mode, { settings: tasks, empty, work }) 
       settings.set(entry.settings);
     },
   };
+}
+
+/** Words that were not sent yet survive a reload of the page, in this tab. */
+function keepDraft(prompt, mode) {
+  const key = `llada draft ${mode}`;
+  try {
+    prompt.value ||= sessionStorage.getItem(key) ?? "";
+    const keep = () => sessionStorage.setItem(key, prompt.value);
+    prompt.addEventListener("input", keep);
+    window.addEventListener("pagehide", keep); // also what an example or the history put there
+  } catch {
+    // storage is forbidden here: the words are only on the page
+  }
 }
 
 /** Scrolls to a stage whose beginning is out of sight, as on a phone. */
