@@ -125,10 +125,10 @@ class LLaDA2UniPipeline(DiffusionPipeline):
         _check_neutral("to", options, MOVING)
         if options:
             raise UserError(f"to has no {next(iter(options))}; allowed: a device and a dtype")
-        was, dtype = self.model.parts, dtype or self._asked_dtype
+        was, asked = self.model.parts, dtype or self._asked_dtype
         chosen = choose_device(was.device if device is None else device)
-        self._reopen(device=chosen, dtype=choose_dtype(dtype, chosen))
-        self._asked_dtype = dtype
+        self._reopen(device=chosen, dtype=choose_dtype(asked, chosen))
+        self._asked_dtype = asked
         return self
 
     def _reopen(self, **changes: Any) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -32,7 +33,7 @@ class ProgressEvent(BaseModel):
     choices: list[None] = []
 
     @classmethod
-    def of(cls: type[E], index: int, progress: Progress, **more: Any) -> E:
+    def of(cls: builtins.type[E], index: int, progress: Progress, **more: Any) -> E:
         """more: further fields of the class."""
         return cls(
             **more,
