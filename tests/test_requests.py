@@ -22,6 +22,15 @@ from llada_uni.tasks.common import settings_of
 from llada_uni.tasks.defaults import Defaults
 from tests.changed_package import PACKAGE, changed_package, run_there
 
+
+@pytest.fixture(autouse=True)
+def pictures_that_are_there(tmp_path, monkeypatch):
+    """Commands look whether an image is there before anything else."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+
+
 CONTENT: dict[str, dict[str, Any]] = {  # what a task is about, without which there is no request
     "draw": {"prompt": "a cat"},
     "edit": {"images": ["a.png"], "instruction": "a dog"},

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from pydantic import Field, SkipValidation, model_validator
+from pydantic import Field, SkipValidation, WithJsonSchema, model_validator
 
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
@@ -46,7 +46,7 @@ class Settings(Sampling, Blocks):
     allowed: SkipValidation[Sequence[int] | None] = None
     guidance: SkipValidation[Guidance | None] = None
     overhang: bool | None = None
-    grammar: SkipValidation[Grammar | None] = None
+    grammar: Annotated[SkipValidation[Grammar | None], WithJsonSchema({})] = None
 
     @model_validator(mode="after")
     def _something_is_allowed(self) -> Settings:

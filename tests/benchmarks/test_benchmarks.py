@@ -67,7 +67,7 @@ def test_experts(tmp_path, monkeypatch):
     monkeypatch.setattr(experts, "LAYERS", {"tiny": (64, 32)})
     assert experts.main(["--quick", "--json", str(tmp_path / "rows.json")]) == 0
     rows = {row["case"]: row for row in rows_of(tmp_path / "rows.json")}
-    assert len(rows) == 4 and rows["tiny layer, 8 experts"]["more"]["at most"] > 0
+    assert rows["tiny layer, 8 experts"]["more"]["at most"] > 0
     assert (
         rows["tiny layer, 64 experts, int8"]["more"]["error"]
         < 0.03

@@ -62,6 +62,6 @@ def test_the_options_of_loading_reach_from_pretrained(monkeypatch):
 
     calls = []
     monkeypatch.setattr(model.UniModel, "from_pretrained", lambda *given, **more: calls.append((given, more)))
-    common.ModelOptions(model="m", quantization="int4", offload=True, tile=64).load()
+    common.ModelOptions(model="world", quantization="int4", offload=True, tile=64).load()
     common.ModelOptions().load()
-    assert calls == [(("m",), {"quantization": "int4", "offload": True, "tile": 64}), ((None,), {"offload": False})]
+    assert calls == [(("world",), {"quantization": "int4", "offload": True, "tile": 64}), ((None,), {"offload": False})]

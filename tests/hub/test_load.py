@@ -176,7 +176,7 @@ def test_what_has_the_form_of_a_name(name, so):
 
 
 def test_a_name_that_is_neither_is_said_to_be_neither(tmp_path):
-    with pytest.raises(UserError, match="give a directory, a name org/name on the hub, or the name 'world'"):
+    with pytest.raises(UserError, match="give a directory, or a name org/name on the hub, or the name 'world'"):
         find_model(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=f"holds no model: none of {KNOWN[0]}"):

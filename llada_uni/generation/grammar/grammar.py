@@ -9,14 +9,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llada_uni.errors import UserError
 from llada_uni.generation.grammar.expression import ByteAutomaton, automaton_of
 from llada_uni.generation.grammar.lift import TokenAutomaton, Vocabulary
 from llada_uni.generation.grammar.scalars import escaped
 from llada_uni.generation.grammar.schema import any_object, regex_of
-from llada_uni.generation.grammar.slow import SlowGrammar
+
+if TYPE_CHECKING:
+    from llada_uni.generation.grammar.slow import SlowGrammar
 
 KEPT = 64  # grammars of a model that are kept, the last ones used
 
@@ -33,6 +35,8 @@ class Grammar:
 
     @cached_property
     def slow(self) -> SlowGrammar:
+        from llada_uni.generation.grammar.slow import SlowGrammar  # it needs torch, an expression does not
+
         return SlowGrammar(self.automaton, self.vocabulary.spelled, self.vocabulary.end_token)
 
     def check_length(self, most: int) -> None:

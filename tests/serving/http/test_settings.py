@@ -45,7 +45,7 @@ def samples(kind: type[Request], name: str) -> tuple[Any, Any]:
     if schema["type"] == "object":
         return {"alpha": 0.25}, {"alpha": 1.25}
     if schema["type"] == "string":
-        return "a+", ""
+        return "is it {prompt}?" if name == "judge_question" else "a+", ""
     high = schema["maximum"]
     return high, high + 1
 

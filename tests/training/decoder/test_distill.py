@@ -207,7 +207,7 @@ def test_every_target_gives_a_finite_loss(build, velocity):
     assert torch.isfinite(loss.total) and loss.weight == 3
     assert head_of(stage.student.transformer).linear.weight.grad.abs().sum() > 0
     metrics = stage.evaluate(0)
-    assert metrics == stage.evaluate(1) and set(metrics) == {"end_from_start", "end_from_middle"}
+    assert metrics == stage.evaluate(1) and set(metrics) == {"end_from_start", "end_from_middle", "loss"}
 
 
 def test_mistakes_are_named(build):
