@@ -94,12 +94,16 @@ class Suite(Protocol):
 def find_suites(names: Iterable[str]) -> list[Suite]:
     """The suites of plug-ins by name; "all" is every one that is not `by_name_only`. UserError for unknown names."""
     known = plugins.table("suites")
-    usual = [name for name in known if not getattr(plugins.load("suites", name), "by_name_only", False)]
-    asked = [name for given in names for name in (usual if given == "all" else (given,))]
+    asked = [name for given in names for name in (_usual(known) if given == "all" else (given,))]
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
         raise UserError(f"unknown suites {', '.join(unknown) or 'none'}; known: {', '.join(known)}")
     return [plugins.load("suites", name)(name) for name in dict.fromkeys(asked)]
+
+
+def _usual(known: Iterable[str]) -> list[str]:
+    """Those that "all" means. To know it each is imported, and torch with some: so only where "all" is asked for."""
+    return [name for name in known if not getattr(plugins.load("suites", name), "by_name_only", False)]
 
 
 def with_changes(calls: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any]]) -> Calls:
