@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional, TypeVar
 from pydantic import AfterValidator, Field, ValidationInfo, create_model, model_validator
 
 from llada_uni.checked import Checked, is_group
-from llada_uni.generation import params
+from llada_uni.generation import params, values
 from llada_uni.generation.params import Decoding, Held, Seeded, Stopped
 
 OF_WHAT = {"image_": "image codes", "text_": "text", "reasoning_": "reasoning text"}  # prefix -> what is sampled
@@ -182,8 +182,8 @@ class Chat(Request, Stopped, Held, Decoding, init=False):
     section = "interleave"
 
     messages: Any = Field(description="The conversation so far.")
-    modalities: params.Modalities = Field(
-        default=params.MODALITIES, description="What an answer may hold: text, or text and image."
+    modalities: values.Modalities = Field(
+        default=values.MODALITIES, description="What an answer may hold: text, or text and image."
     )
 
     @model_validator(mode="before")

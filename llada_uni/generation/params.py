@@ -14,83 +14,25 @@ for the reasoning text before an image. `steps` never stands alone: `image_steps
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_core import core_schema
+from pydantic import BeforeValidator, Field, model_validator
 
 from llada_uni.checked import Checked
-from llada_uni.errors import UserError
 from llada_uni.generation.unmasking import PRESETS, RULES
+from llada_uni.generation.values import Choices, JsonSchema, OneOf, Question, Stops
 from llada_uni.image.geometry import FITS
 
 CONFIDENCES = ("probability", "margin", "entropy", "neg_entropy", "random")  # measures of certainty, see generation/sampling.py
 DECODERS = ("turbo", "base")  # of codes to pixels, see decoder/decode.py
 CODES_ONLY = "none"  # in place of a decoder: the image stays codes
-MODALITIES = ("text", "image")
 # What a model was made for: the published code, or this one (models trained here). "published" prompts and draws as that code
 # does: reasoning goes into the second prompt token for token and its unconditional prompt keeps the reasoning system text,
 # the branch of editing without images has a bare image token, and the last block of an image is denoised whole.
 PROFILES = ("published", "plain")
 OTHER_SIZES = ("scale", "refuse", "draw")  # what becomes of a size that the model was not trained for, see tasks/sizes.py
 LARGEST_SEED = 2**63 - 1
-MOST_STOPS = 16
-LONGEST_QUESTION = 500  # characters of the question by which candidates are judged
-MOST_CHOICES = 1000
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """Metadata of a field: these words, and no others."""
-
-    names: tuple[str, ...]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.literal_schema(list(self.names))
-
-
-def _stops(value: Any) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else () if value is None else value
-    listed = isinstance(found, list | tuple) and len(found) <= MOST_STOPS
-    if not listed or not all(isinstance(text, str) and text for text in found):
-        raise UserError(f"stop must hold at most {MOST_STOPS} strings, none of them empty")
-    return tuple(found)
-
-
-def _choices(value: Any) -> tuple[str, ...]:
-    listed = isinstance(value, list | tuple) and 0 < len(value) <= MOST_CHOICES
-    if not listed or not all(isinstance(text, str) and text for text in value):
-        raise UserError(f"choices must hold 1 to {MOST_CHOICES} strings, none of them empty")
-    return tuple(value)
-
-
-def _json_schema(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise UserError(f"json_schema is no JSON: {error}") from None
-    if not isinstance(value, dict | bool):
-        raise UserError(f"json_schema must be a JSON schema (an object), not {value!r}"[:200])
-    return value
-
-
-def _modalities(value: Any) -> tuple[str, ...]:
-    wanted = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
-    if "text" not in wanted or not set(wanted) <= set(MODALITIES):
-        raise UserError(f"modalities must be ('text',) or ('text', 'image'), not {value!r}")
-    return wanted
-
-
-def _with_prompt(value: str) -> str:
-    if "{prompt}" not in value or len(value) > LONGEST_QUESTION:
-        allowed = f"a question of at most {LONGEST_QUESTION} characters with {{prompt}} in it"
-        raise ValueError(f"judge_question is {value[:LONGEST_QUESTION]!r}; allowed: {allowed}")
-    return value
-
 
 Scale = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -106,10 +48,6 @@ DecoderOrNone = Annotated[str, OneOf((*DECODERS, CODES_ONLY))]
 Profile = Annotated[str, OneOf(PROFILES)]
 Fit = Annotated[str, OneOf(FITS)]
 OtherSize = Annotated[str, OneOf(OTHER_SIZES)]
-Stops = Annotated[tuple[str, ...], BeforeValidator(_stops)]
-Choices = Annotated[tuple[str, ...], BeforeValidator(_choices)]
-JsonSchema = Annotated[Any, BeforeValidator(_json_schema), Field(json_schema_extra={"type": "object"})]
-Modalities = Annotated[tuple[str, ...], BeforeValidator(_modalities)]
 
 
 class Params(Checked):
@@ -433,7 +371,7 @@ class Candidates(Params):
         title="Candidates",
         description="Draw so many candidates and give the one that the model itself judges best.",
     )
-    judge_question: Annotated[str, AfterValidator(_with_prompt)] = Field(
+    judge_question: Question = Field(
         default="Is this {prompt}? Answer yes or no.",
         description="The question by which candidates are judged; {prompt} stands for what was asked for.",
     )

@@ -18,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 
-from llada_uni.generation.params import MOST_CHOICES, MOST_STOPS
+from llada_uni.generation.values import MOST_CHOICES, MOST_STOPS
 from llada_uni.requests import Chat, Story, Understand
 from llada_uni.serving.http.protocol.common import Body, GivenOnly, Ignored, Size, Streaming, Unsupported, Warned
 from llada_uni.serving.http.protocol.errors import ApiError
