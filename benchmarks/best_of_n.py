@@ -13,7 +13,6 @@ What is in the store is not measured again, so a run that was stopped goes on.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import Row
-from llada_uni.errors import UserError
 from llada_uni.evaluation.intervals import wilson
 from llada_uni.files.weights import write_json
 from llada_uni.generation.params import GenerateSettings
@@ -119,9 +117,7 @@ def rows(suite: str, prompts: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
 def measured(store: Path, suites: Sequence[str], limit: int, seed: int, question: str, candidates: int) -> Iterator[Row]:
     """Measures what the store lacks, prompt by prompt."""
     about = {"seed": seed, "question": question, "candidates": candidates, "cheap": CHEAP}
-    found: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {"about": about, "suites": {}}
-    if found["about"] != about:
-        raise UserError(f"{store} was measured with {found['about']}, not {about}: give another file")
+    found = common.stored(store, about, {"suites": {}})
     bench: Bench | None = None
     for suite in suites:
         done = found["suites"].setdefault(suite, [])

@@ -12,11 +12,14 @@ import argparse
 import dataclasses
 import datetime
 import platform
+import shutil
 import statistics
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from llada_uni.backbone import Backbone
 from llada_uni.checkpoint.load import load_backbone
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
-from llada_uni.files.weights import write_json
+from llada_uni.files.weights import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,27 @@ def start(parser: argparse.ArgumentParser, given: Sequence[str] | None) -> argpa
     if options.threads:
         torch.set_num_threads(options.threads)
     return options
+
+
+@contextmanager
+def working_folder(options: argparse.Namespace, prefix: str) -> Iterator[Path]:
+    """A folder below --dir (a temporary one by default); gone afterwards, unless --keep."""
+    if options.dir is not None:
+        options.dir.mkdir(parents=True, exist_ok=True)
+    where = Path(tempfile.mkdtemp(prefix=prefix, dir=options.dir))
+    try:
+        yield where
+    finally:
+        if not options.keep:
+            shutil.rmtree(where, ignore_errors=True)
+
+
+def stored(path: Path, about: Mapping[str, Any], empty: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier run has left in a file, or {"about": about, **empty}. UserError when that run had other settings."""
+    found: dict[str, Any] = read_json(path) if path.exists() else {"about": dict(about), **empty}
+    if found["about"] != dict(about):
+        raise UserError(f"{path} was measured with {found['about']}, not {dict(about)}: give another file")
+    return found
 
 
 def run(measure: Callable[[], Iterable[Row]], json: Path | None) -> int:

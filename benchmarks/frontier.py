@@ -12,7 +12,6 @@ stopped goes on, and runs of several points add up.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,6 @@ from benchmarks import common
 from benchmarks.block_routing import SHIPPED
 from benchmarks.common import Row
 from benchmarks.sprint_frontier import MeteredEngine, Point, defaults_of, plot
-from llada_uni.errors import UserError
 from llada_uni.evaluation.run import run_suites
 from llada_uni.files.weights import write_json
 
@@ -60,10 +58,7 @@ class Store:
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self.path = path
-        found = json.loads(path.read_text()) if path.exists() else {"about": dict(about), "points": {}}
-        if found["about"] != dict(about):
-            raise UserError(f"{path} was measured with {found['about']}, not {dict(about)}: give another file")
-        self.found: dict[str, Any] = found
+        self.found = common.stored(path, about, {"points": {}})
 
     def get(self, point: Point, suite: str) -> dict[str, Any] | None:
         """What is known; None where nothing is, or the point had other settings then."""

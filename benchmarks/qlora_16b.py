@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
@@ -26,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks import common
-from benchmarks.quantized_16b import in_own_process, peak_gib
+from benchmarks.quantized_16b import in_own_process, layers_of, peak_gib
 from llada_uni.backbone.quantized_formats import Scheme, make_scheme
 from llada_uni.checkpoint.layout import FLOAT32_SUFFIXES, Place, places
 from llada_uni.checkpoint.load import Piece, write_shards
@@ -175,16 +173,10 @@ def main(given: list[str] | None = None) -> int:
         keep={"action": "store_true", "help": "leave the files"},
     )
     options = common.start(parser, given)
-    layers = options.layers or (3 if options.quick else BackboneConfig.released_16b().num_hidden_layers)
-    if options.dir is not None:
-        options.dir.mkdir(parents=True, exist_ok=True)
-    where = Path(tempfile.mkdtemp(prefix="qlora-", dir=options.dir))
-    case = (where, config_of(layers, options.quick), options.format, options.rank, options.steps)
-    try:
+    layers = layers_of(options)
+    with common.working_folder(options, "qlora-") as where:
+        case = (where, config_of(layers, options.quick), options.format, options.rank, options.steps)
         return common.run(lambda: measure(*case), options.json)
-    finally:
-        if not options.keep:
-            shutil.rmtree(where, ignore_errors=True)
 
 
 if __name__ == "__main__":

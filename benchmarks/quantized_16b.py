@@ -11,10 +11,10 @@ resident memory is its own. The files are deleted in the end, the plain ones as 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import multiprocessing
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -178,6 +178,11 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
+def layers_of(options: argparse.Namespace) -> int:
+    """What --layers says, else those of the released model, or three where it must be quick."""
+    return options.layers or (3 if options.quick else BackboneConfig.released_16b().num_hidden_layers)
+
+
 def main(given: list[str] | None = None) -> int:
     parser = common.arguments(
         __doc__,
@@ -188,16 +193,10 @@ def main(given: list[str] | None = None) -> int:
         keep={"action": "store_true", "help": "leave the files"},
     )
     options = common.start(parser, given)
-    layers = options.layers or (3 if options.quick else BackboneConfig.released_16b().num_hidden_layers)
-    if options.dir is not None:
-        options.dir.mkdir(parents=True, exist_ok=True)
-    where = Path(tempfile.mkdtemp(prefix="quantized-", dir=options.dir))
-    case = (where, config_of(layers, options.quick), options.format, options.dtype, options.quick, options.keep)
-    try:
+    layers = layers_of(options)
+    with common.working_folder(options, "quantized-") as where:
+        case = (where, config_of(layers, options.quick), options.format, options.dtype, options.quick, options.keep)
         return common.run(lambda: measure(*case), options.json)
-    finally:
-        if not options.keep:
-            shutil.rmtree(where, ignore_errors=True)
 
 
 if __name__ == "__main__":

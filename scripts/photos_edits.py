@@ -22,6 +22,7 @@ from llada_uni.data.records import BadRecords
 from llada_uni.data.sources import conversations, open_source
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file
+from llada_uni.photos.images import thumbnail
 
 WORDINGS = (
     "turn it into {a_class}",
@@ -31,7 +32,6 @@ WORDINGS = (
     "turn the {before} into {a_class}",
 )
 FILE = "edits-00000.jsonl"
-_GRID = 4
 _AT_ONCE = 2000
 
 
@@ -47,11 +47,6 @@ def images_of(folder: Path) -> dict[str, str]:
     if len(set(found.values())) < 2:
         raise UserError(f"{folder} has images of {len(set(found.values()))} classes; edits between classes need two")
     return found
-
-
-def thumbnail(image: Image.Image) -> np.ndarray:
-    """float32 [48]: mean colors of a 4 x 4 grid, 0..1."""
-    return np.asarray(image.convert("RGB").resize((_GRID, _GRID), Image.Resampling.BOX), np.float32).ravel() / 255
 
 
 def nearest(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:

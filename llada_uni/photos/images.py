@@ -24,6 +24,7 @@ from llada_uni.files.weights import atomic_file
 SIDE = 32
 SPLITS = {"train": 0.96, "held": 0.04}  # as recipes/photos import them: the held-back images choose settings
 ENVIRONMENT = "PHOTOS"
+_GRID = 4
 _USUAL = Path("../shared/data/cifar10")
 
 
@@ -95,6 +96,11 @@ def _stored(arrays: dict[str, np.ndarray], split: str) -> Photos:
 def to_pixels(images: np.ndarray) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in 0..1."""
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def thumbnail(image: Image.Image) -> np.ndarray:
+    """float32 [48]: mean colors of a 4 x 4 grid, 0..1: how an image is laid out."""
+    return np.asarray(image.convert("RGB").resize((_GRID, _GRID), Image.Resampling.BOX), np.float32).ravel() / 255
 
 
 def shrunk(image: Image.Image) -> np.ndarray:

@@ -25,7 +25,7 @@ from llada_uni.evaluation.answers import picture_of, text_of
 from llada_uni.evaluation.suite import Calls, Judged, Plan, Question, with_changes
 from llada_uni.files.shipped import shipped
 from llada_uni.image.batched import batch_attention, batched_features
-from llada_uni.photos.images import Photos, parted, photos_folder, read_photos, shrunk, to_pixels
+from llada_uni.photos.images import Photos, parted, photos_folder, read_photos, shrunk, thumbnail, to_pixels
 from llada_uni.photos.judge import Judge, judged, load_judge
 from llada_uni.photos.measures import copying, frechet, linear_probe
 
@@ -35,7 +35,6 @@ JUDGE = "PHOTOS_JUDGE"
 CALLS: Calls = {"understand": {}, "generate": {}, "edit": {}, "decode": {"decoder": "turbo"}, "base": {"decoder": "base"}}
 BASE_EACH = 4  # every fourth drawing is decoded by the base decoder as well
 PROBED = 10_000  # training images that the linear probe learns from
-_GRID = 4
 
 
 class PhotosSuite:
@@ -187,7 +186,4 @@ def _filled(template: str, name: str) -> str:
 
 def _apart(one: Image.Image, other: Image.Image) -> float:
     """Distance of two images' mean colors on a 4 x 4 grid."""
-    first, second = (
-        np.asarray(image.convert("RGB").resize((_GRID, _GRID), Image.Resampling.BOX), np.float32) for image in (one, other)
-    )
-    return float(((first - second) ** 2).sum())
+    return float(((thumbnail(one) - thumbnail(other)) ** 2).sum())

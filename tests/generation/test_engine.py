@@ -121,6 +121,17 @@ def run(generate, model, case):
     return result, events, None if seed is None else generator.get_state().tolist()
 
 
+def equal_on_both(model, case, name):
+    """What the oracle gives and its events, which the engine must give as well: (output, events)."""
+    slow, slow_events, slow_state = run(oracle.generate, model, case)
+    fast, fast_events, fast_state = run(engine.generate, model, case)
+    assert fast == slow, f"{name}: {case}"
+    assert fast_events == slow_events and fast_state == slow_state
+    for mine, its in zip(fast_events, slow_events, strict=True):
+        assert mine.confidences == pytest.approx(its.confidences, abs=1e-6)
+    return slow, slow_events
+
+
 @pytest.mark.parametrize("part", range(5))
 def test_engine_equals_oracle_on_random_settings(model, part):
     """50 settings a part: 250 in all."""
@@ -129,12 +140,7 @@ def test_engine_equals_oracle_on_random_settings(model, part):
     seen |= dict.fromkeys(FILLING, 0) | dict.fromkeys(CONFIDENCES, 0) | {"pruned": 0, "pruned with two": 0}
     for number in range(50):
         case = random_case(rng)
-        slow, slow_events, slow_state = run(oracle.generate, model, case)
-        fast, fast_events, fast_state = run(engine.generate, model, case)
-        assert fast == slow, f"case {number} of part {part}: {case}"
-        assert fast_events == slow_events and fast_state == slow_state
-        for mine, its in zip(fast_events, slow_events, strict=True):
-            assert mine.confidences == pytest.approx(its.confidences, abs=1e-6)
+        slow, _ = equal_on_both(model, case, f"case {number} of part {part}")
         assert len(slow.tokens) <= case["settings"].gen_length and MASK not in slow.tokens
         seen["guided"] += slow.branch_evaluations > slow.evaluations
         seen["two"] += slow.branch_evaluations == 3 * slow.evaluations > 0

@@ -37,11 +37,11 @@ from llada_uni.serving.http.protocol.images import (
     GenerationRequest,
     ImagesUsage,
     PartialImageEvent,
-    TokenDetails,
 )
 from llada_uni.serving.http.protocol.models import Defaults, Ready
 from llada_uni.serving.http.protocol.progress import ProgressEvent, ThinkingEvent
 from llada_uni.serving.http.protocol.settings import table
+from llada_uni.serving.http.protocol.usage import TokenDetails
 from llada_uni.serving.http.routes.models import OFFERED
 from llada_uni.serving.scheduler.limits import Limits
 from llada_uni.tasks.defaults import Defaults as Settings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -32,6 +33,11 @@ def _check_size(size: str) -> str:
     if size != "auto" and not re.fullmatch(_SIZE, size):
         raise ValueError('must be "WIDTHxHEIGHT" in pixels, or "auto"')
     return size
+
+
+def word_or(tag: str, kind: type[BaseModel]) -> Callable[[Any], str | None]:
+    """For the discriminator of a word ("<word>") or an object of `kind` (`tag`): which of them a value is, None for neither."""
+    return lambda value: "<word>" if isinstance(value, str) else tag if isinstance(value, dict | kind) else None
 
 
 class NotSupported(ValueError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from llada_uni.serving.http.protocol.common import Body, Ignored
+from llada_uni.serving.http.protocol.common import Body, Ignored, word_or
 
 MOST_TOOLS = 64
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_\-]{1,64}$")]
@@ -52,14 +52,10 @@ class ChosenFunction(Body):
     function: ChosenName
 
 
-def _word_or_function(value: Any) -> str | None:
-    return "<word>" if isinstance(value, str) else "<function>" if isinstance(value, dict | ChosenFunction) else None
-
-
 FunctionChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[ChosenFunction, Tag("<function>")],
     Discriminator(
-        _word_or_function,
+        word_or("<function>", ChosenFunction),
         custom_error_type="tool_choice",
         custom_error_message='must be "none", "auto", "required", or {"type": "function", "function": {"name": ...}}',
     ),

@@ -6,16 +6,15 @@ JSON, or the fields of a form -> `GenerationRequest`, `EditRequest`; finished pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from llada_uni.requests import Draw, Edit, Inpaint
-from llada_uni.results import Usage
 from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported, Warned
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
+from llada_uni.serving.http.protocol.usage import TokenUsage
 
 OnlyBase64 = Annotated[
     Any, Unsupported("pictures come as b64_json; this server keeps no files that a URL could name", "b64_json")
@@ -118,33 +117,8 @@ class EditRequest(EditFields):
 # --- the answers ---
 
 
-class TokenDetails(BaseModel):
-    """Of what kind tokens are: text, and codes of images."""
-
-    text_tokens: int
-    image_tokens: int
-
-
-class ImagesUsage(BaseModel):
+class ImagesUsage(TokenUsage):
     """Tokens: text and codes."""
-
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    input_tokens_details: TokenDetails
-    output_tokens_details: TokenDetails
-
-    @classmethod
-    def of(cls, usages: Sequence[Usage]) -> ImagesUsage:
-        total = Usage.together(usages)
-        given, made = total.prompt_image_tokens, total.completion_image_tokens
-        return cls(
-            input_tokens=total.prompt_tokens,
-            output_tokens=total.completion_tokens,
-            total_tokens=total.total_tokens,
-            input_tokens_details=TokenDetails(text_tokens=total.prompt_tokens - given, image_tokens=given),
-            output_tokens_details=TokenDetails(text_tokens=total.completion_tokens - made, image_tokens=made),
-        )
 
 
 class CandidateItem(BaseModel):

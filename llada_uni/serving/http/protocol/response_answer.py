@@ -6,12 +6,11 @@ and the sequence of events are OpenAI's; the tests hold them against the types o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from llada_uni.results import Usage
+from llada_uni.serving.http.protocol.usage import TokenDetails, TokenUsage
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -65,39 +64,20 @@ class OutputImage(BaseModel):
 OutputItem = OutputMessage | OutputReasoning | OutputImage
 
 
-class InputDetails(BaseModel):
+class InputDetails(TokenDetails):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
-    text_tokens: int
-    image_tokens: int
 
 
-class OutputDetails(BaseModel):
+class OutputDetails(TokenDetails):
     """reasoning_tokens: 0, as reasoning text is not counted apart."""
 
     reasoning_tokens: int = 0
-    text_tokens: int
-    image_tokens: int
 
 
-class ResponseUsage(BaseModel):
-    input_tokens: int
+class ResponseUsage(TokenUsage):
     input_tokens_details: InputDetails
-    output_tokens: int
     output_tokens_details: OutputDetails
-    total_tokens: int
-
-    @classmethod
-    def of(cls, usages: Sequence[Usage]) -> ResponseUsage:
-        total = Usage.together(usages)
-        given, made = total.prompt_image_tokens, total.completion_image_tokens
-        return cls(
-            input_tokens=total.prompt_tokens,
-            input_tokens_details=InputDetails(text_tokens=total.prompt_tokens - given, image_tokens=given),
-            output_tokens=total.completion_tokens,
-            output_tokens_details=OutputDetails(text_tokens=total.completion_tokens - made, image_tokens=made),
-            total_tokens=total.total_tokens,
-        )
 
 
 class IncompleteDetails(BaseModel):

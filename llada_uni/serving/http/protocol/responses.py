@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from llada_uni.requests import Chat, Draw, Edit, Request, Story, Understand
 from llada_uni.serving.http.protocol.chat import NoLogprobs, NoStore, Nothing, Stop
-from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
+from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported, word_or
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.images import OnlyOpaque, check_compression
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
@@ -174,14 +174,10 @@ class ChosenTool(Body):
     type: Literal["image_generation"]
 
 
-def _word_or_object(value: Any) -> str | None:
-    return "<word>" if isinstance(value, str) else "<tool>" if isinstance(value, dict | ChosenTool) else None
-
-
 ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[ChosenTool, Tag("<tool>")],
     Discriminator(
-        _word_or_object,
+        word_or("<tool>", ChosenTool),
         custom_error_type="tool_choice",
         custom_error_message='must be "none", "auto", "required" or {"type": "image_generation"}',
     ),
