@@ -153,7 +153,8 @@ def measure(
         ratio = None if theirs is None else (theirs / ours)
         rows.append(common.Row(f"{case}, {size}", "bfloat16" if theirs else "", unit, ours, theirs, ratio, more))
 
-    theirs, their_peak = None, None
+    theirs: dict[str, float] | None = None
+    their_peak: float | None = None
     if direct:
         common.progress(f"writing random {format} weights")
         in_own_process(write_random_quantized, small, config, make_scheme(format))
@@ -176,9 +177,9 @@ def measure(
     add(f"load {format}, peak memory", "GiB", ours["load_peak"], theirs and theirs["load_peak"])
     add(f"load and run {format}, peak memory", "GiB", peak, their_peak)
     add(f"one step of {BLOCK} tokens, prefix {PREFIX}", "s", ours["step"], theirs and theirs["step"])
-    speeds = [ACCEPTED / side["step"] if side else None for side in (ours, theirs)]
-    add(f"{ACCEPTED} accepted a step", "tokens/s", speeds[0], speeds[1])
-    rows[-1] = dataclasses.replace(rows[-1], ratio=speeds[1] and speeds[0] / speeds[1])
+    speed, their_speed = ACCEPTED / ours["step"], ACCEPTED / theirs["step"] if theirs else None
+    add(f"{ACCEPTED} accepted a step", "tokens/s", speed, their_speed)
+    rows[-1] = dataclasses.replace(rows[-1], ratio=their_speed and speed / their_speed)
     add("first step, files not yet in memory", "s", ours["first"], theirs and theirs["first"])
     return rows
 
