@@ -121,7 +121,8 @@ def open_dataset(spelling: str, side: int = 0) -> DatasetSource:
     if not path:
         raise UserError(f"{spelling}: which dataset? Allowed: {kind}:PATH")
     columns = {name.removeprefix(_COLUMN): value for name, value in told.items() if name.startswith(_COLUMN)}
-    read = ReadOptions(**{name: told.get(name, "") for name in _TEXTS}, columns=columns)
+    texts: dict[str, Any] = {name: told.get(name, "") for name in _TEXTS}
+    read = ReadOptions(columns=columns, **texts)
     languages = [language.strip() for language in told.get("languages", "en").split(",")]
     wordings = Wordings.from_file(told["templates"]) if "templates" in told else Wordings.built_in(languages)
     seed = told.get("seed", "0")
