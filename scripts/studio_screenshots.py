@@ -164,7 +164,7 @@ class Shots:
     def dark(self) -> None:
         page = self.open(WIDE, "dark")
         draw(page, "a flat frog and a flat mushroom on gray", seed=1)
-        page.get_by_label("Codes over the picture").click()
+        page.get_by_label("Show how it was composed").click()
         self.save(page, "dark")
 
 

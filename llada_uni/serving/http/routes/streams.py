@@ -5,9 +5,10 @@ Any request with `stream` and the header `x-llada-stream` has one (`kept.py`).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
 
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.kept import NAME
@@ -26,8 +27,16 @@ async def read_stream(name: Name, request: Request, here: Here) -> Response:
     return await begun(request, stream.read(), stream.failed)
 
 
-@router.delete("/{name}", status_code=204, response_class=Response)
-async def drop_stream(name: Name, request: Request, here: Here) -> Response:
+class Dropped(BaseModel):
+    """As OpenAI tells of what was deleted."""
+
+    id: str
+    object: Literal["llada.stream.deleted"] = "llada.stream.deleted"
+    deleted: Literal[True] = True
+
+
+@router.delete("/{name}")
+async def drop_stream(name: Name, request: Request, here: Here) -> Dropped:
     """Ends its work where it goes on, and forgets it."""
     here.kept.find(request.state.owner, name).drop()
-    return Response(status_code=204)
+    return Dropped(id=name)
