@@ -75,6 +75,15 @@ export function createWorkbench(studio, mode, { settings: tasks, empty, state, f
     const { signal } = running = new AbortController();
     const progress = createProgress();
     let task = null;
+    let heard = false; // of the server, in this run
+
+    async function* listening(events) {
+      for await (const event of events) {
+        heard = true;
+        yield event;
+      }
+    }
+
     notice.clear();
     setBusy(true);
     try {
@@ -83,14 +92,14 @@ export function createWorkbench(studio, mode, { settings: tasks, empty, state, f
       live.replaceChildren(progress.root);
       progress.start(task.began);
       bringIntoView(stage);
-      const { entry, face } = await follow(task.about, begun.events(signal), progress);
+      const { entry, face } = await follow(task.about, listening(begun.events(signal)), progress);
       const whole = { ...entry, seconds: progress.seconds };
       shown = await studio.history.keep(whole, face);
       kept(shown, whole);
       await over(task);
       studio.announce(`${runRow.dataset.label}: finished`);
     } catch (error) {
-      await complain(error, task, signal.aborted);
+      await complain(error, task, signal.aborted, heard);
     } finally {
       progress.stop();
       live.replaceChildren();
@@ -100,12 +109,12 @@ export function createWorkbench(studio, mode, { settings: tasks, empty, state, f
     }
   }
 
-  async function complain(error, task, cancelled) {
+  async function complain(error, task, cancelled, heard) {
     if (leaving) return; // the page closes, which ends its connections; the run stays
     const lost = error instanceof Failure && error.status === 0 && !cancelled && task;
     left = lost ? task : null;
     if (cancelled) studio.announce("Cancelled");
-    else if (lost) notice.show(error, () => resume(task));
+    else if (lost) notice.show(error, heard ? () => resume(task) : run);
     else if (error instanceof Failure && error.code === "stream_not_found") notice.show(new Mistake(LOST), run);
     else notice.show(error, error instanceof Mistake ? null : run);
     bringIntoView(stage);
