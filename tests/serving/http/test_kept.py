@@ -124,7 +124,7 @@ def test_progress_is_told_as_it_stands():
         job.emit(picture(seed=1))
         job.emit(finished(1))
 
-    with serving(script) as (service, client):
+    with serving(script) as (_, client):
         first = [data["type"] for _, data in events_of(post(client, CAT).text)]
         assert first.count("llada.progress") == 3 and first.count("image_generation.partial_image") == 2
         events = [data for _, data in events_of(client.get(f"{STREAMS}/{NAME}").text)]
@@ -155,7 +155,7 @@ def test_a_failure_is_kept_as_well():
 
 
 def test_names():
-    with serving(lambda job: job.emit(finished(1))) as (service, client):
+    with serving(lambda job: job.emit(finished(1))) as (_, client):
         for name in ("short", "a" * 65, "with a space in it", "a/../../path-of-files"):
             refused = post(client, HELLO, name, "/v1/chat/completions")
             assert refused.status_code == 400
@@ -169,7 +169,7 @@ def test_names():
 
 
 def test_a_stream_belongs_to_its_key():
-    with serving(lambda job: job.emit(finished(1)), api_keys=("one", "two")) as (service, client):
+    with serving(lambda job: job.emit(finished(1)), api_keys=("one", "two")) as (_, client):
         mine, other = ({"Authorization": f"Bearer {key}"} for key in ("one", "two"))
         client.post("/v1/chat/completions", json=HELLO, headers={HEADER: NAME, **mine})
         assert client.get(f"{STREAMS}/{NAME}", headers=other).status_code == 404

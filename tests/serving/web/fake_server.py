@@ -153,7 +153,7 @@ def _answer(request: Request, body: Any, prompt: str, events: AsyncIterator[byte
     stream = _held(seen, events) if "wait" in prompt else _broken(events) if "break" in prompt else events
     failed = sse.message(error_body(500, "the server failed on this request"), "error")
     kept = request.app.state.kept.keep("", request.headers[HEADER], stream, lambda _: failed)
-    return StreamingResponse(kept, media_type="text/event-stream")
+    return StreamingResponse(_cut(kept) if "cut" in prompt else kept, media_type="text/event-stream")
 
 
 def _fault(prompt: str) -> JSONResponse | None:
@@ -181,6 +181,12 @@ async def _held(seen: Seen, events: AsyncIterator[bytes]) -> AsyncIterator[bytes
     finally:
         seen.held -= 1
         seen.gone += not seen.go_on.is_set()
+
+
+async def _cut(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The first three events, and the connection is lost."""
+    for _ in range(3):
+        yield await anext(events)
 
 
 async def _broken(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
