@@ -143,8 +143,9 @@ class RewardStage(NetworkStage):
             if options.likelihood == "trace" and RULES[rule].edits:
                 fills = ", ".join(name for name, other in RULES.items() if not other.edits)
                 raise UserError(f"likelihood trace cannot follow the rule {rule}, which edits; rollouts.{name}_rule: {fills}")
-        anchor = options.anchor and options.anchor.stage(model, options.init, self.block, processes, seed)
-        self._anchor = (anchor,)  # a tuple: its weights are those of this stage
+        anchor = options.anchor
+        beside = None if anchor is None else anchor.stage(model, options.init, self.block, processes, seed)
+        self._anchor = (beside,)  # a tuple: its weights are those of this stage
         self.kept: dict[int, Kept] = {}
         self.micro_batches = 1
         self.failure = ""
