@@ -167,7 +167,7 @@ def dense_experts(x: Tensor, routing: Routing, gate: Tensor, up: Tensor, down: T
     """Every expert on every token, weighted by 0 where it was not chosen. Equals `plain_experts`; E / K times its work, but
     no shape depends on the choice, and the operations are those that every exchange format knows.
     """
-    shares = x.new_zeros(x.shape[0], gate.shape[0]).scatter(1, routing.experts, routing.weights.to(x.dtype))  # [N, E]
+    shares = x.new_zeros(x.shape[0], gate.shape[0]).scatter_add(1, routing.experts, routing.weights.to(x.dtype))  # [N, E]
     inner = F.silu(x @ gate.transpose(1, 2)) * (x @ up.transpose(1, 2))  # [E, N, I]
     return ((inner * shares.t().unsqueeze(-1)) @ down.transpose(1, 2)).sum(0)
 

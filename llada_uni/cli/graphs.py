@@ -22,6 +22,7 @@ def export_graph(
     height: Annotated[int | None, typer.Option(help="Pixels of a decoded image; default: the model's.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels of a decoded image; default: the model's.")] = None,
     decoder: Annotated[str | None, typer.Option(help="turbo or base; default: the model's.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Of an image: its token ids are noted in graphs.json.")] = None,
     model: Model = None,
     revision: Revision = None,
     as_json: Json = False,
@@ -40,7 +41,7 @@ def export_graph(
         from llada_uni.graphs.export import FILE, TOLERANCE, Wanted, export_graphs
         from llada_uni.model import UniModel
 
-        wanted = Wanted(tuple(which.split(",")), format, capacity, height, width, decoder)
+        wanted = Wanted(tuple(which.split(",")), format, capacity, height, width, decoder, prompt)
         uni = UniModel.from_pretrained(model, "cpu", "float32", quantization="plain", revision=revision)
         found = export_graphs(uni.parts, out, wanted, lambda name: status.update(f"exporting {name}"))
     wrong = {name: difference for name, difference in found.items() if not difference <= TOLERANCE}

@@ -67,7 +67,7 @@ def angles_of(model: ZImageTransformer2DModel, condition: Tensor, size: tuple[in
 
 
 def refined(model: ZImageTransformer2DModel, condition: Tensor, angles: Tensor) -> Tensor:
-    """The condition [B, L, F] as tokens [B, L', D] that know of each other. angles: the condition's, as the layers take them."""
+    """The condition [B, L, F] as tokens [B, L', D] that know of each other. angles: as the layers take them."""
     tokens = _filled(model.cap_embedder(condition), model.cap_pad_token)
     for layer in model.context_refiner:
         tokens = layer(tokens, None, angles)

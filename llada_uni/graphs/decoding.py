@@ -48,7 +48,7 @@ class Condition(nn.Module):
 
 
 class Evaluation(nn.Module):
-    """state [1, C, 1, H, W], time [1] (0 noise, 1 data) and condition [rows, L, D] -> velocity [rows, C, 1, H, W]; all float32."""
+    """state [1, C, 1, H, W], time [1] (0 noise, 1 data) and condition [rows, L, D] -> velocity [rows, C, 1, H, W]."""
 
     def __init__(
         self, transformer: ZImageTransformer2DModel, grid: tuple[int, int], size: tuple[int, ...], width: int, rows: int

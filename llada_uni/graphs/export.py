@@ -31,6 +31,7 @@ from llada_uni.graphs.decoding import Condition, Evaluation, Pixels
 from llada_uni.image.codes import ImageCodes
 from llada_uni.tasks.checks import check_grid
 from llada_uni.tasks.parts import Parts
+from llada_uni.text.prompts import Turn
 
 FILE = "graphs.json"
 FORMATS = ("onnx", "pt2")
@@ -43,7 +44,7 @@ Tensors = tuple[Tensor, ...]
 @dataclass(frozen=True)
 class Wanted:
     """which: of `WHICH`. capacity: positions before an open block. height, width: pixels of a decoded image. decoder: turbo or
-    base. What is None is the model directory's own."""
+    base. prompt: of an image, whose token ids are noted. What is None is the model directory's own."""
 
     which: tuple[str, ...] = WHICH
     format: str = "onnx"
@@ -51,12 +52,15 @@ class Wanted:
     height: int | None = None
     width: int | None = None
     decoder: str | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UserError(f"unknown format {self.format!r}; allowed: {', '.join(FORMATS)}")
         if not self.which or set(self.which) - set(WHICH):
             raise UserError(f"unknown graphs {', '.join(self.which)!r}; allowed: {', '.join(WHICH)}")
+        if self.prompt is not None and self.which != WHICH:
+            raise UserError(f"the ids of a prompt are for drawing, which takes both graphs: {', '.join(WHICH)}")
         if self.decoder not in (None, *get_args(Variant)):
             raise UserError(f"unknown decoder {self.decoder!r}; allowed: {', '.join(get_args(Variant))}")
         missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
@@ -99,6 +103,8 @@ def export_graphs(
                 with dense_experts(parts.backbone) if which == "block" else _nothing():
                     _write(graph, path)
                 found[graph.name] = largest_difference(_run(path, graph), graph.expected)
+        if wanted.prompt is not None:
+            notes["prompt"] = _prompt(parts, wanted.prompt, notes)
         write_json(folder / FILE, {**notes, "largest_difference": found})
     return found
 
@@ -167,6 +173,18 @@ def _decoder(parts: Parts, wanted: Wanted) -> tuple[list[Graph], dict[str, Any]]
         "latents": [1, *size],
     }
     return graphs, notes
+
+
+def _prompt(parts: Parts, text: str, notes: dict[str, Any]) -> dict[str, Any]:
+    """Token ids of drawing a text, and of guidance's other branch, each with the image header. UserError if they do not fit."""
+    form, decoder = parts.format, notes["decoder"]
+    header = form.image_header(decoder["rows_of_codes"], decoder["columns_of_codes"])
+    turns = [Turn("user", (text,))]
+    ids = [*form.prompt("generate", turns), *header]
+    needed, capacity = len(ids) + decoder["rows_of_codes"] * decoder["columns_of_codes"], notes["block"]["capacity"]
+    if needed > capacity:
+        raise UserError(f"this prompt and its image take {needed} positions; the capacity is {capacity}")
+    return {"text": text, "ids": ids, "unconditional": [*form.unconditional("generate", turns), *header]}
 
 
 def _write(graph: Graph, path: Path) -> None:

@@ -15,9 +15,11 @@ from llada_uni.tasks.common import encode_pictures, own_codes
 from llada_uni.tasks.parts import Parts
 
 
-def encode_for_change(parts: Parts, images: Sequence[Image.Image | ImageCodes]) -> tuple[list[ImageCodes], list[tuple[str, ...]]]:
-    """Codes of images as they are; and for each a notice where it is of a kind that the model does not know, () where it is of a
-    known one, or nobody can tell.
+def encode_for_change(
+    parts: Parts, images: Sequence[Image.Image | ImageCodes]
+) -> tuple[list[ImageCodes], list[tuple[str, ...]]]:
+    """Codes of images as they are; and for each a notice where it is of a kind that the model does not know, () where it is of
+    a known one, or nobody can tell.
     """
     least = parts.defaults.familiar
     if least is None:
@@ -38,6 +40,6 @@ def _notice(nearness: float, least: float) -> tuple[str, ...]:
     if nearness >= least:
         return ()
     return (
-        f"this model was not trained on images of this kind (its codes fit to {nearness:.2f}; from {least:.2f} on they are known "
-        "ones): what it makes of it will have little to do with it",
+        f"this model was not trained on images of this kind (its codes fit to {nearness:.2f}; from {least:.2f} on they are "
+        "known ones): what it makes of it will have little to do with it",
     )
