@@ -1,4 +1,4 @@
-// The routed experts of a layer on a CPU, and plain linear products, in one call each.
+// The routed experts of a layer on a CPU, plain linear products and attention, in one call each.
 //
 //   out[n] = sum over k of share[n, k] * down[e] (silu(gate[e] x[n]) * (up[e] x[n])),   e = chosen[n, k]
 //
@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "attention.h"
 #include "int4.h"
 #include "products.h"
 #include "steps.h"
@@ -65,6 +66,10 @@ void cut(std::vector<Piece>& pieces, int64_t expert, int64_t begin, int64_t end,
 
 inline void put(float* target, float value) { *target = value; }
 inline void put(bfloat16* target, float value) { *target = narrow(value); }
+inline void put(float* target, vec values) { std::memcpy(target, &values, sizeof values); }
+inline void put(bfloat16* target, vec values) {
+    for (int i = 0; i < LANES; i++) target[i] = narrow(values[i]);
+}
 inline float get(const float* p) { return *p; }
 inline float get(const bfloat16* p) { return widen(*p); }
 
@@ -89,6 +94,22 @@ struct Order {  // pairs sorted by expert, tokens in order inside one
         }
     }
 };
+
+// out [D] = sum over a token's k results of share * result, the results being rows of [M, D].
+template <typename Given>
+void gather(const float* result, const int64_t* row, const float* share, int64_t k, int64_t width, Given* out) {
+    int64_t d = 0;
+    for (; d + LANES <= width; d += LANES) {
+        vec sum = {};
+        for (int64_t i = 0; i < k; i++) sum += share[i] * load(result + row[i] * width + d);
+        put(out + d, sum);
+    }
+    for (; d < width; d++) {
+        float sum = 0;
+        for (int64_t i = 0; i < k; i++) sum += share[i] * result[row[i] * width + d];
+        put(out + d, sum);
+    }
+}
 
 template <typename Matrix, typename Given>
 int experts(const Matrix& gate, const Matrix& up, const Matrix& down, const Given* given, const int64_t* chosen, const float* share,
@@ -143,12 +164,7 @@ int experts(const Matrix& gate, const Matrix& up, const Matrix& down, const Give
             down.multiply(piece.expert, piece.first, piece.last, rows, high, result + piece.begin * width + piece.first, width);
         }
 #pragma omp for schedule(static)
-        for (int64_t t = 0; t < n; t++)
-            for (int64_t d = 0; d < width; d++) {
-                float sum = 0;
-                for (int64_t i = 0; i < k; i++) sum += share[t * k + i] * result[order.row[t * k + i] * width + d];
-                put(out + t * width + d, sum);
-            }
+        for (int64_t t = 0; t < n; t++) gather(result, order.row.data() + t * k, share + t * k, k, width, out + t * width);
     }
     memory.trim();
     return 0;
@@ -199,6 +215,14 @@ void llada_uni_norm(const float* x, const float* weight, int64_t n, int64_t widt
 void llada_uni_turn(const float* fused, const float* weight, const float* cos, const float* sin, int64_t n, int64_t heads, int64_t total,
                     int64_t width, int64_t turned, float eps, float* out, int threads) {
     turn(fused, weight, cos, sin, n, heads, total, width, turned, eps, out, threads);
+}
+
+// Queries [N, H, d], keys and values [N, G, d] of new tokens, with the distances of tokens and heads in memory -> out [N, H, d].
+void llada_uni_attend(const void* sequences, int64_t count, int64_t layer, const float* queries, int64_t query_token, int64_t query_head,
+                      const float* keys, int64_t key_token, int64_t key_head, const float* values, int64_t value_token, int64_t value_head,
+                      int64_t heads, int64_t groups, int64_t width, float* out, int threads) {
+    attend(static_cast<const Sequence*>(sequences), count, layer, {queries, query_token, query_head}, {keys, key_token, key_head},
+           {values, value_token, value_head}, heads, groups, width, out, threads);
 }
 
 void llada_uni_route(const float* logits, const float* bias, int64_t n, int64_t e, int64_t k, int64_t groups, int64_t kept,

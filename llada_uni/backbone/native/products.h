@@ -44,13 +44,6 @@ using Bfloat16 = Paired;
 using Bfloat16 = Widened<bfloat16>;
 #endif
 
-// One load instead of one a product: compilers fold it into every multiplication, and loads are then what limits.
-#if defined(__x86_64__)
-#define KEEP(value) asm("" : "+v"(value))
-#else
-#define KEEP(value)
-#endif
-
 // R rows of inputs times TILE_OUT rows of the matrix. The next rows are asked for meanwhile, in the order in which they lie and
 // for the second cache, which can wait for more of them at once than the first.
 template <typename T, int R>

@@ -20,6 +20,7 @@ from llada_uni.backbone.native.build import Loaded
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8: 3}  # of stored weights; uint8: int4, two a byte
 INPUTS = (torch.float32, torch.bfloat16)
+MOST_SHARED = 64  # heads that share keys and values: ATTEND_ROWS of attention.h
 
 
 class Matrices(NamedTuple):
@@ -109,6 +110,41 @@ def linear(x: Tensor, matrix: Matrices) -> Tensor:
     return out
 
 
+class Sequence(ctypes.Structure):
+    """`Sequence` of attention.h: new tokens of a stream and the cache of their sequence."""
+
+    _fields_ = (
+        ("keys", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("layer_stride", ctypes.c_int64),
+        ("group_stride", ctypes.c_int64),
+        ("length", ctypes.c_int64),
+        ("start", ctypes.c_int64),
+        ("stop", ctypes.c_int64),
+        ("ends", ctypes.POINTER(ctypes.c_int64)),
+        ("blocks", ctypes.c_int64),
+    )
+
+
+def attends(queries: Tensor, keys: Tensor) -> bool:
+    """Whether `attend` takes heads of this width, and so many for a group."""
+    lanes = _functions().lanes
+    return queries.shape[-1] % lanes == 0 and queries.shape[1] <= MOST_SHARED * keys.shape[1]
+
+
+def attend(sequences: ctypes.Array[Sequence], layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of a packed stream, see `cached_attention.PackedCache.attend`: all float32, the last axis contiguous.
+
+    queries [1, H, N, d], keys and values [1, G, N, d] -> [1, H, N, d], in memory [N, H, d].
+    """
+    _, heads, tokens, width = queries.shape
+    out = queries.new_empty(1, tokens, heads, width)
+    lying = [number for part in (queries, keys, values) for number in (part.data_ptr(), part.stride(2), part.stride(1))]
+    where = (heads, keys.shape[1], width, out.data_ptr(), torch.get_num_threads())
+    _functions().attend(ctypes.byref(sequences), len(sequences), layer, *lying, *where)
+    return out.transpose(1, 2)
+
+
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., D] / rms(x) * weight [D], all float32 -> the same shape."""
     x = x.contiguous()
@@ -151,6 +187,8 @@ class _Functions(NamedTuple):
     norm: ctypes._NamedFuncPointer
     turn: ctypes._NamedFuncPointer
     route: ctypes._NamedFuncPointer
+    attend: ctypes._NamedFuncPointer
+    lanes: int
 
 
 @cache
@@ -178,11 +216,12 @@ def _bind(library: ctypes.CDLL) -> _Functions:
         "norm": [pointer, pointer, long, long, real, pointer, whole],
         "turn": [pointer, pointer, pointer, pointer, long, long, long, long, long, real, pointer, whole],
         "route": [pointer, pointer, long, long, long, long, long, whole, real, pointer, pointer, whole],
+        "attend": [pointer, long, long, *[pointer, long, long] * 3, long, long, long, pointer, whole],
     }
     found = {name: getattr(library, f"llada_uni_{name}") for name in arguments}
     for name, types in arguments.items():
         found[name].argtypes = types
-    return _Functions(**found)
+    return _Functions(**found, lanes=library.llada_uni_lanes() % 1000)
 
 
 def _computes(functions: _Functions) -> bool:

@@ -25,6 +25,13 @@ constexpr int LANES = 4, TILE_ROWS = 4;
 #endif
 constexpr int TILE_OUT = 4;  // features out of one tile
 
+// One load instead of one a product: compilers fold it into every multiplication, and loads are then what limits.
+#if defined(__x86_64__)
+#define KEEP(value) asm("" : "+v"(value))
+#else
+#define KEEP(value)
+#endif
+
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float four __attribute__((vector_size(16)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
