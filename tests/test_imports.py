@@ -26,7 +26,7 @@ generation
 requests hub bars
 tasks
 model
-data serving adapters
+data serving adapters graphs
 training evaluation verify doctor
 cli
 world photos __main__

@@ -1,4 +1,4 @@
-"""Mixture of experts: a router that picks a few experts a token, and two ways to compute them.
+"""Mixture of experts: a router that picks a few experts a token, and three ways to compute them.
 
 x [N, D] -> router -> (weights, experts) [N, K] -> chosen experts' SwiGLU, weighted sum -> [N, D], plus a
 shared expert.
@@ -6,7 +6,7 @@ Axes: N tokens (batch and places flattened), D width, E experts, K experts a tok
 expert, M = N * K (token, expert) pairs.
 Source: arXiv:2604.20796 and the released configuration. The plain path says what is computed; the grouped
 path sorts the pairs by expert, so that each expert that has work does it in a few matrix products on
-contiguous rows.
+contiguous rows. The dense path lets every expert do all tokens, in products of fixed shape: for exported graphs.
 """
 
 from __future__ import annotations
@@ -163,7 +163,16 @@ def grouped_experts(x: Tensor, routing: Routing, gate: Tensor, up: Tensor, down:
     return combine(grouped_linear(inner, down, segments), routing.weights.to(x.dtype), segments)
 
 
-PATHS = {"grouped": grouped_experts, "plain": plain_experts}
+def dense_experts(x: Tensor, routing: Routing, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """Every expert on every token, weighted by 0 where it was not chosen. Equals `plain_experts`; E / K times its work, but
+    no shape depends on the choice, and the operations are those that every exchange format knows.
+    """
+    shares = x.new_zeros(x.shape[0], gate.shape[0]).scatter_add(1, routing.experts, routing.weights.to(x.dtype))  # [N, E]
+    inner = F.silu(x @ gate.transpose(1, 2)) * (x @ up.transpose(1, 2))  # [E, N, I]
+    return ((inner * shares.t().unsqueeze(-1)) @ down.transpose(1, 2)).sum(0)
+
+
+PATHS = {"grouped": grouped_experts, "plain": plain_experts, "dense": dense_experts}
 
 
 class MixtureOfExperts(nn.Module):

@@ -63,6 +63,7 @@ COMMANDS = {
     "train": "llada_uni.cli.train:train",
     "recipes": "llada_uni.cli.train:list_recipes",
     "export": "llada_uni.cli.train:export",
+    "export-graph": "llada_uni.cli.graphs:export_graph",
     "quantize": "llada_uni.cli.quantize:quantize",
     "pull": "llada_uni.cli.hub:pull",
     "doctor": "llada_uni.cli.hub:doctor",

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Records = Annotated[
     str,
-    typer.Argument(help="A .jsonl or .tar file, a folder of them, or a plug-in's source (world:COUNT:SEED[:MIXTURE[:SPLIT]])."),
+    typer.Argument(
+        help="A .jsonl or .tar file, a folder of them, a dataset in its own format (folder:PATH, coco:PATH, hf:NAME), or a "
+        "plug-in's source (world:COUNT:SEED[:MIXTURE[:SPLIT]])."
+    ),
 ]
 OnBad = Annotated[str, typer.Option(help="What a record that cannot be used does: stop, or skip (listed at the end).")]
 Tokenizer = Annotated[Path | None, typer.Option(help="A tokenizer.json.")]

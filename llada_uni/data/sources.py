@@ -8,7 +8,8 @@ A tar sample is `KEY.json` and its pictures `KEY.NAME`, one after another; a par
 The JSON may be a list of records about these pictures.
 Shards are plain .tar, so that a picture can be read from its place without reading what stands before it.
 Files that macOS leaves beside the real ones are passed over.
-A name such as `world:20000:5` opens the source "world" of a plug-in (plugins.py).
+A name such as `world:20000:5` opens the source "world" of a plug-in (plugins.py); `folder:birds/` reads a dataset in its own
+format (importers/source.py).
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class RecordSource(Protocol):
 
 
 def open_source(records: str | Path, side: int = 128) -> RecordSource:
-    """A file or folder of records, or `NAME:...` for the source NAME of a plug-in, which renders images at `side` pixels.
+    """A file or folder of records, or `NAME:...` for the source NAME of a plug-in, `folder:birds/` for one.
+
+    side: of its images in pixels, where it renders them.
 
     UserError when there is nothing of the kind.
     """
@@ -84,7 +87,9 @@ class FileSource:
         else:
             self.files = [path]
         if not self.files or not all(file.is_file() for file in self.files):
-            raise UserError(f"there are no records at {path}: expected a .jsonl or .tar file, or a folder with such files")
+            raise UserError(
+                f"there are no records at {path}: expected a .jsonl or .tar file, a folder "
+                f"with such files, or a dataset in its own format, as in folder:PATH")
         for file in self.files:
             if file.suffix not in _FORMATS:
                 raise UserError(f"{file} is no record file; allowed: {', '.join(_FORMATS)}")

@@ -49,19 +49,29 @@ def context_of(model: ZImageTransformer2DModel, condition: Tensor, size: tuple[i
 
     condition [B, L, F] in the model's dtype; size (C, T, H, W) of one picture's latents.
     """
+    image_angles, angles = angles_of(model, condition, size)
+    return Context(refined(model, condition, angles), image_angles, torch.cat([image_angles, angles], 1))
+
+
+def angles_of(model: ZImageTransformer2DModel, condition: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Complex angles of the image tokens [1, N', A] and of the condition's [1, L', A]; arguments as for `context_of`."""
     patch, frame_patch = _patches(model)
     _, frames, height, width = size
     fit_positions(model, condition.shape[1], frames // frame_patch, height // patch, width // patch)
     # Positions are the library's affair: it is asked for those of one empty picture, and all have the same.
     picture = condition.new_zeros(size)
     _, _, _, image_places, places, _, _ = model.patchify_and_embed([picture], [condition[0]], patch, frame_patch)
+    length = condition.shape[1] + -condition.shape[1] % SEQ_MULTI_OF  # the library lists more places than it uses
+    image_angles, angles = model.rope_embedder(image_places[0]), model.rope_embedder(places[0][:length])
+    return image_angles.unsqueeze(0), angles.unsqueeze(0)
+
+
+def refined(model: ZImageTransformer2DModel, condition: Tensor, angles: Tensor) -> Tensor:
+    """The condition [B, L, F] as tokens [B, L', D] that know of each other. angles: as the layers take them."""
     tokens = _filled(model.cap_embedder(condition), model.cap_pad_token)
-    # The library lists more places for the condition than it uses.
-    image_angles, angles = model.rope_embedder(image_places[0]), model.rope_embedder(places[0][: tokens.shape[1]])
-    image_angles, angles = image_angles.unsqueeze(0), angles.unsqueeze(0)
     for layer in model.context_refiner:
         tokens = layer(tokens, None, angles)
-    return Context(tokens, image_angles, torch.cat([image_angles, angles], 1))
+    return tokens
 
 
 def hidden(model: ZImageTransformer2DModel, state: Tensor, t: Tensor, context: Context) -> Hidden:

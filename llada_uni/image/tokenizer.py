@@ -166,23 +166,37 @@ class ImageTokenizer(nn.Module):
         """
         return self.encode_many([picture], mode, alone)[0]
 
-    @torch.no_grad()
     def encode_many(
         self, pictures: Sequence[Image.Image], mode: Mode = "understand", alone: bool = True
     ) -> list[ImageCodes]:
         """Codes of several pictures in one pass; each picture attends to itself only, so the codes are those
         of `encode`."""
+        return self._encode(pictures, mode, alone)[0]
+
+    def encode_with_nearness(
+        self, picture: Image.Image, mode: Mode = "understand", alone: bool = True
+    ) -> tuple[ImageCodes, float]:
+        """Codes as of `encode`, and how well they fit: the mean cosine, -1 to 1, between patches and their codes."""
+        (codes,), hidden = self._encode([picture], mode, alone)
+        return codes, self._nearness(hidden)
+
+    @torch.no_grad()
+    def _encode(
+        self, pictures: Sequence[Image.Image], mode: Mode, alone: bool
+    ) -> tuple[list[ImageCodes], torch.Tensor]:
+        """Codes of pictures, and the vision features [N, D] that they were made from."""
         if not pictures:
-            return []
+            return [], torch.empty(0)
         cut = [to_patches(self.shape(picture, mode, alone), self.settings) for picture in pictures]
-        codes = self.codes_of(
+        hidden = self.features(
             torch.cat([patches for patches, _, _ in cut]), [(rows, cols) for _, rows, cols in cut]
         )
-        parts = codes.split([rows * columns for _, rows, columns in cut])
-        return [
+        parts = self._nearest(hidden).split([rows * columns for _, rows, columns in cut])
+        found = [
             ImageCodes(tuple(part.tolist()), rows, columns)
             for part, (_, rows, columns) in zip(parts, cut, strict=True)
         ]
+        return found, hidden
 
     def features(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Vision features [N, D] of patches [N, C*P*P]; `grids`: (rows, columns) of each picture.
@@ -193,10 +207,8 @@ class ImageTokenizer(nn.Module):
         return self.vision(patches, grid_thw=grid_thw).last_hidden_state
 
     @torch.no_grad()
-    def nearness(self, picture: Image.Image) -> float:
-        """Mean cosine, -1 to 1, between the patches of a picture, taken as it is, and their codes: how well these fit."""
-        patches, rows, columns = to_patches(self.shape(picture, "raw"), self.settings)
-        hidden = self.features(patches, [(rows, columns)])
+    def _nearness(self, hidden: torch.Tensor) -> float:
+        """Mean cosine between features [N, D] and the nearest codes."""
         found = self.vq.quant_conv(hidden.T[None, :, :, None])[0, :, :, 0].T.float()
         codes = nn.functional.normalize(self.vq.quantize.embedding.weight.float(), dim=-1)
         cosines = nn.functional.normalize(found, dim=-1) @ codes.T
@@ -204,6 +216,8 @@ class ImageTokenizer(nn.Module):
 
     def codes_of(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Codes [N] int64 of patches [N, C*P*P]; arguments as in `features`."""
-        hidden = self.features(patches, grids)
+        return self._nearest(self.features(patches, grids))
+
+    def _nearest(self, hidden: torch.Tensor) -> torch.Tensor:
         # The quantizer works place by place, so all pictures go through as one row of N places: [1, D, N, 1].
         return self.vq.encode(hidden.T[None, :, :, None]).image_tokens

@@ -10,9 +10,9 @@ from llada_uni.generation.guidance import Guidance
 from llada_uni.requests import Edit
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_grid, check_pictures, check_seed, generator_of
-from llada_uni.tasks.common import Clock, encode_pictures, phases_of, settings_of
+from llada_uni.tasks.common import Clock, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
-from llada_uni.tasks.familiar import unfamiliar
+from llada_uni.tasks.familiar import encode_for_change
 from llada_uni.tasks.parts import Parts
 from llada_uni.tasks.sizes import shaped_for_editing, sized
 from llada_uni.text.prompts import Turn
@@ -31,9 +31,10 @@ def edit_image(parts: Parts, request: Edit, on_progress: OnProgress | None) -> I
     shaped = [shaped_for_editing(parts, picture, settings.fit, other_size) for picture in pictures]
     height, width = shaped[0].size
     size = sized(parts, asked.get("height", height), asked.get("width", width), other_size)
-    sources = encode_pictures(parts, [one.image for one in shaped], "raw")
+    sources, unfamiliar = encode_for_change(parts, [one.image for one in shaped])
     clock.lap("encode")
-    grid, notices = size.grid, tuple(notice for one in shaped for notice in (*one.notices, *unfamiliar(parts, one.image)))
+    grid = size.grid
+    notices = tuple(said for one, more in zip(shaped, unfamiliar, strict=True) for said in (*one.notices, *more))
     form, turns = parts.format, [Turn("user", (*sources, request.instruction))]
     header = form.image_header(*grid)
     guidance = Guidance.of(settings)

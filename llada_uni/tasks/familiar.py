@@ -6,21 +6,40 @@ those of a photograph. A directory that knows how near says so ("familiar" in `g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PIL import Image
 
 from llada_uni.image.codes import ImageCodes
+from llada_uni.tasks.common import encode_pictures, own_codes
 from llada_uni.tasks.parts import Parts
 
 
-def unfamiliar(parts: Parts, image: Image.Image | ImageCodes) -> tuple[str, ...]:
-    """A notice where an image, as it is read, is of a kind that the model does not know; () where it is, or nobody can tell."""
+def encode_for_change(
+    parts: Parts, images: Sequence[Image.Image | ImageCodes]
+) -> tuple[list[ImageCodes], list[tuple[str, ...]]]:
+    """Codes of images as they are; and for each a notice where it is of a kind that the model does not know, () where it is of
+    a known one, or nobody can tell.
+    """
     least = parts.defaults.familiar
-    if least is None or isinstance(image, ImageCodes):
-        return ()
-    found = parts.image_tokenizer.nearness(image)
-    if found >= least:
+    if least is None:
+        return encode_pictures(parts, list(images), "raw"), [()] * len(images)
+    codes, notices = [], []
+    for image in images:
+        if isinstance(image, ImageCodes):
+            found, notice = own_codes(parts, image), ()
+        else:
+            found, nearness = parts.image_tokenizer.encode_with_nearness(image, "raw")
+            notice = _notice(nearness, least)
+        codes.append(found)
+        notices.append(notice)
+    return codes, notices
+
+
+def _notice(nearness: float, least: float) -> tuple[str, ...]:
+    if nearness >= least:
         return ()
     return (
-        f"this model was not trained on images of this kind (its codes fit to {found:.2f}; from {least:.2f} on they are known "
-        "ones): what it makes of it will have little to do with it",
+        f"this model was not trained on images of this kind (its codes fit to {nearness:.2f}; from {least:.2f} on they are "
+        "known ones): what it makes of it will have little to do with it",
     )

@@ -20,9 +20,9 @@ from llada_uni.image.reader import open_image
 from llada_uni.requests import Inpaint
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_seed, generator_of, open_picture
-from llada_uni.tasks.common import Clock, encode_pictures, phases_of, settings_of
+from llada_uni.tasks.common import Clock, phases_of, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
-from llada_uni.tasks.familiar import unfamiliar
+from llada_uni.tasks.familiar import encode_for_change
 from llada_uni.tasks.parts import Parts
 from llada_uni.tasks.sizes import Sized, drawn_size, shaped_for_editing
 from llada_uni.text.prompts import Turn
@@ -39,7 +39,7 @@ def inpaint(parts: Parts, request: Inpaint, on_progress: OnProgress | None) -> I
     phases, clock = phases_of(parts, request, on_progress), Clock()
     other_size = settings_of(request, parts.defaults).other_size
     shaped = shaped_for_editing(parts, picture, request.fit or parts.defaults.edit.fit, other_size)
-    (source,) = encode_pictures(parts, [shaped.image], "raw")
+    (source,), (unfamiliar,) = encode_for_change(parts, [shaped.image])
     clock.lap("encode")
     is_open = open_cells(white, source.height, source.width, shaped.crop or EditingCrop.none(*white.shape))
     if not is_open.any():
@@ -53,7 +53,7 @@ def inpaint(parts: Parts, request: Inpaint, on_progress: OnProgress | None) -> I
     branches = {"uncond": [*form.unconditional("generate", turns), *header]}
     prompt = [*form.prompt("generate", turns), *header]
     drawn = phases.draw(prompt, grid, settings.codes, guidance, branches, generator_of(seed), canvas)
-    notices = (*shaped.notices, *unfamiliar(parts, shaped.image))
+    notices = (*shaped.notices, *unfamiliar)
     return finish(parts, drawn, request, request.prompt, seed, clock, on_progress, notices=notices, size=size)
 
 

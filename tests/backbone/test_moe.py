@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llada_uni.backbone.grouped import grouped_linear, sort_by_expert
-from llada_uni.backbone.moe import Experts, Router, Routing, grouped_experts, plain_experts
+from llada_uni.backbone.moe import Experts, Router, Routing, dense_experts, grouped_experts, plain_experts
 from tests.backbone.helpers import small_config
 
 
@@ -71,7 +71,7 @@ def test_load_counts_choices_in_training_only():
 
 @pytest.mark.parametrize("busy", [1, 3, 8])
 @pytest.mark.parametrize("tokens", [1, 5, 64])
-def test_grouped_equals_plain_forward_and_backward(busy, tokens):
+def test_grouped_and_dense_equal_plain_forward_and_backward(busy, tokens):
     """Also with idle experts and with very uneven loads."""
     generator = torch.Generator().manual_seed(tokens * 10 + busy)
     results = []
@@ -81,14 +81,15 @@ def test_grouped_equals_plain_forward_and_backward(busy, tokens):
     chosen = torch.stack([torch.randperm(8, generator=generator)[:2] % busy for _ in range(tokens)])
     weights0 = torch.rand(tokens, 2, generator=generator)
     push = torch.randn(tokens, 16, generator=generator)
-    for path in (plain_experts, grouped_experts):
+    for path in (plain_experts, grouped_experts, dense_experts):
         leaves = [t.clone().requires_grad_() for t in (x0, weights0, *start)]
         x, weights, gate, up, down = leaves
         out = path(x, Routing(weights, chosen, weights), gate, up, down)
         out.backward(push)
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
-    for plain, grouped in zip(*results, strict=True):
-        assert (plain - grouped).abs().max() / plain.abs().max().clamp(min=1) < 1e-5
+    for plain, *others in zip(*results, strict=True):
+        for other in others:
+            assert (plain - other).abs().max() / plain.abs().max().clamp(min=1) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -106,5 +107,5 @@ def test_products_of_groups_equal_the_loop_with_and_without_the_kernel(dtype, in
 
 
 def test_an_unknown_path_is_refused():
-    with pytest.raises(ValueError, match="allowed: grouped, plain"):
+    with pytest.raises(ValueError, match="allowed: grouped, plain, dense"):
         Experts(small_config(), "fast")

@@ -48,7 +48,7 @@ TASKS = {
     "chat": lambda model: model.chat([{"role": "user", "content": [PICTURE, "what?"]}], seed=1),
     "story": lambda model: [one for one in model.interleave("a story", seed=1) if isinstance(one, ImageEvent)],
     "decode": lambda model: model.decode_codes(model.encode_image(PICTURE), seed=1, resolution_multiplier=4),
-    "nearness": lambda model: model.parts.image_tokenizer.nearness(PICTURE),
+    "nearness": lambda model: model.parts.image_tokenizer.encode_with_nearness(PICTURE),
 }
 
 

@@ -1,6 +1,7 @@
 """Datasets of the Hugging Face library (extra `hf`): parquet and arrow files, a saved dataset, or a name on the hub.
 
-Everything is streamed: a row is read when it is its turn. Images are taken as the bytes that are stored.
+Everything is streamed: a row is read when it is its turn. Where images are wanted again later, the library gives any row from
+its files on disk. Images are taken as the bytes that are stored.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ def read_hugging_face(source: str, options: ReadOptions) -> Found:
     datasets = _datasets()
     rows = rows.cast_column(image, datasets.Image(decode=False))
     labels = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
-    for number, row in enumerate(rows):
+    texts = rows.remove_columns(image) if options.again else rows
+    for number, row in enumerate(texts):
         where = f"{source}[{number}]"
         try:
             fields = {ours: _texts(row[theirs], labels.get(theirs)) for ours, theirs in names.items()}
-            yield Item(f"{number:09d}", where, (_image(row[image]),), fields)
+            found = SourceImage("", partial(_again, rows, number, image)) if options.again else _image(row[image])
+            yield Item(f"{number:09d}", where, (found,), fields)
         except UserError as error:
             yield BadItem(where, str(error))
 
@@ -57,14 +60,15 @@ def _open(source: str, options: ReadOptions) -> Any:
         if path.is_dir() and ((path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()):
             found = datasets.load_from_disk(str(path))
             found = found if not isinstance(found, datasets.DatasetDict) else _chosen(found, split, source)
-            return found.to_iterable_dataset()
+            return found if options.again else found.to_iterable_dataset()
         files = _files(path, split)
         if files:
             form = _FORMATS[files[0].suffix]
-            return datasets.load_dataset(form, data_files=[str(file) for file in files], split="train", streaming=True)
+            names = [str(file) for file in files]
+            return datasets.load_dataset(form, data_files=names, split="train", streaming=not options.again)
         if path.exists():
             raise UserError(f"there are no {' or '.join(_FORMATS)} files and no saved dataset at {source}")
-        return _chosen(datasets.load_dataset(source, options.name or None, streaming=True), split, source)
+        return _chosen(datasets.load_dataset(source, options.name or None, streaming=not options.again), split, source)
     except UserError:
         raise
     except Exception as error:  # the library raises what its many readers raise
@@ -122,6 +126,11 @@ def _image(value: Any) -> SourceImage:
     if path and Path(path).is_file():
         return SourceImage(suffix, Path(path).read_bytes)
     raise UserError("has no image")
+
+
+def _again(rows: Any, number: int, image: str) -> bytes:
+    """The image of a row of a dataset on disk."""
+    return _image(rows[number][image]).read()
 
 
 def _suffix(data: bytes) -> str:

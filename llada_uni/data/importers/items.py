@@ -61,7 +61,8 @@ class ReadOptions:
 
     source_split: the dataset's own part to read ("train"; "" takes all). columns: our field -> the dataset's column.
     images: the folder that image paths are relative to ("": where the file with the paths is). delimiter: of a csv ("": by its
-    name). name: configuration of a Hugging Face dataset.
+    name). name: configuration of a Hugging Face dataset. again: images may be read again later, in any order, and none is held
+    until then (of a parquet file the datasets library keeps a copy on disk for that).
     """
 
     source_split: str = ""
@@ -69,6 +70,7 @@ class ReadOptions:
     images: str = ""
     delimiter: str = ""
     name: str = ""
+    again: bool = False
 
 
 def inside(folder: Path, name: str) -> Path:

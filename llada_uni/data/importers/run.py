@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llada_uni.data.importers.items import BadItem, Found, Item, ReadOptions
+from llada_uni.data.importers.kinds import KINDS
 from llada_uni.data.importers.splits import split_of
 from llada_uni.data.importers.wordings import Wordings
 from llada_uni.data.importers.writer import SHARD, RecordWriter
@@ -20,16 +21,6 @@ from llada_uni.errors import UserError
 from llada_uni.files.weights import read_json, write_json
 
 PLAN = "import.json"
-_IMPORTERS = "llada_uni.data.importers"
-KINDS: Mapping[str, tuple[str, str]] = {
-    "folder": (f"{_IMPORTERS}.folder:read_folder", "class folders, and tar files of them"),
-    "coco": (f"{_IMPORTERS}.coco:read_coco", "COCO captions"),
-    "laion": (f"{_IMPORTERS}.laion:read_laion", "WebDataset tars with .jpg, .txt and .json"),
-    "llava": (f"{_IMPORTERS}.llava:read_llava", "LLaVA or ShareGPT conversations, .json or .jsonl"),
-    "hf": (f"{_IMPORTERS}.hugging_face:read_hugging_face", "Hugging Face datasets: parquet, a saved one, a name on the hub"),
-    "csv": (f"{_IMPORTERS}.table:read_table", "a csv or tsv with paths to images"),
-}
-"""Kind to where its reader is and what it reads."""
 _KEPT = 1000  # lines about bad items that the plan keeps
 
 
@@ -80,7 +71,7 @@ def import_data(
         return done
     items = 0
     try:
-        for found in _read(kind, source, options.read):
+        for found in read_items(kind, source, options.read):
             if options.limit is not None and items == options.limit:
                 break
             items += 1
@@ -99,9 +90,10 @@ def import_data(
     return Imported(items, records, bad.found)
 
 
-def _read(kind: str, source: str, options: ReadOptions) -> Found:
+def read_items(kind: str, source: str, options: ReadOptions) -> Found:
+    """What a dataset of this kind (a key of KINDS) holds, in order. UserError when there is no such dataset."""
     module, _, name = KINDS[kind][0].partition(":")
-    given: Any = source if kind == "hf" else Path(source)
+    given: Any = source if kind == "hf" else Path(source).expanduser()
     return getattr(import_module(module), name)(given, options)
 
 

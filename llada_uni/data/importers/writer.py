@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llada_uni.data.importers.item_records import ItemRecords
 from llada_uni.data.importers.items import Item
-from llada_uni.data.importers.measures import MEASURES
-from llada_uni.data.importers.wordings import Wordings, with_derived
+from llada_uni.data.importers.wordings import Wordings
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file
-from llada_uni.image.reader import open_image
 
 FORMATS = ("jsonl", "webdataset")
 SHARD = 1000
@@ -41,8 +39,8 @@ class RecordWriter:
     def __init__(self, folder: Path, form: str, wordings: Wordings, seed: int = 0) -> None:
         if form not in FORMATS:
             raise UserError(f"unknown format {form!r}; allowed: {', '.join(FORMATS)}")
-        self.folder, self.form, self.wordings, self.seed = folder, form, wordings, seed
-        self.measured = sorted(wordings.fields & MEASURES.keys())
+        self.folder, self.form = folder, form
+        self._maker = ItemRecords(wordings, seed)
         self.records = 0
         self._shard = Shard(0)
 
@@ -77,24 +75,7 @@ class RecordWriter:
     def _entry(self, item: Item) -> tuple[str, list[dict[str, Any]], list[tuple[str, bytes]]]:
         """The item's key, its records, whose images are called "0", "1", ..., and the images themselves."""
         images = [(image.suffix, image.read()) for image in item.images]
-        if item.messages is not None:
-            learn = {"learn": "all"} if item.task == "dialogue" else {}
-            return item.key, [{"id": item.key, "task": item.task, **learn, "messages": list(item.messages)}], images
-        if len(images) != 1:
-            raise UserError(f"has {len(images)} images; a template is about one")
-        fields = with_derived(item.fields)
-        if self.measured:
-            opened = open_image(images[0][1])
-            fields |= {name: (MEASURES[name](opened),) for name in self.measured}
-        made = self.wordings.records(fields, random.Random(f"{self.seed}/{item.key}"))
-        if not made:
-            known = ", ".join(sorted(fields)) or "no field at all"
-            raise UserError(f"no template fits: the item has {known} and the templates need other fields")
-        records = [
-            {"id": f"{item.key}#{number}", "task": task, "messages": _turns(task, ask, answer)}
-            for number, (task, ask, answer) in enumerate(made)
-        ]
-        return item.key, records, images
+        return item.key, self._maker.of(item, lambda: images[0][1]), images
 
     def _write_jsonl(self, shard: Shard) -> None:
         folder = Path("images") / f"{shard.number:05d}"
@@ -118,16 +99,6 @@ class RecordWriter:
                 _add(tar, f"{key}.json", text.encode("utf-8"))
                 for name, (_, data) in zip(names, images, strict=True):
                     _add(tar, f"{key}.{name}", data)
-
-
-def _turns(task: str, ask: str, answer: str) -> list[dict[str, Any]]:
-    image = {"type": "image", "image": "0"}
-    if task == "t2i":
-        return [{"role": "user", "content": ask}, {"role": "assistant", "content": [image]}]
-    return [
-        {"role": "user", "content": [image, {"type": "text", "text": ask}]},
-        {"role": "assistant", "content": answer},
-    ]
 
 
 def _named(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -68,10 +68,12 @@ class SharedImageTokenizer:
             self._check()
             return self._tokenizer.encode(picture, mode, alone)
 
-    def nearness(self, picture: Image.Image) -> float:
+    def encode_with_nearness(
+        self, picture: Image.Image, mode: Mode = "understand", alone: bool = True
+    ) -> tuple[ImageCodes, float]:
         with self._lanes.lane():
             self._check()
-            return self._tokenizer.nearness(picture)
+            return self._tokenizer.encode_with_nearness(picture, mode, alone)
 
 
 class SharedDecoder:

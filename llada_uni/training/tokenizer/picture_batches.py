@@ -29,8 +29,8 @@ EVALUATION_SEED = 20260420  # held-out pictures are the same in every evaluation
 
 @options
 class PictureOptions:
-    """source: images of a plug-in by name, or a folder of records; side: pixels; count: images per micro-batch;
-    split: train | heldout | any.
+    """source: images of a plug-in by name, a folder of records, or a dataset in its own format ("folder:birds/"); side: pixels;
+    count: images per micro-batch; split: train | heldout | any.
 
     shrunk: the part of the pictures that is drawn at twice the side and scaled down, as a picture that the decoder has
     drawn comes back; noisy: blur, noise and small shifts, so that such a picture is read like a rendered one.

@@ -1,6 +1,7 @@
-"""Forms of an answer that a chat may ask for: JSON, and calls of functions. OpenAI's fields, in requests and in answers.
+"""Forms of an answer that a client may ask for: JSON, and calls of functions. OpenAI's fields, in requests and in answers.
 
-`response_format` and `tools` of a body -> routes/forms.py, which holds the answer to a grammar and reads calls out of it.
+`response_format` and `tools` of a chat, `text.format` and `tools` of /v1/responses -> routes/forms.py, which holds the answer
+to a grammar and reads calls out of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from llada_uni.serving.http.protocol.common import Body, Ignored, word_or
+from llada_uni.serving.http.protocol.common import Body, Ignored, Unsupported, word_or
 
 MOST_TOOLS = 64
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_\-]{1,64}$")]
@@ -60,6 +61,19 @@ FunctionChoice = Annotated[
         custom_error_message='must be "none", "auto", "required", or {"type": "function", "function": {"name": ...}}',
     ),
 ]
+
+
+class FlatFunctionTool(FunctionDescription):
+    """A function as /v1/responses has it."""
+
+    type: Literal["function"]
+    defer_loading: Annotated[Any, Unsupported("all functions are told at once", False)] = None
+    allowed_callers: Annotated[Any, Unsupported("only the client calls functions", ["direct"])] = None
+    output_schema: Annotated[Any, Field(description="Accepted, without effect.")] = None
+
+
+class ChosenFlatFunction(ChosenName):
+    type: Literal["function"]
 
 
 class CalledFunction(Body):

@@ -1,7 +1,7 @@
 """What /v1/responses answers: a `Response` of output items, or a stream of numbered events.
 
-Text and images of the model -> items `message`, `image_generation_call` and `reasoning` in the order they came. Field names
-and the sequence of events are OpenAI's; the tests hold them against the types of its SDK.
+Text, images and calls of the model -> items `message`, `image_generation_call`, `reasoning` and `function_call` in the order
+they came. Field names and the sequence of events are OpenAI's; the tests hold them against the types of its SDK.
 """
 
 from __future__ import annotations
@@ -61,7 +61,18 @@ class OutputImage(BaseModel):
     notices: list[str] | None = None
 
 
-OutputItem = OutputMessage | OutputReasoning | OutputImage
+class OutputCall(BaseModel):
+    """A call of a function of the client's. arguments: JSON as text."""
+
+    type: Literal["function_call"] = "function_call"
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus
+
+
+OutputItem = OutputMessage | OutputReasoning | OutputImage | OutputCall
 
 
 class InputDetails(TokenDetails):

@@ -1,20 +1,22 @@
 """Bodies of /v1/responses: what is asked, as OpenAI's newer API has it. Stateless: every request brings its whole conversation.
 
-A string, or items (messages, images drawn before, reasoning text of before) -> `ResponsesRequest`; its turns are those of a
-chat. Images are drawn by the tool `image_generation`: with `tool_choice` "auto" an answer may hold text and images in turn,
-and where the tool is required the answer is one image.
+A string, or items (messages, images drawn before, reasoning text of before, calls of functions and what came of them) ->
+`ResponsesRequest`; its turns are those of a chat. Images are drawn by the tool `image_generation`: with `tool_choice` "auto" an
+answer may hold text and images in turn, and where the tool is required the answer is one image. Functions are called as in a
+chat: an answer is text or one call.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from llada_uni.requests import Chat, Draw, Edit, Request, Story, Understand
 from llada_uni.serving.http.protocol.chat import NoLogprobs, NoStore, Nothing, Stop
-from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported, word_or
+from llada_uni.serving.http.protocol.common import Body, Ignored, Size, Streaming, Unsupported
 from llada_uni.serving.http.protocol.errors import ApiError
+from llada_uni.serving.http.protocol.forms import MOST_TOOLS, ChosenFlatFunction, FlatFunctionTool, Name
 from llada_uni.serving.http.protocol.images import OnlyOpaque, check_compression
 from llada_uni.serving.http.protocol.settings import SettingsBody, optional_fields, takes
 from llada_uni.serving.scheduler.job import MOST_PARTIALS
@@ -70,6 +72,10 @@ Content = Annotated[
 ]
 
 
+def _parts(content: str | list[InputText | InputImage]) -> list[InputText | InputImage]:
+    return [InputText(type="input_text", text=content)] if isinstance(content, str) else content
+
+
 class MessageItem(Body):
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
@@ -79,7 +85,7 @@ class MessageItem(Body):
     phase: Ignored = None
 
     def parts(self) -> list[InputText | InputImage]:
-        return [InputText(type="input_text", text=self.content)] if isinstance(self.content, str) else self.content
+        return _parts(self.content)
 
 
 class DrawnItem(Body):
@@ -111,20 +117,57 @@ class ReasoningItem(Body):
     status: Ignored = None
 
 
+class CallItem(Body):
+    """A call of an earlier answer, as that had it."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: Name
+    arguments: str
+    id: Ignored = None
+    status: Ignored = None
+    caller: Anything = None
+    namespace: Anything = None
+
+
+class CallOutputItem(Body):
+    """What came of a call: the model reads it as it reads a user's message."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: Content
+    id: Ignored = None
+    status: Ignored = None
+    name: Ignored = None
+    caller: Anything = None
+    namespace: Anything = None
+
+    def parts(self) -> list[InputText | InputImage]:
+        return _parts(self.output)
+
+
 def _kind_of_item(item: Any) -> str | None:
     kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
-    kinds = {"message": "<message>", "image_generation_call": "<drawn>", "reasoning": "<reasoning>"}
+    kinds = {
+        "message": "<message>", "image_generation_call": "<drawn>", "reasoning": "<reasoning>", "function_call": "<call>",
+        "function_call_output": "<result>",
+    }  # fmt: skip
     return "<message>" if kind is None else kinds.get(kind) if isinstance(kind, str) else None
 
 
 Item = Annotated[
     Annotated[MessageItem, Tag("<message>")]
     | Annotated[DrawnItem, Tag("<drawn>")]
-    | Annotated[ReasoningItem, Tag("<reasoning>")],
+    | Annotated[ReasoningItem, Tag("<reasoning>")]
+    | Annotated[CallItem, Tag("<call>")]
+    | Annotated[CallOutputItem, Tag("<result>")],
     Discriminator(
         _kind_of_item,
         custom_error_type="item",
-        custom_error_message="must be a message, an image_generation_call or reasoning; no other item means anything here",
+        custom_error_message=(
+            "must be a message, image_generation_call, reasoning, function_call or function_call_output; no other item means "
+            "anything here"
+        ),
     ),
 ]
 Input = Annotated[
@@ -157,15 +200,15 @@ class ImageTool(Body):
 
 def _kind_of_tool(tool: Any) -> str | None:
     kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
-    return "<image>" if kind == "image_generation" else None
+    return "<image>" if kind == "image_generation" else "<function>" if kind == "function" else None
 
 
 Tool = Annotated[
-    Annotated[ImageTool, Tag("<image>")],
+    Annotated[ImageTool, Tag("<image>")] | Annotated[FlatFunctionTool, Tag("<function>")],
     Discriminator(
         _kind_of_tool,
         custom_error_type="tool",
-        custom_error_message='must be {"type": "image_generation"}: this route has no other tool',
+        custom_error_message='must be {"type": "image_generation"} or {"type": "function", ...}: this route has no other tool',
     ),
 ]
 
@@ -174,22 +217,32 @@ class ChosenTool(Body):
     type: Literal["image_generation"]
 
 
+def _kind_of_choice(choice: Any) -> str | None:
+    return "<word>" if isinstance(choice, str) else _kind_of_tool(choice)
+
+
 ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[ChosenTool, Tag("<tool>")],
+    Annotated[Literal["none", "auto", "required"], Tag("<word>")]
+    | Annotated[ChosenTool, Tag("<image>")]
+    | Annotated[ChosenFlatFunction, Tag("<function>")],
     Discriminator(
-        word_or("<tool>", ChosenTool),
+        _kind_of_choice,
         custom_error_type="tool_choice",
-        custom_error_message='must be "none", "auto", "required" or {"type": "image_generation"}',
+        custom_error_message=(
+            'must be "none", "auto", "required", {"type": "image_generation"} or {"type": "function", "name": ...}'
+        ),
     ),
 ]
 
 
-class TextFormat(BaseModel):
-    """Fields of other forms go with them, so that these are told of first."""
+class TextFormat(Body):
+    """text; json_object: any JSON object of bounded depth; json_schema: JSON that the schema allows (docs/grammar.md)."""
 
-    model_config = ConfigDict(extra="allow")
-
-    type: Annotated[Any, Unsupported("this route answers in plain text", "text")]
+    type: Literal["text", "json_object", "json_schema"]
+    name: Name | None = None
+    description: Ignored = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = Field(default=None, description="Accepted, without effect: every schema is kept to.")
 
 
 class TextConfig(Body):
@@ -218,7 +271,7 @@ class ResponsesRequest(SettingsBody, Streaming):
     instructions: str | None = Field(default=None, description="Stands before the conversation, like a system message.")
     max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Another name of max_tokens.")
     max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Another name of max_frames.")
-    tools: list[Tool] | None = Field(default=None, max_length=1)
+    tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
     tool_choice: ToolChoice | None = None
     text: TextConfig | None = None
     stop: Stop | None = None
@@ -247,11 +300,32 @@ class ResponsesRequest(SettingsBody, Streaming):
     @property
     def tool(self) -> ImageTool | None:
         """The image tool, where an answer may use it."""
-        return self.tools[0] if self.tools and self.tool_choice != "none" else None
+        if self.tool_choice == "none" or isinstance(self.tool_choice, ChosenFlatFunction):
+            return None
+        return next((tool for tool in self.tools or () if isinstance(tool, ImageTool)), None)
 
     @property
     def must_draw(self) -> bool:
         return self.tool is not None and (self.tool_choice == "required" or isinstance(self.tool_choice, ChosenTool))
+
+    @property
+    def functions(self) -> list[FlatFunctionTool]:
+        """The functions that an answer may call."""
+        if self.tool_choice == "none" or isinstance(self.tool_choice, ChosenTool):
+            return []
+        chosen = self.tool_choice.name if isinstance(self.tool_choice, ChosenFlatFunction) else None
+        found = [tool for tool in self.tools or () if isinstance(tool, FlatFunctionTool)]
+        return [tool for tool in found if chosen in (None, tool.name)]
+
+    @property
+    def must_call(self) -> bool:
+        return bool(self.functions) and self.tool_choice not in (None, "auto")
+
+    @property
+    def form(self) -> TextFormat | None:
+        """The JSON that an answer has to be, where it is asked for."""
+        found = None if self.text is None else self.text.format
+        return None if found is None or found.type == "text" else found
 
     @property
     def most_partials(self) -> int:
@@ -262,23 +336,20 @@ class ResponsesRequest(SettingsBody, Streaming):
     def most_tokens(self) -> int | None:
         return self.max_tokens if self.max_output_tokens is None else self.max_output_tokens
 
-    def items(self) -> list[MessageItem | DrawnItem | ReasoningItem]:
+    def items(self) -> list[MessageItem | DrawnItem | ReasoningItem | CallItem | CallOutputItem]:
         return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
 
     def check(self) -> None:
         """What several fields must agree on. Raises ApiError."""
         self.check_streaming()
-        if not self.tools and (self.tool_choice == "required" or isinstance(self.tool_choice, ChosenTool)):
-            raise ApiError(
-                400, 'tool_choice names a tool that is not among tools: add {"type": "image_generation"}', "tool_choice"
-            )
+        self._check_tools()
         if self.tool is not None:
             check_compression(self.tool.output_format, self.tool.output_compression, "tools[0].output_compression")
             if self.tool.partial_images and not self.stream:
                 raise ApiError(400, "partial_images is for streams: set stream to true", "tools[0].partial_images")
             if self.tool.action == "edit" and not self.must_draw:
                 raise ApiError(400, 'action is for a tool that is required: set tool_choice to "required"', "tools[0].action")
-        elif self.max_tool_calls is not None or self.partial_images:
+        elif (self.max_tool_calls is not None and not self.functions) or self.partial_images:
             name = "partial_images" if self.partial_images else "max_tool_calls"
             raise ApiError(400, f'{name} is for answers with images: add the tool {{"type": "image_generation"}}', name)
         for one, other in (("max_tokens", "max_output_tokens"), ("max_frames", "max_tool_calls")):
@@ -286,6 +357,19 @@ class ResponsesRequest(SettingsBody, Streaming):
                 raise ApiError(400, f"{one} and {other} differ; give one of them", one)
         if self.stop is not None and "" in ([self.stop] if isinstance(self.stop, str) else self.stop):
             raise ApiError(400, "stop must not be an empty string", "stop")
+
+    def _check_tools(self) -> None:
+        if not self.functions and self.tool is None and self.tool_choice not in (None, "none", "auto"):
+            sentence = 'tool_choice names a tool that is not among tools: add {"type": "image_generation"} or the function'
+            raise ApiError(400, sentence, "tool_choice")
+        if self.functions and self.tool is not None:
+            sentence = "functions and image_generation are given; an answer has one of the two: choose it in tool_choice"
+            raise ApiError(400, sentence, "tools")
+        if sum(isinstance(tool, ImageTool) for tool in self.tools or ()) > 1:
+            raise ApiError(400, "image_generation is given twice", "tools")
+        if self.form is not None and self.form.type == "json_schema" and self.form.schema_ is None:
+            sentence = 'schema is missing: give {"type": "json_schema", "name": ..., "schema": {...}}'
+            raise ApiError(400, sentence, "text.format.schema")
 
     def check_settings(self, *kinds: type[Request]) -> None:
         """ApiError for a setting that this kind of answer does not have."""

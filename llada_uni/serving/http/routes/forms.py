@@ -1,4 +1,5 @@
-"""An answer in a form: from `response_format`, `regex`, `choice` and `tools` to a grammar, and from its text to calls.
+"""An answer in a form: from `response_format`, `text.format`, `regex`, `choice` and `tools` to a grammar, and from its text to
+calls.
 
 A call is written as {"name": "...", "arguments": {...}}; with `tool_choice` "auto" an answer is such a call, or text that does
 not begin with a brace. An answer holds one call at most. What the tools are for stands before the conversation.
@@ -7,7 +8,7 @@ not begin with a brace. An answer holds one call at most. What the tools are for
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llada_uni.errors import UserError
@@ -16,6 +17,7 @@ from llada_uni.generation.grammar.scalars import escaped
 from llada_uni.serving.http.protocol.chat import ChatRequest, Message
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.forms import Call, CallDelta, CallText, ChosenFunction, FunctionDescription
+from llada_uni.serving.http.protocol.responses import ResponsesRequest
 
 BEGINNING, MIDDLE, CLOSING = '{"name": "', '", "arguments": ', "}"
 NO_CALL = r"([^{][\s\S]*)?"
@@ -24,33 +26,57 @@ NO_CALL = r"([^{][\s\S]*)?"
 def form_of(body: ChatRequest) -> dict[str, Any]:
     """The settings of `requests.Chat` that hold the answer to what the body asks for. ApiError for what cannot be kept."""
     functions = callable_functions(body)
-    named = body.response_format.json_schema if body.response_format is not None else None
     asked = {
         "regex": body.regex is not None,
         "choice": body.choice is not None,
         "response_format": body.response_format is not None and body.response_format.type != "text",
         "tools": bool(functions),
     }
-    given = [name for name, there in asked.items() if there]
-    if len(given) > 1:
-        raise ApiError(400, f"{given[0]} and {given[1]} are given; an answer has one form", given[1])
-    if given and body.images_wanted:
-        raise ApiError(400, f'{given[0]} is for answers in text: set modalities to ["text"]', given[0])
-    if given and body.stop:
-        raise ApiError(400, f"stop would cut what {given[0]} asks for; give one of the two", "stop")
+    _check_one(asked, body.stop, 'set modalities to ["text"]' if body.images_wanted else None)
     if functions:
-        calls = "|".join(_call(function) for function in functions)
-        return {"regex": calls if must_call(body) else f"{calls}|{NO_CALL}"}
+        return calls_form(functions, must_call(body))
     if asked["choice"]:
         return {"choices": tuple(body.choice or ())}
     if not asked["response_format"]:
         return {}
     assert body.response_format is not None, "it was asked for"
+    named = body.response_format.json_schema
     if body.response_format.type == "json_schema" and named is None:
         raise ApiError(400, 'json_schema is missing: give {"name": ..., "schema": {...}}', "response_format.json_schema")
-    schema = {"type": "object"} if named is None or named.schema_ is None else named.schema_
-    _expression(schema, "response_format")
-    return {"json_schema": schema}
+    return _json_form(None if named is None else named.schema_, "response_format")
+
+
+def form_of_response(body: ResponsesRequest) -> dict[str, Any]:
+    """The same for /v1/responses."""
+    functions, form = body.functions, body.form
+    asked = {"regex": body.regex is not None, "text.format": form is not None, "tools": bool(functions)}
+    _check_one(asked, body.stop, "leave the tool image_generation out" if body.tool is not None else None)
+    if functions:
+        return calls_form(functions, body.must_call)
+    return {} if form is None else _json_form(form.schema_, "text.format")
+
+
+def _check_one(asked: dict[str, bool], stop: Any, without_images: str | None) -> None:
+    """ApiError for two forms, and for one where the answer may hold images (without_images: how to ask for none)."""
+    given = [name for name, there in asked.items() if there]
+    if len(given) > 1:
+        raise ApiError(400, f"{given[0]} and {given[1]} are given; an answer has one form", given[1])
+    if given and without_images:
+        raise ApiError(400, f"{given[0]} is for answers in text: {without_images}", given[0])
+    if given and stop:
+        raise ApiError(400, f"stop would cut what {given[0]} asks for; give one of the two", "stop")
+
+
+def _json_form(schema: dict[str, Any] | None, param: str) -> dict[str, Any]:
+    chosen = {"type": "object"} if schema is None else schema
+    _expression(chosen, param)
+    return {"json_schema": chosen}
+
+
+def calls_form(functions: Sequence[FunctionDescription], must: bool) -> dict[str, Any]:
+    """Calls of functions, or (unless it must be one) text that does not begin like a call."""
+    calls = "|".join(_call(function) for function in functions)
+    return {"regex": calls if must else f"{calls}|{NO_CALL}"}
 
 
 def callable_functions(body: ChatRequest) -> list[FunctionDescription]:
@@ -84,7 +110,7 @@ def _expression(schema: dict[str, Any], param: str) -> str:
 # --- messages about tools ---
 
 
-def told_tools(functions: list[FunctionDescription]) -> list[dict[str, Any]]:
+def told_tools(functions: Sequence[FunctionDescription]) -> list[dict[str, Any]]:
     """A message that says what can be called, where anything can."""
     if not functions:
         return []
@@ -97,8 +123,12 @@ def told_tools(functions: list[FunctionDescription]) -> list[dict[str, Any]]:
 
 def call_words(message: Message) -> str:
     """The calls of an earlier answer as the model wrote them."""
-    calls = message.tool_calls or ()
-    return "".join(f"{BEGINNING}{call.function.name}{MIDDLE}{call.function.arguments}{CLOSING}" for call in calls)
+    return "".join(words_of_call(call.function.name, call.function.arguments) for call in message.tool_calls or ())
+
+
+def words_of_call(name: str, arguments: str) -> str:
+    """A call as the model writes it. arguments: JSON as text."""
+    return f"{BEGINNING}{name}{MIDDLE}{arguments}{CLOSING}"
 
 
 # --- calls in an answer ---

@@ -14,7 +14,9 @@ from llada_uni.results import EndEvent, ImageEvent, PartialImage, Progress, Stre
 from llada_uni.serving.http.protocol.progress import ProgressEvent
 from llada_uni.serving.http.protocol.response_answer import (
     IncompleteDetails,
+    OutputCall,
     OutputImage,
+    OutputItem,
     OutputMessage,
     OutputReasoning,
     OutputText,
@@ -24,6 +26,7 @@ from llada_uni.serving.http.protocol.response_answer import (
     ResponseEvent,
     ResponseUsage,
 )
+from llada_uni.serving.http.routes.forms import CallReader
 from llada_uni.serving.http.routes.pictures import Format, as_base64
 
 EMPTY = "the model ended its answer without a word"
@@ -34,13 +37,21 @@ Events = list[ResponseEvent]
 
 class Writer:
     """response: the answer so far. kind, quality: of image files; prompt: of an image, where one was asked for; progress:
-    whether steps are told, too.
+    whether steps are told, too; calls: whether the text may be a call of a function.
     """
 
     def __init__(
-        self, response: Response, kind: Format, quality: int | None, prompt: str | None = None, progress: bool = False
+        self,
+        response: Response,
+        kind: Format,
+        quality: int | None,
+        prompt: str | None = None,
+        progress: bool = False,
+        calls: bool = False,
     ) -> None:
         self.response, self.kind, self.quality, self.prompt, self.progress = response, kind, quality, prompt, progress
+        self._reader = CallReader(calls)
+        self._call: OutputCall | None = None  # the item that is being written
         self._number = 0
         self._text: OutputMessage | OutputReasoning | None = None  # the item that is being written
         self._image: OutputImage | None = None  # the item that is being drawn
@@ -51,7 +62,7 @@ class Writer:
     async def take(self, event: StreamEvent) -> Events:
         """The events of the API that an event of the job becomes."""
         if isinstance(event, TextDelta):
-            return list(self._delta(event.text, event.reasoning))
+            return list(self._delta(event.text, True) if event.reasoning else self._said(event.text))
         if isinstance(event, Progress):
             begun = list(self._begin_image()) if event.stage == "codes" else []
             if self.progress:
@@ -70,7 +81,36 @@ class Writer:
         self.response.status, self.response.error = "failed", ResponseError(code=code, message=message)
         return [self._event("error", code=code, message=message, param=param), self._whole("response.failed")]
 
-    # --- text ---
+    # --- text and calls ---
+
+    def _said(self, text: str) -> Iterator[ResponseEvent]:
+        for piece in self._reader.take(text):
+            if isinstance(piece, str):
+                yield from self._delta(piece, False)
+            elif piece.id is not None:
+                yield from self._close_text("completed")
+                name = piece.function.name or ""
+                item = OutputCall(id=_name("fc"), call_id=piece.id, name=name, arguments="", status="in_progress")
+                self._call = item
+                self.response.output.append(item)
+                yield self._item_event("response.output_item.added", item)
+            else:
+                assert self._call is not None, "its name comes first"
+                self._call.arguments += piece.function.arguments
+                yield self._call_event("delta", self._call, delta=piece.function.arguments)
+
+    def _close_call(self, status: Literal["completed", "incomplete"]) -> Iterator[ResponseEvent]:
+        item = self._call
+        if item is None:
+            return
+        yield self._call_event("done", item, arguments=item.arguments, name=item.name)
+        item.status = status
+        yield self._item_event("response.output_item.done", item)
+        self._call = None
+
+    def _call_event(self, kind: str, item: OutputCall, **fields: Any) -> ResponseEvent:
+        place = self._place(item)
+        return self._event(f"response.function_call_arguments.{kind}", output_index=place, item_id=item.id, **fields)
 
     def _delta(self, text: str, reasoning: bool) -> Iterator[ResponseEvent]:
         kind = OutputReasoning if reasoning else OutputMessage
@@ -154,8 +194,10 @@ class Writer:
         if not self.response.output:
             yield from self._open_text(reasoning=False)
         yield from self._close_text("incomplete" if cut else "completed")
+        yield from self._close_call("incomplete" if cut else "completed")
         written = [item.content[0].text for item in self.response.output if isinstance(item, OutputMessage)]
-        if not any(isinstance(item, OutputImage) for item in self.response.output) and not "".join(written).strip():
+        others = any(isinstance(item, OutputImage | OutputCall) for item in self.response.output)
+        if not others and not "".join(written).strip():
             self.response.notices = [EMPTY]
         self.response.usage = ResponseUsage.of([event.usage or Usage()])
         if cut:
@@ -174,10 +216,10 @@ class Writer:
     def _whole(self, kind: str) -> ResponseEvent:
         return self._event(kind, response=self.response.model_dump())
 
-    def _place(self, item: OutputMessage | OutputReasoning | OutputImage) -> int:
+    def _place(self, item: OutputItem) -> int:
         return next(place for place, one in enumerate(self.response.output) if one is item)
 
-    def _item_event(self, kind: str, item: OutputMessage | OutputReasoning | OutputImage) -> ResponseEvent:
+    def _item_event(self, kind: str, item: OutputItem) -> ResponseEvent:
         return self._event(kind, output_index=self._place(item), item=item.model_dump())
 
     def _part_event(self, kind: str, **fields: Any) -> ResponseEvent:

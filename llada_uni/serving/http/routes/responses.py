@@ -22,9 +22,19 @@ from llada_uni.serving.http import sse
 from llada_uni.serving.http.protocol.common import draw_seed, read_size
 from llada_uni.serving.http.protocol.errors import ApiError
 from llada_uni.serving.http.protocol.response_answer import Response
-from llada_uni.serving.http.protocol.responses import DrawnItem, ImageTool, InputImage, MessageItem, ResponsesRequest
+from llada_uni.serving.http.protocol.responses import (
+    CallItem,
+    CallOutputItem,
+    DrawnItem,
+    ImageTool,
+    InputImage,
+    MessageItem,
+    ResponsesRequest,
+    TextFormat,
+)
 from llada_uni.serving.http.routes.bodies import JsonRoute, warnings_of
 from llada_uni.serving.http.routes.context import Context, Here
+from llada_uni.serving.http.routes.forms import form_of_response, told_tools, words_of_call
 from llada_uni.serving.http.routes.pictures import open_pictures
 from llada_uni.serving.http.routes.response_writer import ErrorCode, Events, Writer
 from llada_uni.serving.http.routes.running import arriving, outcomes, stream
@@ -48,7 +58,7 @@ class _Turn:
 
 @router.post("/v1/responses", response_model=Response, responses=sse.STREAMED, tags=["responses"])
 async def create_response(body: ResponsesRequest, request: HttpRequest, here: Here) -> Any:
-    """The next answer of a conversation: text, or with the tool image_generation text and images."""
+    """The next answer of a conversation: text, a call of a function, or with the tool image_generation text and images."""
     here = await here.accept(request, body)
     body.check()
     seed = draw_seed() if body.seed is None else body.seed
@@ -56,7 +66,8 @@ async def create_response(body: ResponsesRequest, request: HttpRequest, here: He
     asked = asked.replace(seed=seed)
     tool = body.tool or ImageTool(type="image_generation")
     begun = _begun(body, here, seed, warnings_of(request))
-    writer = Writer(begun, tool.output_format or "png", tool.output_compression, prompt, bool(body.progress))
+    about = (tool.output_format or "png", tool.output_compression, prompt, bool(body.progress), bool(body.functions))
+    writer = Writer(begun, *about)
     if body.stream:
         messages = _messages(body, here, request, asked, writer)
         return await stream(here, request, messages, lambda error: _failed(here, body, writer, error))
@@ -82,6 +93,7 @@ def _begun(body: ResponsesRequest, here: Context, seed: int, warnings: list[str]
         output=[],
         parallel_tool_calls=body.parallel_tool_calls is not False,
         temperature=body.temperature,
+        text={"format": {"type": "text"} if body.form is None else _format_of(body.form)},
         tool_choice=chosen if isinstance(chosen, str) else chosen.model_dump(),
         tools=[tool.model_dump(exclude_none=True) for tool in body.tools or ()],
         top_p=body.top_p,
@@ -92,19 +104,24 @@ def _begun(body: ResponsesRequest, here: Context, seed: int, warnings: list[str]
     )
 
 
+def _format_of(form: TextFormat) -> dict[str, Any]:
+    return form.model_dump(exclude_none=True, by_alias=True)
+
+
 # --- from the body to a request ---
 
 
 async def _asked(body: ResponsesRequest, here: Context) -> tuple[Request, str | None]:
     """(what is asked of the model, the prompt of an image that must be drawn)."""
+    form = form_of_response(body)
     turns = await _conversation(body, here)
     if body.must_draw:
         return _one_image(body, turns)
-    messages = [{"role": turn.role, "content": list(turn.parts)} for turn in turns]
+    messages = [*told_tools(body.functions), *({"role": turn.role, "content": list(turn.parts)} for turn in turns)]
     length = {} if body.most_tokens is None else {"max_tokens": body.most_tokens}
     if body.tool is None:
         body.check_settings(Understand)
-        return Chat(messages=messages, modalities=("text",), **body.given(Understand) | length), None
+        return Chat(messages=messages, modalities=("text",), **body.given(Understand) | length | form), None
     body.check_settings(Story)
     frames = {} if body.max_tool_calls is None else {"max_frames": body.max_tool_calls}
     return Story(messages=messages, **body.given(Story) | length | frames | _size(body)), None
@@ -142,22 +159,29 @@ async def _conversation(body: ResponsesRequest, here: Context) -> list[_Turn]:
         if isinstance(item, DrawnItem):
             sources.append((f"input[{number}].result", f"data:image/png;base64,{item.result}"))
             rough.append(("assistant", [None]))
-        elif isinstance(item, MessageItem):
+        elif isinstance(item, CallItem):
+            rough.append(("assistant", [words_of_call(item.name, item.arguments)]))
+        elif isinstance(item, MessageItem | CallOutputItem):
             parts: list[str | None] = []
+            field = "content" if isinstance(item, MessageItem) else "output"
             for place, part in enumerate(item.parts()):
                 if isinstance(part, InputImage):
-                    field = f"input[{number}].content[{place}].image_url"
-                    if part.image_url is None:
-                        raise ApiError(400, "image_url is missing: a data URI of the image", field)
-                    sources.append((field, part.image_url))
+                    sources.append(_image_source(part, f"input[{number}].{field}[{place}].image_url"))
                     parts.append(None)
                 else:
                     parts.append(part.text)
-            rough.append(("system" if item.role == "developer" else item.role, parts))
+            role = item.role if isinstance(item, MessageItem) else "user"
+            rough.append(("system" if role == "developer" else role, parts))
     if not rough or rough[-1][0] in ("system", "assistant"):
         raise ApiError(400, "the last item of the input must be a message of the user", "input")
     images = iter(await open_pictures(here, sources))
     return [_Turn(role, tuple(next(images) if part is None else part for part in parts)) for role, parts in rough]
+
+
+def _image_source(part: InputImage, field: str) -> tuple[str, str]:
+    if part.image_url is None:
+        raise ApiError(400, "image_url is missing: a data URI of the image", field)
+    return field, part.image_url
 
 
 # --- from events to a stream ---

@@ -189,7 +189,7 @@ def said(part):
 REFUSED = [
     ({"input": []}, "input", "at least 1 item"),
     ({"input": 5}, "input", "a string or a list of items"),
-    ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input[0]", "must be a message"),
+    ({"input": [{"type": "web_search_call", "id": "x"}]}, "input[0]", "must be a message"),
     ({"input": said({"type": "input_audio"})}, "input[0].content[0]", "input_text"),
     ({"input": said({"type": "input_image", "file_id": "f"})}, "input[0].content[0].file_id", "keeps no files"),
     ({"input": said({"type": "input_image"})}, "input[0].content[0].image_url", "is missing"),
