@@ -15,6 +15,7 @@ import typer
 
 from llada_uni.cli.common import Json, emit, say, stderr
 from llada_uni.errors import UserError
+from llada_uni.files.outputs import check_writable
 
 if TYPE_CHECKING:
     from llada_uni.data.check import Report
@@ -133,6 +134,7 @@ def tokenizer(
     from llada_uni.data.sources import open_source
     from llada_uni.data.vocabulary import tokenizer_of_records, words_to_keep
 
+    check_writable(out)
     bad, keep = BadRecords(on_bad), [word for name in keep_words or () for word in words_to_keep(name)]
     with stderr().status("training the tokenizer"):
         text = tokenizer_of_records(open_source(records), vocab_size, keep, bad)

@@ -10,7 +10,7 @@ A answers of a micro-batch, G of a group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
@@ -24,11 +24,13 @@ from llada_uni.errors import UserError
 from llada_uni.generation.unmasking import RULES
 from llada_uni.image.codes import ImageCodes
 from llada_uni.options import AtLeastOne, options
+from llada_uni.training.language.stage import BackboneStage, MaskedBatch
 from llada_uni.training.loop.logs import Sums, add_metrics
 from llada_uni.training.loop.parallel import whole_weights
 from llada_uni.training.loop.prefetch import seed_of
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss
+from llada_uni.training.reward.anchor import AnchorOptions, anchor_loss
 from llada_uni.training.reward.likelihood import Part, Scored, Written, trace_parts
 from llada_uni.training.reward.network import NetworkOptions, NetworkStage
 from llada_uni.training.reward.objective import advantages, clipped_objective, most_telling
@@ -51,6 +53,7 @@ class RewardOptions(NetworkOptions):
     rewards differ most (null: all): to draw an answer costs less than to learn from it; rollouts: how they are drawn
     (rollouts.py); updates: optimizer steps that learn from the same answers. clip: how far the ratio of likelihoods counts,
     below and above 1. kl: weight of the distance to the network that training began with; 0: it is not computed.
+    anchor: ordinary records that are learned beside the answers (anchor.py).
     """
 
     data: dict[str, float] = field(default_factory=dict)
@@ -65,6 +68,7 @@ class RewardOptions(NetworkOptions):
     rollouts: RolloutOptions = field(default_factory=RolloutOptions)
     clip: tuple[Clip, Clip] = (0.2, 0.2)
     kl: Annotated[float, Field(ge=0)] = 0.0
+    anchor: AnchorOptions | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,12 +85,14 @@ class RewardOptions(NetworkOptions):
 
 
 class Asked(NamedTuple):
-    """One micro-batch: prompts to be answered (none where earlier answers serve again), and the seed of all its noise."""
+    """One micro-batch: prompts to be answered (none where earlier answers serve again), the seed of all its noise, and the
+    records beside them (None: there are none)."""
 
     step: int
     micro_batch: int
     prompts: tuple[Prompt, ...]
     seed: int
+    records: MaskedBatch | None
 
 
 @dataclass(frozen=True)
@@ -137,19 +143,31 @@ class RewardStage(NetworkStage):
             if options.likelihood == "trace" and RULES[rule].edits:
                 fills = ", ".join(name for name, other in RULES.items() if not other.edits)
                 raise UserError(f"likelihood trace cannot follow the rule {rule}, which edits; rollouts.{name}_rule: {fills}")
+        anchor = options.anchor
+        beside = None if anchor is None else anchor.stage(model, options.init, self.block, processes, seed)
+        self._anchor = (beside,)  # a tuple: its weights are those of this stage
         self.kept: dict[int, Kept] = {}
         self.micro_batches = 1
         self.failure = ""
 
+    @property
+    def anchor(self) -> BackboneStage | None:
+        """The stage that has the loss of the records beside the answers."""
+        return self._anchor[0]
+
     def begin(self, micro_batches: int) -> None:
         self.micro_batches = micro_batches
+        if self.anchor is not None:
+            self.anchor.begin(micro_batches)
 
     def batch(self, step: int, micro_batch: int, generators: Generators) -> Asked:
         options, seed = self.options, generators.python.getrandbits(62)
+        records = self.anchor.batch(step, micro_batch, generators) if self.anchor is not None else None
         if step % options.updates:
-            return Asked(step, micro_batch, (), seed)
+            return Asked(step, micro_batch, (), seed, records)
         first = (step // options.updates * self.micro_batches + micro_batch) * options.prompts
-        return Asked(step, micro_batch, tuple(self.prompts.take(range(first, first + options.prompts))), seed)
+        prompts = tuple(self.prompts.take(range(first, first + options.prompts)))
+        return Asked(step, micro_batch, prompts, seed, records)
 
     def loss(self, batch: Asked) -> Loss:
         sums: Sums = {}
@@ -163,10 +181,14 @@ class RewardStage(NetworkStage):
         reference = self.reference_likelihoods(scored) if self.options.kl else None
         gains = new.new_tensor([gain for group in kept.groups for gain in group.gains])
         found = clipped_objective(new, old, reference, gains, scored.lengths, self.options.clip, self.options.kl)
-        metrics = {name: (value, count) for name, (value, count) in sums.items()}
+        metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {name: (s, count) for name, (s, count) in sums.items()}
+        learned, total = float(len(gains)), found.total
+        if self.anchor is not None and batch.records is not None and self.options.anchor is not None:
+            mean, beside = anchor_loss(self.anchor, batch.records)
+            total = total + self.options.anchor.weight * learned * mean
+            metrics |= beside
         if kept.idle:
-            return Loss(found.total * 0, 0.0, metrics)
-        learned = float(len(gains))
+            return Loss(total * 0, 0.0, metrics)
         own: dict[str, tuple[float | Tensor, float | Tensor]] = {
             "clipped": (found.clipped, learned),
             "ratio": (found.ratios.sum(), learned),
@@ -174,7 +196,7 @@ class RewardStage(NetworkStage):
         }
         if reference is not None:
             own["kl"] = (found.kl, learned)
-        return Loss(found.total, learned, {**metrics, **own})
+        return Loss(total, learned, {**metrics, **own})
 
     # --- answers ---
 
@@ -282,6 +304,19 @@ class RewardStage(NetworkStage):
     def load_kept_state(self, micro_batch: int, state: Any) -> None:
         if state is not None:
             self.kept[micro_batch] = Kept.from_json(state)
+
+    def reader_state(self, micro_batch: int) -> dict[str, Any]:
+        """That of the records beside the answers; prompts have their numbers from the step."""
+        return {} if self.anchor is None else self.anchor.reader_state(micro_batch)
+
+    def load_reader_state(self, micro_batch: int, state: dict[str, Any]) -> None:
+        if self.anchor is not None and state:  # none: of a checkpoint without such records
+            self.anchor.load_reader_state(micro_batch, state)
+
+    def share_again(self, states: Mapping[int, dict[str, Any]], micro_batches: int) -> dict[int, dict[str, Any]]:
+        if self.anchor is None:
+            return super().share_again(states, micro_batches)
+        return self.anchor.share_again(states, micro_batches)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The mean reward of greedy answers to the same held-out prompts each time, also of each reward and source."""
