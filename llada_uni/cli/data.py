@@ -105,6 +105,8 @@ def _show(report: Report, with_tokens: bool) -> None:
     if report.sizes:
         sizes = ", ".join(f"{width} x {height} ({count:,})" for (width, height), count in report.sizes.most_common(4))
         print(f"picture sizes: {sizes}{' ...' if len(report.sizes) > 4 else ''}")
+    if not report.records and not report.bad:
+        print("there are no records")
     list_bad(report.bad, "cannot be used")
 
 
