@@ -147,16 +147,19 @@ def torch_loop(model: Backbone, case: Case) -> list[Generation]:
         return case.generations(oracle.generate, model, case.settings)
 
 
+def _mixtures(model: Backbone) -> list[MixtureOfExperts]:
+    return [layer.mlp for layer in model.model.layers if isinstance(layer.mlp, MixtureOfExperts)]
+
+
 def int4_of(model: Backbone) -> Backbone:
     """A copy with int4 experts."""
     with torch.inference_mode(False):
         small, scheme = copy.deepcopy(model), make_scheme("int4")
         use_quantized_experts(small, scheme)
-        for layer, source in zip(small.model.layers, model.model.layers, strict=True):
-            if isinstance(layer.mlp, MixtureOfExperts):
-                for name in MATRICES:
-                    for expert, weight in enumerate(getattr(source.mlp.experts, name).detach()):
-                        getattr(layer.mlp.experts, name).put(expert, weight)
+        for target, source in zip(_mixtures(small), _mixtures(model), strict=True):
+            for name in MATRICES:
+                for expert, weight in enumerate(getattr(source.experts, name).detach()):
+                    getattr(target.experts, name).put(expert, weight)
     return small
 
 

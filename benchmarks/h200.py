@@ -286,7 +286,7 @@ def main(given: list[str] | None = None) -> int:
         tiny={"action": "store_true", "help": "small networks: tests the script, says nothing about speed"},
     )
     options = common.start(parser, given)
-    failed = []
+    failed: list[str] = []
 
     def rows() -> Iterator[common.Row]:
         for row in measure(checked_device(options.device, options.tiny), options.tiny, options.quick, options.json):
