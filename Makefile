@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all test-clients test-wheel smoke eval world-model clean help
+.PHONY: demo test test-all test-clients test-lmms-eval test-wheel smoke eval world-model clean help
 
 help:  ## what can be made here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -27,6 +27,9 @@ test-all: $(STAMP)  ## the same with short trainings, launchers and benchmarks (
 
 test-clients: $(STAMP)  ## the newest OpenAI SDKs, litellm, LangChain, AI SDK and others against the server; the table in docs/serving.md
 	$(BIN)/python scripts/test_clients.py --into docs/serving.md
+
+test-lmms-eval: $(STAMP)  ## lmms-eval with the shipped model, inside it and over the server; the table in docs/evaluation.md
+	$(BIN)/python scripts/test_lmms_eval.py --into docs/evaluation.md
 
 test-wheel:  ## build the wheel, install it into a clean environment outside the clone, and use it there
 	PYTHON=$(PYTHON) bash scripts/test_wheel.sh

@@ -1,12 +1,13 @@
 """The 16 B backbone on a machine of 24 GiB without a GPU: written, quantized, loaded, run; peak memory and seconds.
 
-    python -m benchmarks.quantized_16b --dir DIR [--layers 20] [--format int4] [--dtype bfloat16] [--keep]
+    python -m benchmarks.quantized_16b --dir DIR [--layers 20] [--format int4] [--dtype bfloat16] [--keep] [--direct]
         [--quick] [--json FILE] [--threads N]
 
 Random weights of the released shape and layout are written as bfloat16 shards (32 GB at 20 layers), quantized, loaded,
 and compute steps of 32 tokens behind a prefix of 64. Every phase is a process of its own, so that its peak
 resident memory is its own. The files are deleted in the end, the plain ones as soon as they are quantized (unless
---keep). --quick: three layers with 128 experts, and the plain bfloat16 model beside it for comparison.
+--keep). --direct: random quantized weights are written at once, 8 GB of disk instead of 40, and nothing is quantized.
+--quick: three layers with 128 experts, and the plain bfloat16 model beside it for comparison.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import common
+from benchmarks.random_quantized import write_random_quantized
 from llada_uni.backbone import Backbone
 from llada_uni.backbone.cache import KeyValueCache
+from llada_uni.backbone.quantized_formats import make_scheme
 from llada_uni.checkpoint.layout import FLOAT32_SUFFIXES, places
 from llada_uni.checkpoint.load import Piece, load_backbone, write_shards
 from llada_uni.checkpoint.quantize import quantize
@@ -138,7 +141,9 @@ def peak_gib() -> float:
     return int(line.split()[1]) / 2**20
 
 
-def measure(where: Path, config: BackboneConfig, format: str, dtype: str, compare: bool, keep: bool) -> list[common.Row]:
+def measure(
+    where: Path, config: BackboneConfig, format: str, dtype: str, compare: bool, keep: bool, direct: bool
+) -> list[common.Row]:
     """All phases, with their files in `where`."""
     plain, small = where / "plain", where / format
     size = f"{config.num_hidden_layers} layers"
@@ -148,29 +153,35 @@ def measure(where: Path, config: BackboneConfig, format: str, dtype: str, compar
         ratio = None if theirs is None else (theirs / ours)
         rows.append(common.Row(f"{case}, {size}", "bfloat16" if theirs else "", unit, ours, theirs, ratio, more))
 
-    common.progress("writing random weights")
-    _, seconds, peak = in_own_process(write_random_model, plain, config)
-    add("write, bfloat16", "s", seconds, peak_gib=peak, bytes=_bytes(plain))
-    common.progress(f"quantizing to {format}")
-    _, seconds, peak = in_own_process(quantize_phase, plain, small, format)
-    add(f"quantize to {format}", "s", seconds)
-    add(f"quantize to {format}, peak memory", "GiB", peak, allowed=6.0, bytes=_bytes(small))
-    theirs, their_peak = None, None
-    if compare:
-        common.progress("running the plain model")
-        theirs, _, their_peak = in_own_process(run_phase, plain, dtype)
-    if not keep:
-        shutil.rmtree(plain)
+    theirs: dict[str, float] | None = None
+    their_peak: float | None = None
+    if direct:
+        common.progress(f"writing random {format} weights")
+        in_own_process(write_random_quantized, small, config, make_scheme(format))
+    else:
+        common.progress("writing random weights")
+        _, seconds, peak = in_own_process(write_random_model, plain, config)
+        add("write, bfloat16", "s", seconds, peak_gib=peak, bytes=_bytes(plain))
+        common.progress(f"quantizing to {format}")
+        _, seconds, peak = in_own_process(quantize_phase, plain, small, format)
+        add(f"quantize to {format}", "s", seconds)
+        add(f"quantize to {format}, peak memory", "GiB", peak, allowed=6.0, bytes=_bytes(small))
+        if compare:
+            common.progress("running the plain model")
+            theirs, _, their_peak = in_own_process(run_phase, plain, dtype)
+        if not keep:
+            shutil.rmtree(plain)
     common.progress(f"running the {format} model")
     ours, _, peak = in_own_process(run_phase, small, dtype)
-    add(f"load {format}", "s", ours["load"], theirs and theirs["load"])
-    add(f"load {format}, peak memory", "GiB", ours["load_peak"], theirs and theirs["load_peak"])
+    other = theirs or {}
+    add(f"load {format}", "s", ours["load"], other.get("load"))
+    add(f"load {format}, peak memory", "GiB", ours["load_peak"], other.get("load_peak"))
     add(f"load and run {format}, peak memory", "GiB", peak, their_peak)
-    add(f"one step of {BLOCK} tokens, prefix {PREFIX}", "s", ours["step"], theirs and theirs["step"])
-    speeds = [ACCEPTED / side["step"] if side else None for side in (ours, theirs)]
-    add(f"{ACCEPTED} accepted a step", "tokens/s", speeds[0], speeds[1])
-    rows[-1] = dataclasses.replace(rows[-1], ratio=speeds[1] and speeds[0] / speeds[1])
-    add("first step, files not yet in memory", "s", ours["first"], theirs and theirs["first"])
+    add(f"one step of {BLOCK} tokens, prefix {PREFIX}", "s", ours["step"], other.get("step"))
+    speed, their_speed = ACCEPTED / ours["step"], ACCEPTED / other["step"] if other else None
+    add(f"{ACCEPTED} accepted a step", "tokens/s", speed, their_speed)
+    rows[-1] = dataclasses.replace(rows[-1], ratio=their_speed and speed / their_speed)
+    add("first step, files not yet in memory", "s", ours["first"], other.get("first"))
     return rows
 
 
@@ -191,11 +202,12 @@ def main(given: list[str] | None = None) -> int:
         format={"choices": ("int4", "int8", "float8"), "default": "int4"},
         dtype={"choices": ("bfloat16", "float32"), "default": "bfloat16", "help": "what all but the experts compute in"},
         keep={"action": "store_true", "help": "leave the files"},
+        direct={"action": "store_true", "help": "write random quantized weights at once"},
     )
     options = common.start(parser, given)
-    layers = layers_of(options)
+    config = config_of(layers_of(options), options.quick)
     with common.working_folder(options, "quantized-") as where:
-        case = (where, config_of(layers, options.quick), options.format, options.dtype, options.quick, options.keep)
+        case = (where, config, options.format, options.dtype, options.quick, options.keep, options.direct)
         return common.run(lambda: measure(*case), options.json)
 
 

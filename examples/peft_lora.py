@@ -1,5 +1,6 @@
 """A LoRA of peft on the backbone: trained on questions of your own, saved, loaded again, merged into a model directory.
 
+pip install "llada-uni[train]"    # peft, and the accelerate that it needs
 python examples/peft_lora.py --model models/world --steps 60 --out out/lora
 
 What block diffusion is trained on is not shifted: some tokens of the answer are masked, and the labels stand at their places.

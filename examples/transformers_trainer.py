@@ -1,5 +1,6 @@
 """transformers' Trainer on the backbone, with checkpointed activations; a checkpoint is a model directory, and goes on.
 
+pip install "llada-uni[train]"    # the Trainer needs accelerate
 python examples/transformers_trainer.py --model models/world --steps 8 --out out/trainer
 """
 

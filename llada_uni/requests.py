@@ -137,6 +137,12 @@ class Draw(Request, Decoding, init=False):
         description="Reason in text first; the model may then choose the size itself.",
         json_schema_extra={"panel": "Reasoning"},
     )
+    reasoning_regex: params.Expression | None = Field(
+        default=None,
+        title="Reasoning: regular expression",
+        description="With thinking: the reasoning text matches this expression as a whole; the image has the size asked for.",
+        json_schema_extra={"panel": "Reasoning"},
+    )
 
 
 @accepts(params.Size, params.Trained, params.EditSettings, params.Blocks, codes="")

@@ -305,6 +305,8 @@ class ChatResult:
 
 def image_format(path: str | os.PathLike[str]) -> str:
     """PIL's name of the format of a file name; UserError for a name without a known ending."""
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise UserError(f"a file's name is a string or a path without null characters, not {path!r}")
     ending = Path(path).suffix.lower()
     if ending not in FORMATS:
         raise UserError(f"cannot save an image as {Path(path).name}: the name must end with {', '.join(FORMATS)}")
@@ -315,7 +317,8 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     """Writes an image in one step: a reader sees no half file."""
     from llada_uni.files.weights import atomic_file
 
-    path, name = Path(path).expanduser(), image_format(path)
+    name = image_format(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         raise UserError(f"{path} is a directory, a file name was expected")
     try:

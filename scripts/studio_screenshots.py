@@ -24,10 +24,11 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
+ON_PHONE = "-360"  # ends the names of pictures of a narrow screen
 PATIENCE = 120_000  # milliseconds that one action may take on a slow machine
 SLOW = 60_000  # bytes a second, for the picture of a picture that comes about
-LARGEST = 220_000  # bytes of a file
+LARGEST = 90_000  # bytes of a file in full color
 SCENE = "a cartoon cat at the top left and a cartoon dog at the bottom right on green"
 
 
@@ -37,9 +38,10 @@ def main() -> None:
     with _server(options.model) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
         shots = Shots(browser, url, options.out)
-        shots.walk()
-        shots.phone()
-        shots.dark()
+        shots.walk(WIDE)
+        shots.walk(PHONE, ON_PHONE)
+        shots.dark(WIDE)
+        shots.dark(PHONE, ON_PHONE)
         browser.close()
 
 
@@ -103,40 +105,47 @@ class Shots:
         if path.stat().st_size > LARGEST:
             picture.quantize(256, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
 
-    def walk(self) -> None:
-        page = self.open(WIDE)
+    def walk(self, size: dict[str, int], end: str = "") -> None:
+        """All modes on a screen of a size; end: of the names of its pictures."""
+        page = self.open(size)
+        page.locator("#panel-draw textarea").fill(SCENE)
+        if end:
+            self.save(page, f"begin{end}")
         draw(page, SCENE, seed=1)
-        self.save(page, "draw")
+        self.save(page, f"draw{end}", top(end, "draw"))
         page.locator("#panel-draw").get_by_label("Ask about this picture").click()
         for question in ("describe the picture", "which style is the cat?", "what is at the top left?"):
             run(page, "ask", question)
-        self.save(page, "ask")
-        self.edits(page)
-        self.chat(page)
+        self.save(page, f"ask{end}", top(end, "ask"))
+        self.edits(page, end)
+        self.chat(page, end)
         page.locator("#tab-story").click()
         run(page, "story", "tell a story about a bear and a penguin by the sea in cartoon style", seed=1)
-        self.save(page, "story")
+        self.save(page, f"story{end}", top(end, "story"))
+        if end:
+            self.save(page, f"history{end}", ".history")
+            return
         page.locator("#tab-draw").click()
         think(page)
         self.save(page, "thinking")
         self.live(page)
 
-    def edits(self, page: Page) -> None:
+    def edits(self, page: Page, end: str) -> None:
         page.locator("#tab-draw").click()
         page.locator("#panel-draw").get_by_label("Edit this picture").click()
         run(page, "edit", "replace the cat with a fox", seed=1)
-        self.save(page, "edit")
+        self.save(page, f"edit{end}", top(end, "edit"))
         page.get_by_text("Paint a part").click()
         paint(page, (0.12, 0.75), (0.38, 0.75))
         run(page, "edit", "cartoon cat top left, cartoon apple bottom left, cartoon dog bottom right on green", seed=1)
-        self.save(page, "brush")
+        self.save(page, f"brush{end}", "#panel-edit [data-part=brush]" if end else "body")
 
-    def chat(self, page: Page) -> None:
+    def chat(self, page: Page, end: str) -> None:
         page.locator("#tab-draw").click()
         page.locator("#panel-draw").get_by_label("Chat about this picture").click()
         for words in ("what is at the bottom right?", "which style is it?", "how many dogs are there?"):
             run(page, "chat", words)
-        self.save(page, "chat")
+        self.save(page, f"chat{end}", top(end, "chat"))
 
     def live(self, page: Page) -> None:
         """The grid of codes, half filled in. Nothing is accepted early and the network is slow, so that one can look."""
@@ -156,16 +165,16 @@ class Shots:
         self.save(page, "live")
         page.keyboard.press("Escape")
 
-    def phone(self) -> None:
-        page = self.open(PHONE)
-        draw(page, SCENE, seed=1)
-        self.save(page, "phone", "#panel-draw .stage")
-
-    def dark(self) -> None:
-        page = self.open(WIDE, "dark")
+    def dark(self, size: dict[str, int], end: str = "") -> None:
+        page = self.open(size, "dark")
         draw(page, "a flat frog and a flat mushroom on gray", seed=1)
-        page.get_by_label("Codes over the picture").click()
-        self.save(page, "dark")
+        page.get_by_label("Show how it was composed").click()
+        self.save(page, f"dark{end}", top(end, "draw"))
+
+
+def top(end: str, mode: str) -> str:
+    """What a picture begins with: the page, on a phone the result."""
+    return f"#panel-{mode} .stage" if end else "body"
 
 
 def run(page: Page, mode: str, words: str, seed: int | None = None) -> None:
@@ -175,8 +184,7 @@ def run(page: Page, mode: str, words: str, seed: int | None = None) -> None:
         panel.get_by_label("Seed", exact=True).fill(str(seed))
     panel.locator("textarea").fill(words)
     panel.locator("textarea").press("Control+Enter")
-    panel.locator(".run [type=submit]").wait_for(state="hidden")
-    panel.locator(".run [type=submit]").wait_for()
+    panel.locator(".stage[aria-busy=false]").wait_for()
     if panel.locator(".notice").count():
         raise SystemExit(f"{mode}: {panel.locator('.notice').inner_text()}")
 
@@ -194,7 +202,7 @@ def think(page: Page) -> None:
 def paint(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
     """A stroke on the mask, from and to shares of its sides."""
     canvas = page.locator("#panel-edit canvas")
-    canvas.scroll_into_view_if_needed()
+    canvas.evaluate("node => node.scrollIntoView({ block: 'center' })")  # not under what stands at the foot of the screen
     box = canvas.bounding_box()
     points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
     page.mouse.move(*points[0])

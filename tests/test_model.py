@@ -15,7 +15,7 @@ from llada_uni.errors import UserError
 from llada_uni.generation.engine import Engine
 from llada_uni.image.codes import ImageCodes
 from llada_uni.model import UniModel
-from llada_uni.results import EndEvent, ImageEvent, ImageResult, Progress, TextEvent
+from llada_uni.results import EndEvent, ImageEvent, ImageResult, Progress, TextEvent, save_image
 from llada_uni.text.prompts import Turn
 from tests.tiny_model import make_tiny_model
 
@@ -389,6 +389,12 @@ BAD = {
     "seed": (lambda m: m.generate_image("a cat", seed=-1), "seed"),
     "decoder": (lambda m: m.generate_image("a cat", decoder="fast"), "turbo"),
     "no picture": (lambda m: m.understand([], "what?"), "at least one picture"),
+    "an empty name of a file": (lambda m: m.understand("", "what?"), "name of the picture is empty"),
+    "a model that is a number": (lambda m: UniModel.from_pretrained(5), "a model is a directory, or a name as a string, not 5"),
+    "a model without a name": (lambda m: UniModel.from_pretrained(""), "not ''"),
+    "quantization": (lambda m: UniModel.from_pretrained(m.folder, quantization="x"), "unknown quantization 'x'; allowed"),
+    "a null character": (lambda m: save_image(CAT, "a\0.png"), "without null characters"),
+    "a number for a file": (lambda m: save_image(CAT, 5), "a file's name is a string or a path"),
     "missing file": (lambda m: m.understand("nowhere.png", "what?"), "no picture"),
     "empty question": (lambda m: m.understand(CAT, ""), "question is empty"),
     "empty instruction": (lambda m: m.edit_image(CAT, ""), "instruction is empty"),

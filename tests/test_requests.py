@@ -84,7 +84,7 @@ def forbidden_values(kind: type[Request], name: str) -> list[Any]:
         return ["yes"]
     if schema["type"] == "array":
         return [[""], 7]
-    if name == "regex":
+    if name in ("regex", "reasoning_regex"):
         return ["", 7]
     if name == "json_schema":
         return [7, "[", "7"]
@@ -193,7 +193,7 @@ def test_commands_refuse_what_is_forbidden(command, name):
         for wrong in forbidden_values(kind, setting):
             if not isinstance(wrong, int | float | str) or schema_of(kind, setting)["type"] in ("boolean", "array"):
                 continue  # nothing that a command line can say
-            if setting == "regex" and wrong:
+            if setting in ("regex", "reasoning_regex") and wrong:
                 continue  # nothing that a command line can say
             with pytest.raises((UserError, cli._CLICK_ERROR)) as error:
                 there(args=[*rest, f"{flag}={wrong}"], standalone_mode=False)

@@ -56,6 +56,11 @@ class Attention(nn.Module):
         self.key_layernorm = RMSNorm(self.head_dim, self.eps)
         self.dense = Linear(self.heads * self.head_dim, config.hidden_size)
 
+    def head_scale(self) -> Tensor:
+        """[H + G, d]: queries and keys lie side by side and are normalized together, each with its own scale."""
+        parts = ((self.query_layernorm, self.heads), (self.key_layernorm, self.groups))
+        return torch.cat([norm.weight.expand(count, -1) for norm, count in parts])
+
     def forward(
         self,
         x: Tensor,
@@ -69,13 +74,7 @@ class Attention(nn.Module):
         batch, tokens, _ = x.shape
         fused = self.query_key_value(x).view(batch, tokens, self.heads + 2 * self.groups, self.head_dim)
         queries_keys, values = fused.split((self.heads + self.groups, self.groups), 2)
-        # Queries and keys lie side by side: normalize and turn them together, each with its own scale.
-        scale = torch.cat(
-            (
-                self.query_layernorm.weight.expand(self.heads, -1),
-                self.key_layernorm.weight.expand(self.groups, -1),
-            )
-        )
+        scale = self.head_scale()
         if rotary[0].shape[0] == batch and forms.is_native(fused, scale, *rotary):
             turned = products.turn(fused, scale, rotary, self.eps)
         else:

@@ -14,6 +14,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,7 +41,7 @@ class PackedCache:
         self._described: ctypes.Array[products.Sequence] | None = None
         self._ends: list[ctypes.Array[ctypes.c_int64]] = []
 
-    def _sequences(self) -> ctypes.Array[products.Sequence]:
+    def sequences(self) -> ctypes.Array[products.Sequence]:
         """The spans for what is compiled; their caches are plain. Good for all layers, until `advance`."""
         if self._described is None:
             self._ends = [(ctypes.c_int64 * len(span.ends))(*span.ends) for span in self.spans]  # must outlive the pointers
@@ -48,17 +49,18 @@ class PackedCache:
             self._described = (products.Sequence * len(self.spans))(*described)
         return self._described
 
-    def _is_native(self, queries: Tensor, keys: Tensor) -> bool:
-        plain = all(isinstance(span.cache, KeyValueCache) for span in self.spans)
-        return plain and forms.is_native(queries) and products.attends(queries, keys)
+    def is_native(self, heads: int, groups: int, width: int) -> bool:
+        """Whether what is compiled can read the caches, and takes heads of this width and number."""
+        plain = all(isinstance(s.cache, KeyValueCache) and s.cache.keys.dtype == torch.float32 for s in self.spans)
+        return plain and products.attends(heads, groups, width)
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """queries [1, H, N, d], keys and values [1, G, N, d] of the new tokens -> mixed values [1, H, N, d].
 
         The keys and values go into the caches, behind what these hold already.
         """
-        if self._is_native(queries, keys):
-            return products.attend(self._sequences(), layer, queries, keys, values)
+        if forms.is_native(queries) and self.is_native(queries.shape[1], keys.shape[1], queries.shape[3]):
+            return products.attend(self.sequences(), layer, queries, keys, values)
         grouped = queries.shape[1] != keys.shape[1]
         # In memory the heads of a token lie together, which is how the caller goes on.
         mixed = queries.new_empty(queries.transpose(1, 2).shape).transpose(1, 2)

@@ -57,7 +57,7 @@ def as_trained() -> Iterator[None]:
 
 def experts(x: Tensor, share: Tensor, chosen: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """x [N, D], share and chosen [N, K], gate and up [E, I, D], down [E, D, I] -> [N, D]; `applies` says when."""
-    form = _form_of_experts(x, share, chosen, gate, up, down)
+    form = _form_of_experts(chosen.shape[1], gate, up, down)
     if form == "native" and (x.dtype == torch.float32 or chosen.numel() <= HALF_ROWS * gate.shape[0]):
         return _native_experts(x, share, chosen, gate, up, down)
     return _torch_experts(PRODUCTS.get(form, _grouped), x, share, chosen, gate, up, down)
@@ -71,13 +71,12 @@ def applies(x: Tensor, *weights: Tensor) -> bool:
     return same and products.takes(x, *weights) and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
-def _form_of_experts(x: Tensor, share: Tensor, chosen: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> str:
+def _form_of_experts(top_k: int, gate: Tensor, up: Tensor, down: Tensor) -> str:
     asked = given()
     if asked is not None:
         return asked
-    top_k = chosen.shape[1]
     return calibration.choose(
-        _key("experts", gate, top_k), lambda: ways_of_experts(x.dtype, top_k, gate.shape[0], gate, up, down)
+        _key("experts", gate, top_k), lambda: ways_of_experts(gate.dtype, top_k, gate.shape[0], gate, up, down)
     )
 
 
@@ -176,14 +175,14 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     """`F.linear` without bias, [..., C] times [O, C] -> [..., O], where `applies` in the form chosen for the shape."""
     if not applies(x, weight) or weight.dim() != 2:
         return F.linear(x, weight)
-    form = _form_of_linear(x, weight)
+    form = _form_of_linear(weight)
     rows = x.reshape(-1, x.shape[-1])
     if form == "native" and (x.dtype == torch.float32 or rows.shape[0] <= HALF_ROWS):
         return products.linear(rows, Matrices.plain(weight)).view(*x.shape[:-1], -1)
     return _transposed_linear(x, weight) if form == "transposed" else F.linear(x, weight)
 
 
-def _form_of_linear(x: Tensor, weight: Tensor) -> str:
+def _form_of_linear(weight: Tensor) -> str:
     asked = given()
     if asked is not None:
         return "transposed" if asked in ("transposed", "batched") else asked
@@ -217,6 +216,16 @@ def is_native(x: Tensor, *weights: Tensor) -> bool:
     if x.dtype != torch.float32 or not applies(x, *weights):
         return False
     return given() in (None, "native") and products.available()
+
+
+def is_native_linear(weight: Tensor) -> bool:
+    """Whether `linear` computes products with this weight, where it may, in the compiled form."""
+    return _form_of_linear(weight) == "native"
+
+
+def is_native_experts(top_k: int, gate: Tensor, up: Tensor, down: Tensor) -> bool:
+    """The same of `experts`."""
+    return _form_of_experts(top_k, gate, up, down) == "native"
 
 
 def given() -> str | None:

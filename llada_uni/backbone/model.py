@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from llada_uni.backbone import forms
+from llada_uni.backbone import forms, whole_layer
 from llada_uni.backbone.attention import Attention, Linear
 from llada_uni.backbone.block_routing import BlockRouting
 from llada_uni.backbone.cache import KeyValueCache
@@ -56,6 +56,10 @@ class Layer(nn.Module):
         """[B, T, D] -> [B, T, D]; with `only` [N], places of the B * T flattened ones, just theirs: [N, D]. blocks: limits
         the experts of each block; a block's choice then needs all of its tokens.
         """
+        if isinstance(cache, PackedCache) and only is None and blocks is None:
+            whole = whole_layer.compute(self, x, rotary, cache)
+            if whole is not None:
+                return whole
         x = x + self.attention(self.input_layernorm(x), rotary, mask, cache)
         if blocks is not None and isinstance(self.mlp, MixtureOfExperts):
             x = x + self.mlp(self.post_attention_layernorm(x), blocks)

@@ -77,6 +77,13 @@ class QuantizedMatrix(nn.Module):
         stored = Quantized(self.values[first:last], self.scale[first:last])
         return dequantize(stored, self.scheme, self.rows)
 
+    def weight(self, expert: int, dtype: torch.dtype) -> Tensor:
+        """What one expert stands for, [R, C] in the dtype that rows are multiplied in."""
+        ours = forms.given() in (None, "native") and products.available()
+        if ours and self.scheme.format == "int4" and dtype in products.INPUTS and products.takes(self.scale, self.values):
+            return products.plain(self.matrices(), expert, dtype)
+        return self.weights(expert, expert + 1)[0].to(dtype)
+
     def forward(self, rows: Tensor, segments: Segments) -> Tensor:
         """rows [M, C] sorted by expert, each times its own expert's matrix, transposed -> [M, R], same dtype."""
         if rows.is_cuda:
@@ -96,7 +103,7 @@ class QuantizedMatrix(nn.Module):
                 return kernel(rows.bfloat16(), values, group, self.scale[expert])[:, : self.rows]
             if self.scheme.format == "int8" and is_aligned(self.values) and self.columns % INT8_ALIGNMENT == 0:
                 return torch._weight_int8pack_mm(rows.bfloat16(), self.values[expert], self.scale[expert, :, 0])
-        return rows @ self.weights(expert, expert + 1)[0].to(rows.dtype).t()
+        return rows @ self.weight(expert, rows.dtype).t()
 
     def _chunked(self, rows: Tensor, ends: Tensor) -> Tensor:
         """A few experts' weights at a time, each chunk one grouped product."""

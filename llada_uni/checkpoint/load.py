@@ -105,9 +105,14 @@ def load_backbone(
     return model.eval().requires_grad_(False)
 
 
-def _scheme_to_use(stored: Scheme | None, wanted: str | None) -> Scheme | None:
+def check_quantization(wanted: str | None) -> None:
+    """UserError for a form of the experts that there is not."""
     if wanted not in (None, "plain", *FORMATS):
         raise UserError(f"unknown quantization {wanted!r}; allowed: plain, {', '.join(FORMATS)}")
+
+
+def _scheme_to_use(stored: Scheme | None, wanted: str | None) -> Scheme | None:
+    check_quantization(wanted)
     if wanted is None or (stored is not None and wanted == stored.format):
         return stored
     return None if wanted == "plain" else make_scheme(wanted)

@@ -20,6 +20,7 @@ from llada_uni.cli.common import (
 from llada_uni.cli.groups import with_groups
 from llada_uni.cli.settings import Settings
 from llada_uni.errors import UserError
+from llada_uni.files.outputs import check_takes_files
 from llada_uni.requests import Chat, Understand
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def chat(
     Example: `llada-uni chat --image fox.png`
     """
     check_images(image or [])
+    check_takes_files(out)
     talk = _Talk(Chat(messages=[], **settings), out)
     talk.model = loading.load()
     for path in image or []:

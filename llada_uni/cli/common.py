@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llada_uni.errors import UserError
+from llada_uni.files.outputs import check_takes_files, check_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,14 +132,15 @@ def say(line: str) -> None:
 
 
 def check_output(path: Path, decoder: str | None) -> Path:
-    """Refuses an output name before any work is done: pictures need a picture's ending, codes `.json`."""
+    """Refuses an output before any work is done: pictures need a picture's ending, codes `.json`, and a place to be."""
     if decoder == "none":
         if path.suffix.lower() != ".json":
             raise UserError(f"with --decoder none the codes are written: {path.name} must end with .json")
-        return path
-    from llada_uni.results import image_format
+    else:
+        from llada_uni.results import image_format
 
-    image_format(path)
+        image_format(path)
+    check_writable(path)
     return path
 
 
@@ -177,4 +179,5 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the directory {path} ({error.strerror or error})") from error
+    check_takes_files(path)
     return path

@@ -15,6 +15,7 @@ import typer
 
 from llada_uni.cli.common import Json, emit, say, stderr
 from llada_uni.errors import UserError
+from llada_uni.files.outputs import check_writable
 
 if TYPE_CHECKING:
     from llada_uni.data.check import Report
@@ -104,6 +105,8 @@ def _show(report: Report, with_tokens: bool) -> None:
     if report.sizes:
         sizes = ", ".join(f"{width} x {height} ({count:,})" for (width, height), count in report.sizes.most_common(4))
         print(f"picture sizes: {sizes}{' ...' if len(report.sizes) > 4 else ''}")
+    if not report.records and not report.bad:
+        print("there are no records")
     list_bad(report.bad, "cannot be used")
 
 
@@ -133,6 +136,7 @@ def tokenizer(
     from llada_uni.data.sources import open_source
     from llada_uni.data.vocabulary import tokenizer_of_records, words_to_keep
 
+    check_writable(out)
     bad, keep = BadRecords(on_bad), [word for name in keep_words or () for word in words_to_keep(name)]
     with stderr().status("training the tokenizer"):
         text = tokenizer_of_records(open_source(records), vocab_size, keep, bad)

@@ -22,6 +22,7 @@ from llada_uni.cli.common import (
 from llada_uni.cli.groups import with_groups
 from llada_uni.cli.settings import Settings
 from llada_uni.errors import UserError
+from llada_uni.files.outputs import check_takes_files
 from llada_uni.requests import Draw, Edit, Inpaint, Story
 
 Output = Annotated[Path, typer.Option("--out", "-o", help="File to write (.png, .jpg, .webp; codes: .json).")]
@@ -149,6 +150,7 @@ def story(
     from llada_uni.results import EndEvent, TextEvent, save_image
 
     request = Story(messages=prompt, **settings)
+    check_takes_files(out)
     uni = loading.load()
     parts: list[dict[str, Any]] = []
     end: dict[str, Any] = {}

@@ -27,6 +27,7 @@ from llada_uni.cli.common import (
 from llada_uni.cli.groups import with_groups
 from llada_uni.cli.settings import Settings
 from llada_uni.errors import UserError
+from llada_uni.files.outputs import check_writable
 from llada_uni.requests import Decode
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _code_file(out: Path | None, format: str | None) -> Path | None:
         raise UserError(f"--format {format} goes with a name that ends with .{format}, not {out.name}")
     if out.suffix.lower() not in (".json", ".pt"):
         raise UserError(f"{out.name} must end with .json or .pt")
+    check_writable(out)
     return out
 
 

@@ -136,7 +136,8 @@ def _decoded(raw: bytes) -> object:
     except UnicodeDecodeError:
         raise UserError("is not UTF-8") from None
     except ValueError as error:
-        raise UserError(f"is not JSON ({error})") from None
+        where = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""  # a line's number says the caller
+        raise UserError(f"is not JSON ({getattr(error, 'msg', error)}{where})") from None
 
 
 # ---

@@ -58,7 +58,7 @@ class RecordSuite:
         self._asked = self._read(source)
         if not self._asked:
             found = ", ".join(f"{count} of {task}" for task, count in self.left_out.items()) or "no record at all"
-            raise UserError(f"{source.name}: no record has a text answer to compare with ({found})")
+            raise UserError(f"no record has a text answer to compare with ({found})")
 
     def _read(self, source: RecordSource) -> list[_Asked]:
         asked: dict[object, _Asked] = {}

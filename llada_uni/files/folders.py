@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llada_uni.errors import UserError
+from llada_uni.files.outputs import check_takes_files
 
 
 @contextmanager
@@ -23,6 +24,7 @@ def new_folder(target: str | os.PathLike[str], replaces: tuple[str, ...] = ()) -
     replaces: a folder that holds one of these names may be replaced; any other that is not empty is left alone (UserError).
     """
     target = Path(target).expanduser()
+    check_takes_files(target.parent, target)
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file, a directory was expected")
     if target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in replaces):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def shipped(kind: str) -> Path:
 def shipped_models() -> dict[str, Path]:
     """Every model that comes with the program, by its name."""
     return {path.name: path for path in sorted(shipped("models").glob("*")) if path.is_dir()}
+
+
+def named_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """The path where there is a directory; else the shipped model that it names ("world"; "models/world" anywhere, as an
+    installed program has no such folder); else the path.
+    """
+    path = Path(name_or_path).expanduser()
+    return path if path.is_dir() else shipped_models().get(Path(name_or_path).as_posix().removeprefix("models/"), path)
 
 
 def shipped_recipes() -> dict[str, Path]:

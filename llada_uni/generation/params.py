@@ -317,12 +317,15 @@ class Stopped(Params):
     stop: Stops = Field(default=(), description="Text that ends the answer and is no part of it.")
 
 
+Expression = Annotated[str, Field(min_length=1)]
+
+
 class Held(Params):
     """What the text is held to (docs/grammar.md): every answer is of this form, from its first character to its last."""
 
     panel = "Grammar"
 
-    regex: Annotated[str, Field(min_length=1)] | None = Field(
+    regex: Expression | None = Field(
         default=None, title="Regular expression", description="The answer matches this expression as a whole."
     )
     json_schema: JsonSchema | None = Field(

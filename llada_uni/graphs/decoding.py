@@ -85,8 +85,9 @@ def real_angles(transformer: ZImageTransformer2DModel) -> ZImageTransformer2DMod
     shared: dict[int, Any] = {id(p): p for p in transformer.parameters()}
     found: ZImageTransformer2DModel = copy.deepcopy(transformer, shared)
     for module in found.modules():
-        if hasattr(module, "set_processor"):
-            module.set_processor(_RealAttention())
+        set_processor: Any = getattr(module, "set_processor", None)
+        if set_processor is not None:
+            set_processor(_RealAttention())
     return found
 
 
@@ -107,8 +108,10 @@ class _RealAttention:
         )
         queries = queries if attn.norm_q is None else attn.norm_q(queries)
         keys = keys if attn.norm_k is None else attn.norm_k(keys)
-        heads = (_turned(queries, freqs_cis), _turned(keys, freqs_cis), values)
-        mixed = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in heads))
+        queries, keys, values = (
+            part.transpose(1, 2) for part in (_turned(queries, freqs_cis), _turned(keys, freqs_cis), values)
+        )
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2, 3))
         return out
 

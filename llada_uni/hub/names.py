@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from llada_uni.errors import UserError
-from llada_uni.files.shipped import MODEL, shipped_models
+from llada_uni.files.shipped import MODEL, named_model
 
 MAIN = "main"  # the revision where none is given
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -44,9 +44,7 @@ def model_here(name_or_dir: str | os.PathLike[str], revision: str | None = None)
     """The directory that a name means on this machine: one of that path (also with ~; of a cache root the snapshot of a
     revision), else a shipped model. None where there is neither, and the name may be one on the hub.
     """
-    path = Path(name_or_dir).expanduser()
-    if not path.is_dir():
-        path = shipped_models().get(str(name_or_dir), path)
+    path = named_model(name_or_dir)
     if not path.is_dir():
         return None
     return snapshot_of(path, revision) if is_cache_root(path) else path

@@ -89,6 +89,8 @@ def _top_of_whole(low: float, high: float) -> float:
 
 def _numbers(array: np.ndarray | torch.Tensor) -> np.ndarray:
     if isinstance(array, torch.Tensor):
+        if array.is_meta:
+            raise UserError("an image is an array of numbers, not a tensor on the device meta, which has none")
         plain = array.detach().cpu()
         array = (plain.float() if plain.is_floating_point() else plain).numpy()
     if array.dtype.kind not in "bufi":

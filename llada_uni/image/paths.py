@@ -26,6 +26,8 @@ def image_file(source: str | os.PathLike[str]) -> Path:
     """The file that a name means. UserError for an address, a directory, and a file that is not there."""
     if str(source)[:8].lower().startswith(("http:", "https:")):
         raise UserError(f"there is no picture {source} here: addresses are not fetched, download it and give the file")
+    if not str(source).strip():
+        raise UserError("the name of the picture is empty")
     path = Path(source).expanduser()
     if path.is_dir():
         raise UserError(f"{source} is a directory, a picture file was expected")

@@ -43,7 +43,11 @@ def plain_phases(parts: Parts, request: Request, engine: Any = None) -> Phases:
 
 def grammar_of(parts: Parts, request: Understand | Chat, most: int) -> Grammar | None:
     """What a request holds its text to. UserError for a grammar that cannot be kept, or not within `most` tokens."""
-    regex = expression_of(request.regex, request.json_schema, request.choices)
+    return grammar_of_text(parts, expression_of(request.regex, request.json_schema, request.choices), most)
+
+
+def grammar_of_text(parts: Parts, regex: str | None, most: int) -> Grammar | None:
+    """The same for an expression; None where there is none."""
     if regex is None:
         return None
     grammar = parts.grammars.of(regex)

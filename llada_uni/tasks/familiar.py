@@ -24,15 +24,16 @@ def encode_for_change(
     least = parts.defaults.familiar
     if least is None:
         return encode_pictures(parts, list(images), "raw"), [()] * len(images)
-    codes, notices = [], []
+    codes: list[ImageCodes] = []
+    notices: list[tuple[str, ...]] = []
     for image in images:
         if isinstance(image, ImageCodes):
-            found, notice = own_codes(parts, image), ()
+            codes.append(own_codes(parts, image))
+            notices.append(())
         else:
             found, nearness = parts.image_tokenizer.encode_with_nearness(image, "raw")
-            notice = _notice(nearness, least)
-        codes.append(found)
-        notices.append(notice)
+            codes.append(found)
+            notices.append(_notice(nearness, least))
     return codes, notices
 
 

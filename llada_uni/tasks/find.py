@@ -62,6 +62,8 @@ def open_model(name_or_dir: str | os.PathLike[str] | None = None, access: Access
     access = access or Access()
     if name_or_dir is None:
         name_or_dir = os.environ.get(ENVIRONMENT) or shipped.MODEL
+    if not isinstance(name_or_dir, str | os.PathLike) or not str(name_or_dir).strip():
+        raise UserError(f"a model is a directory, or a name as a string, not {name_or_dir!r}")
     path = model_here(name_or_dir, access.revision)
     if path is None:
         if isinstance(name_or_dir, str) and is_id(name_or_dir) and not Path(name_or_dir).exists():

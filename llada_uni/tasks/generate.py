@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from llada_uni.errors import UserError
 from llada_uni.generation.guidance import Guidance
 from llada_uni.generation.phases import Work
 from llada_uni.requests import Draw
 from llada_uni.results import ImageResult, OnProgress
 from llada_uni.tasks.checks import check_seed, generator_of
-from llada_uni.tasks.common import Clock, phases_of, plain_phases, settings_of
+from llada_uni.tasks.common import Clock, grammar_of_text, phases_of, plain_phases, settings_of
 from llada_uni.tasks.decode import check_decoder, finish
 from llada_uni.tasks.judge import Judge, best_of, varied
 from llada_uni.tasks.parts import Parts
@@ -28,6 +29,8 @@ def generate_image(parts: Parts, request: Draw, on_progress: OnProgress | None) 
     other_size = settings_of(request, parts.defaults).other_size
     size = sized(parts, settings.height, settings.width, other_size)
     check_decoder(parts, request)
+    if request.reasoning_regex is not None and not request.thinking:
+        raise UserError("reasoning_regex is for reasoning text: set thinking")
     phases = phases_of(parts, request, on_progress)
     form, generator, clock = parts.format, generator_of(seed), Clock()
     turns = [Turn("user", (request.prompt,))]
@@ -36,7 +39,9 @@ def generate_image(parts: Parts, request: Draw, on_progress: OnProgress | None) 
     ids, text, work = form.prompt(task, turns), None, Work()
     if request.thinking:
         kept = phases.room(ids) - size.grid[0] * size.grid[1] - 4  # the reasoning text must leave room for its image
-        written = phases.write(ids, settings.text, max(1, min(settings.text.max_tokens, kept)), generator)
+        most = max(1, min(settings.text.max_tokens, kept))
+        grammar = grammar_of_text(parts, request.reasoning_regex, most)  # its text ends by itself, not with an image header
+        written = phases.write(ids, settings.text, most, generator, images=grammar is None, grammar=grammar)
         # A model of the published code goes on behind its own tokens, whatever they are; ours were trained on text alone.
         said = list(written.ids) if published else [token for token in written.ids if form.text.is_text(token)]
         text, work = phases.engine.text, written.work

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from llada_uni.backbone.model import Backbone
-from llada_uni.checkpoint.load import load_backbone
+from llada_uni.checkpoint.load import check_quantization, load_backbone
 from llada_uni.checkpoint.notes import check_ids
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import TILE, UPSCALE, ImageDecoder
@@ -78,6 +78,7 @@ class Parts:
     ) -> None:
         if tile < SMALLEST_TILE:
             raise UserError(f"tile is {tile}; allowed: at least {SMALLEST_TILE} pixels")
+        check_quantization(quantization)
         self.folder, self.device, self.dtype = folder, device, dtype
         self.quantization, self.offload, self.tile = quantization, offload, tile
         self.need = need

@@ -23,6 +23,7 @@ from llada_uni.checkpoint.source import Source
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
 from llada_uni.files.model_dir import BACKBONE, KNOWN, PARTS, SETTINGS, TEXT, Part, check_links
+from llada_uni.files.shipped import named_model
 from llada_uni.files.weights import WeightFiles, read_torch, write_torch, write_weights
 from llada_uni.tasks.parts import Parts
 from llada_uni.training.language.adapter_merge import merge_quantized
@@ -80,7 +81,7 @@ def export_model(
 
 def model_folder(source: str | os.PathLike[str]) -> Path:
     """Where the parts of a source lie: RUN/model, or the directory itself. UserError when there is no part."""
-    source = Path(source).expanduser()
+    source = named_model(source)
     for folder in (source / "model", source):
         if any(part.files(folder) for part in PARTS):
             return folder

@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parents[2] / "examples"))  # clients run them, too
 
 BASE = os.environ["BASE_URL"]
 API = f"{BASE}/v1"

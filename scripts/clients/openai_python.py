@@ -5,6 +5,7 @@ import io
 
 from common import API, PROMPT, QUESTION, case, drawn, is_png, uri
 from openai import OpenAI
+from structured_output import Person, by_openai
 
 client = OpenAI(base_url=API, api_key="none", max_retries=0, timeout=300)
 picture = drawn()
@@ -50,3 +51,18 @@ case("responses in a stream", streamed_response)
 case("responses with an image", lambda: is_png(client.responses.create(
     model="world", input=PROMPT, tools=[TOOL], tool_choice="required").output[-1].result))  # fmt: skip
 case("models", lambda: [model.id for model in client.models.list()] == ["world"])
+case("examples/structured_output.py", lambda: by_openai(API, "world") is None)
+NOTE = {"type": "function", "name": "note", "parameters": Person.model_json_schema(), "strict": False}
+
+
+def called_by_responses():
+    asked = {"model": "world", "input": "who is it?", "tools": [NOTE], "tool_choice": "required"}
+    with client.responses.stream(**asked) as stream:
+        kinds = {event.type for event in stream}
+        (call,) = stream.get_final_response().output
+    return Person.model_validate_json(call.arguments) and "response.function_call_arguments.delta" in kinds
+
+
+case("a function by responses", called_by_responses)
+case("responses parsed", lambda: client.responses.parse(
+    model="world", input="who is it?", text_format=Person).output_parsed)  # fmt: skip

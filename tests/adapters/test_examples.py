@@ -100,6 +100,24 @@ def test_async_use(run, uni, tmp_path):
     assert "green pink" in said and "EndEvent" in said and len(list(tmp_path.glob("*.png"))) == 2
 
 
+def test_structured_output(uni, capsys, monkeypatch):
+    """By the openai client; scripts/clients/ run the other two, which are not installed here."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import structured_output
+
+    service = Service(uni)
+    service.start()
+    try:
+        wait_for(lambda: service.ready, "the model")
+        with live(create_app(service, ServerOptions())) as address:
+            structured_output.by_openai(f"{address}/v1", "llada-uni")
+    finally:
+        service.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["openai parse", "openai tools"]
+    assert all("name=" in line and "age=" in line for line in lines)
+
+
 def test_the_code_of_the_page_runs(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").symlink_to(ROOT / "models")

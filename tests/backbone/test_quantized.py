@@ -265,3 +265,18 @@ def test_int4_kernel_is_recognized_by_its_packing(monkeypatch):
     back = [getattr(held, matrix).weights(0, 8) for matrix in MATRICES]
     assert distance(held(x, routing), plain_experts(x, routing, *back)) < 1e-5
     assert isinstance(has_int4_kernel(), bool)
+
+
+@pytest.mark.skipif(not products.available(), reason="no compiler")
+@pytest.mark.parametrize(("rows", "columns"), [(512, 192), (100, 96), (64, 32)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_int4_weight_taken_back_compiled_is_what_it_stands_for(rows, columns, dtype):
+    matrix = QuantizedMatrix(make_scheme("int4"), 2, rows, columns)
+    for expert in range(2):
+        matrix.put(expert, torch.randn(rows, columns, generator=torch.Generator().manual_seed(expert)))
+    with calibration.using("native"):
+        found = matrix.weight(1, dtype)
+    with calibration.using("loop"):
+        truth = matrix.weight(1, dtype)
+    assert found.shape == (rows, columns) and found.dtype == dtype
+    torch.testing.assert_close(found, truth, rtol=1e-6 if dtype == torch.float32 else 8e-3, atol=1e-7)

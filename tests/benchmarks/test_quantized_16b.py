@@ -44,3 +44,12 @@ def test_all_phases(tmp_path, monkeypatch, capsys):
     assert rows["4 accepted a step"]["ours"] > 0
     assert list(where.iterdir()) == []
     assert "quantizing to int4" in capsys.readouterr().out
+
+
+def test_random_quantized_weights_run_without_plain_ones(tmp_path, monkeypatch):
+    config = small_config()
+    monkeypatch.setattr(quantized_16b, "config_of", lambda layers, quick: config)
+    file = tmp_path / "rows.json"
+    assert quantized_16b.main(["--direct", "--dir", str(tmp_path), "--threads", "1", "--json", str(file)]) == 0
+    cases = [row["case"].rsplit(",", 1)[0] for row in json.loads(file.read_text())["rows"]]
+    assert cases[0] == "load int4" and "one step of 32 tokens, prefix 64" in cases

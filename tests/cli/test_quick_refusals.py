@@ -25,6 +25,10 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["chat", "hello", "--image", "none.png"], "there is no picture none.png"),
         (["generate", "a cat", "-m", "none"], "there is no model directory none; give a directory"),
         (["generate", "a cat", "-m", "~/none"], "there is no model directory"),
+        (["generate", "a cat", "-o", "/proc/a.png"], "cannot write /proc/a.png ("),
+        (["generate", "a cat", "-o", "/proc/sub/a.json", "--decoder", "none"], "cannot write /proc/sub/a.json ("),
+        (["story", "a cat", "-o", "/proc/sub"], "cannot write /proc/sub ("),
+        (["chat", "hello", "-o", "/proc/sub"], "cannot write /proc/sub ("),
         (["story", "a cat", "-m", "no/such/thing"], "there is no model directory no/such/thing"),
     ],
 )

@@ -32,7 +32,8 @@ def test_check_shows_a_table_and_lists_what_is_bad(call, tmp_path):
     write_records(tmp_path, [drawing(), "{", question(name="gone.png")])
     code, out, _ = call("check", path)
     assert code == 1
-    assert "records.jsonl:2: is not JSON" in out and "records.jsonl:3: there is no picture" in out
+    assert "records.jsonl:2: is not JSON (Expecting property name enclosed in double quotes, column 1)" in out
+    assert "records.jsonl:3: there is no picture" in out
     assert out.endswith("2 records cannot be used\n")
     assert call("check", path, "--limit", 1)[0] == 0
     code, out, _ = call("check", tmp_path, "--json")
@@ -40,7 +41,8 @@ def test_check_shows_a_table_and_lists_what_is_bad(call, tmp_path):
 
 
 def test_check_of_nothing_is_no_success(call, tmp_path):
-    assert call("check", write_records(tmp_path, []))[0] == 1
+    code, out, _ = call("check", write_records(tmp_path, []))
+    assert code == 1 and out.endswith("there are no records\n")
     code, _, err = call("check", tmp_path / "gone")
     assert code == 2 and err.startswith("llada-uni: there are no records at") and err.count("\n") == 1
 

@@ -85,7 +85,7 @@ def test_a_limit_takes_a_random_part_and_rows_can_be_answers(tmp_path):
 
 
 def test_what_cannot_be_compared_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"no record has a text answer to compare with \(2 of t2i\)"):
+    with pytest.raises(UserError, match=r"^no record has a text answer to compare with \(2 of t2i\)"):
         suite_of(tmp_path, [drawing(), drawing("another")])
     with pytest.raises(UserError, match="'cider' is no choice here; allowed: exact, f1"):
         suite_of(tmp_path, [question()], metric="cider")

@@ -89,6 +89,7 @@ def test_a_batch_is_several_images_of_one_scale():
         (np.zeros((2, 2, 2, 2, 2)), r"not \[2, 2, 2, 2, 2\]"),
         (np.array([["a", "b"], ["c", "d"]]), "array of numbers"),
         (np.zeros((4, 4), complex), "array of numbers"),
+        (torch.zeros(3, 4, 4, device="meta"), "device meta"),
     ],
 )
 def test_what_is_no_image_is_refused(given, words):

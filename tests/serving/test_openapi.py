@@ -14,7 +14,7 @@ from tests.serving.servers import ask, scripted, words
 
 ROUTES = {
     "/health", "/ready", "/metrics", "/v1/models", "/v1/models/{name}", "/v1/llada/defaults", "/v1/chat/completions",
-    "/v1/images/generations", "/v1/responses", "/v1/images/edits",
+    "/v1/images/generations", "/v1/responses", "/v1/images/edits", "/v1/llada/streams/{name}",
 }  # fmt: skip
 
 

@@ -69,3 +69,19 @@ def test_what_cannot_be_kept_is_said_before_anything_is_computed(model, settings
     monkeypatch.setattr(parts.Engine, "generate", None)
     with pytest.raises(UserError, match=re.escape(message)):
         model.chat([{"role": "user", "content": "a cat"}], **settings)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_reasoning_text_before_an_image(model, temperature):
+    held = {"thinking": True, "reasoning_regex": "[a-c]{2,6} so", "reasoning_temperature": temperature, "decoder": "none"}
+    for seed in range(3):
+        drawn = model.generate_image("a cat", seed=seed, **held)
+        assert re.fullmatch("[a-c]{2,6} so", drawn.text)
+        assert (drawn.codes.height, drawn.codes.width) == (4, 4), "the size asked for"
+
+
+def test_what_reasoning_cannot_keep_is_said_first(model):
+    with pytest.raises(UserError, match="reasoning_regex is for reasoning text: set thinking"):
+        model.generate_image("a cat", reasoning_regex="a")
+    with pytest.raises(UserError, match="its shortest text takes 51 tokens, the end included, and 12 are allowed"):
+        model.generate_image("a cat", thinking=True, reasoning_regex="a{50}")

@@ -64,8 +64,6 @@ void cut(std::vector<Piece>& pieces, int64_t expert, int64_t begin, int64_t end,
                               std::min(o + chunk, outputs)});
 }
 
-inline void put(float* target, float value) { *target = value; }
-inline void put(bfloat16* target, float value) { *target = narrow(value); }
 inline void put(float* target, vec values) { std::memcpy(target, &values, sizeof values); }
 inline void put(bfloat16* target, vec values) {
     for (int i = 0; i < LANES; i++) target[i] = narrow(values[i]);
@@ -197,13 +195,15 @@ int linear(const Matrix& matrix, const Given* given, int64_t n, Given* out, int 
 
 }  // namespace
 
-extern "C" {
-
 struct Stored {  // E matrices [O, C] of a kind; scale and group only where the kind has them
     const void* data;
     const void* scale;
     int64_t outputs, inputs, group;
 };
+
+#include "layer.h"
+
+extern "C" {
 
 // What this was compiled for: lanes of a vector, and whether pairs of bfloat16 are multiplied by the processor.
 int llada_uni_lanes() { return LANES + 1000 * PAIRS; }
@@ -230,6 +230,12 @@ void llada_uni_route(const float* logits, const float* bias, int64_t n, int64_t 
     route(logits, bias, n, e, k, groups, kept, normalized, scaling, shares, chosen, threads);
 }
 
+// A layer on packed tokens, see layer.h. 0, or what `llada_uni_experts` gives.
+int llada_uni_layer(const LayerWeights* weights, const float* x, int64_t n, const float* cos, const float* sin, const void* sequences,
+                    int64_t count, int64_t number, float* out, int threads) {
+    return layer(*weights, x, n, cos, sin, static_cast<const Sequence*>(sequences), count, number, out, threads);
+}
+
 // 0; 1: no memory; 2: an expert that is not there. wide: x and out are float32, else bfloat16.
 #define MATRIX(Form, m) Form{static_cast<decltype(Form::data)>(m->data), static_cast<const bfloat16*>(m->scale), m->outputs, m->inputs}
 #define INT4_MATRIX(m) Int4{static_cast<const uint8_t*>(m->data), static_cast<const bfloat16*>(m->scale), m->outputs, m->inputs, m->group}
@@ -246,6 +252,20 @@ int llada_uni_experts(int kind, const Stored* gate, const Stored* up, const Stor
         case INT4: return RUN(INT4_MATRIX(gate), INT4_MATRIX(up), INT4_MATRIX(down));
     }
     return 3;
+}
+
+// One expert of an int4 matrix, in float32 (wide) or bfloat16, transposed: [C, O].
+void llada_uni_plain(const Stored* m, int64_t expert, int wide, void* out, int threads) {
+    const Int4 matrix = INT4_MATRIX(m);
+    constexpr int64_t columns = 64;  // of a piece
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t c = 0; c < m->inputs; c += columns) {
+        const int64_t last = std::min(c + columns, m->inputs);
+        if (wide)
+            matrix.plain(expert, c, last, static_cast<float*>(out));
+        else
+            matrix.plain(expert, c, last, static_cast<bfloat16*>(out));
+    }
 }
 
 int llada_uni_linear(int kind, const Stored* matrix, const void* x, int wide, int64_t n, void* out, int threads) {

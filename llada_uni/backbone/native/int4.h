@@ -82,6 +82,33 @@ struct Int4 {
         std::memcpy(sums, &sum, sizeof sum);
     }
 
+    // The weights of one expert that the values stand for, transposed: columns first..last-1 of out [C, O].
+    template <typename Out>
+    void plain(int64_t expert, int64_t first, int64_t last, Out* out) const {
+        const int64_t groups = inputs / group, padded = tiles() * TILE64;
+        for (int64_t t = 0; t < tiles(); t++) {
+            const int64_t wide = outputs - t * TILE64 < TILE64 ? outputs - t * TILE64 : TILE64;
+            for (int64_t c = first; c < last; c++) {
+                const uint8_t* bytes = data + ((expert * tiles() + t) * inputs + c) * 32;
+                const bfloat16* pairs = scale + ((expert * groups + c / group) * padded + t * TILE64) * 2;
+                float column[TILE64];
+                for (int r = 0; r < 32; r += LANES) {
+                    const ivec both = wide_bytes(bytes + r);
+                    weigh(column + r, both & 15, pairs + 2 * r);
+                    weigh(column + r + 32, both >> 4, pairs + 2 * (r + 32));
+                }
+                Out* target = out + c * outputs + t * TILE64;
+                for (int64_t r = 0; r < wide; r++) put(target + r, column[r]);
+            }
+        }
+    }
+
+    static ivec wide_bytes(const uint8_t* p) { return wide(p); }
+    static void weigh(float* out, ivec values, const bfloat16* pairs) {
+        const vec weight = __builtin_convertvector(values - 8, vec) * scales(pairs) + zeros(pairs);
+        std::memcpy(out, &weight, sizeof weight);
+    }
+
 #if PAIRS
     // A table turns a value into the bfloat16 of value - 8; it has every entry twice, so that the upper nibble does not matter.
     template <int R>

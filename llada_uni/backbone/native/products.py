@@ -110,6 +110,14 @@ def linear(x: Tensor, matrix: Matrices) -> Tensor:
     return out
 
 
+def plain(matrix: Matrices, expert: int, dtype: torch.dtype) -> Tensor:
+    """The weights of one expert that int4 values stand for, [O, C] in float32 or bfloat16; in memory [C, O]."""
+    out = torch.empty(matrix.inputs, matrix.outputs, dtype=dtype)
+    wide = dtype == torch.float32
+    _functions().plain(ctypes.byref(matrix.stored()), expert, wide, out.data_ptr(), torch.get_num_threads())
+    return out.t()
+
+
 class Sequence(ctypes.Structure):
     """`Sequence` of attention.h: new tokens of a stream and the cache of their sequence."""
 
@@ -126,10 +134,9 @@ class Sequence(ctypes.Structure):
     )
 
 
-def attends(queries: Tensor, keys: Tensor) -> bool:
+def attends(heads: int, groups: int, width: int) -> bool:
     """Whether `attend` takes heads of this width, and so many for a group."""
-    lanes = _functions().lanes
-    return queries.shape[-1] % lanes == 0 and queries.shape[1] <= MOST_SHARED * keys.shape[1]
+    return width % _functions().lanes == 0 and heads <= MOST_SHARED * groups
 
 
 def attend(sequences: ctypes.Array[Sequence], layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -143,6 +150,37 @@ def attend(sequences: ctypes.Array[Sequence], layer: int, queries: Tensor, keys:
     where = (heads, keys.shape[1], width, out.data_ptr(), torch.get_num_threads())
     _functions().attend(ctypes.byref(sequences), len(sequences), layer, *lying, *where)
     return out.transpose(1, 2)
+
+
+class LayerWeights(ctypes.Structure):
+    """`LayerWeights` of layer.h: where the weights of a layer lie, and its sizes. Without experts the router is empty."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("norm_before", "norm_after", "head_scale", "router_bias")),
+        *((name, _Stored) for name in ("query_key_value", "dense", "router", "gate", "up", "down")),
+        *((name, _Stored) for name in ("shared_gate", "shared_up", "shared_down")),
+        *((name, ctypes.c_int64) for name in ("heads", "groups", "width", "turned")),
+        *((name, ctypes.c_int64) for name in ("top_k", "router_groups", "kept_groups", "normalized")),
+        ("scaling", ctypes.c_float),
+        ("eps", ctypes.c_float),
+    )
+
+
+def stored(weight: Tensor) -> _Stored:
+    """A plain weight [..., O, C] for `LayerWeights`."""
+    return Matrices.plain(weight).stored()
+
+
+def layer(
+    weights: LayerWeights, x: Tensor, tables: tuple[Tensor, Tensor], sequences: ctypes.Array[Sequence], number: int
+) -> Tensor:
+    """x [1, N, D] through the layer of this number, tables [1, N, 1, R]: as `model.Layer` with a PackedCache, all float32."""
+    x, cos, sin = x.contiguous(), tables[0].contiguous(), tables[1].contiguous()
+    out = torch.empty_like(x)
+    given = (ctypes.byref(weights), x.data_ptr(), x.shape[1], cos.data_ptr(), sin.data_ptr())
+    where = (ctypes.byref(sequences), len(sequences), number, out.data_ptr(), torch.get_num_threads())
+    _check(_functions().layer(*given, *where))
+    return out
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -188,6 +226,8 @@ class _Functions(NamedTuple):
     turn: ctypes._NamedFuncPointer
     route: ctypes._NamedFuncPointer
     attend: ctypes._NamedFuncPointer
+    plain: ctypes._NamedFuncPointer
+    layer: ctypes._NamedFuncPointer
     lanes: int
 
 
@@ -216,6 +256,8 @@ def _bind(library: ctypes.CDLL) -> _Functions:
         "norm": [pointer, pointer, long, long, real, pointer, whole],
         "turn": [pointer, pointer, pointer, pointer, long, long, long, long, long, real, pointer, whole],
         "route": [pointer, pointer, long, long, long, long, long, whole, real, pointer, pointer, whole],
+        "layer": [ctypes.POINTER(LayerWeights), pointer, long, pointer, pointer, pointer, long, long, pointer, whole],
+        "plain": [stored, long, whole, pointer, whole],
         "attend": [pointer, long, long, *[pointer, long, long] * 3, long, long, long, pointer, whole],
     }
     found = {name: getattr(library, f"llada_uni_{name}") for name in arguments}

@@ -55,6 +55,9 @@ inline bfloat16 narrow(float x) {  // to the nearest, of two equally near to the
     return {uint16_t((wide + 0x7fff + ((wide >> 16) & 1)) >> 16)};
 }
 
+inline void put(float* target, float value) { *target = value; }
+inline void put(bfloat16* target, float value) { *target = narrow(value); }
+
 template <typename V, typename T>
 inline V copy(const T* p) {
     V v;

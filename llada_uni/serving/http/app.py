@@ -24,7 +24,7 @@ from llada_uni.serving.http.pictures import PictureMemory
 from llada_uni.serving.http.protocol.errors import ApiError, ErrorBody, error_body
 from llada_uni.serving.http.protocol.models import Health, Ready
 from llada_uni.serving.http.quota import Quotas
-from llada_uni.serving.http.routes import chat, images, models, responses
+from llada_uni.serving.http.routes import chat, images, models, responses, streams
 from llada_uni.serving.http.routes.context import VERSION, Context, Here
 from llada_uni.serving.http.routes.running import ClientGone
 
@@ -59,7 +59,7 @@ def create_app(service: Service, options: ServerOptions | None = None, further: 
     )
     key = [Depends(HTTPBearer(auto_error=False))] if options.api_keys else []  # tells /openapi.json; the guard checks it
     app.include_router(life, responses=ERRORS)
-    for router in (models.router, chat.router, responses.router, images.drawing, images.editing):
+    for router in (models.router, chat.router, responses.router, streams.router, images.drawing, images.editing):
         app.include_router(router, responses=ERRORS, dependencies=key)
     _describe_more(app, images.COMPONENTS)
     mount_studio(app)
@@ -70,7 +70,7 @@ def create_app(service: Service, options: ServerOptions | None = None, further: 
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )

@@ -24,9 +24,20 @@ STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-strea
 Messages = AsyncGenerator[bytes, None]
 
 
-def message(event: BaseModel, name: str | None = None) -> bytes:
-    """One event on the wire."""
-    return format_sse_event(data_str=event.model_dump_json(), event=name)
+class Passing(bytes):
+    """A message that the next one with the same `place` makes needless: the state of progress, an image on the way."""
+
+    place: str
+
+
+def message(event: BaseModel, name: str | None = None, place: str | None = None) -> bytes:
+    """One event on the wire. place: of a `Passing` one."""
+    data = format_sse_event(data_str=event.model_dump_json(), event=name)
+    if place is None:
+        return data
+    passing = Passing(data)
+    passing.place = place
+    return passing
 
 
 class EventStream(EventSourceResponse):

@@ -170,6 +170,9 @@ class PositionProbes(nn.Module):
 
     def __init__(self, transformer: ZImageTransformer2DModel, side: int, layers: int = 2) -> None:
         super().__init__()
+        if len(transformer.layers) < layers:
+            found = len(transformer.layers)
+            raise UserError(f"position_probes read {layers} layers and the transformer has {found}: set them to 0")
         self.side = side
         self.readers = nn.ModuleList(nn.Linear(transformer.config["dim"], 2 * side) for _ in range(layers))
         self._seen: dict[int, Tensor] = {}

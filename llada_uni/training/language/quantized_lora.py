@@ -33,7 +33,7 @@ class _QuantizedLinear(torch.autograd.Function):
             return matrix(rows, segments)
         out = rows.new_empty(rows.shape[0], matrix.rows)
         for expert, start, end in busy(segments):
-            torch.mm(rows[start:end], _weights(matrix, expert, rows.dtype).t(), out=out[start:end])
+            torch.mm(rows[start:end], matrix.weight(expert, rows.dtype).t(), out=out[start:end])
         return out
 
     @staticmethod
@@ -41,7 +41,7 @@ class _QuantizedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         out = grad.new_empty(grad.shape[0], ctx.matrix.columns)
         for expert, start, end in busy(ctx.segments):
-            torch.mm(grad[start:end], _weights(ctx.matrix, expert, grad.dtype), out=out[start:end])
+            torch.mm(grad[start:end], ctx.matrix.weight(expert, grad.dtype), out=out[start:end])
         return out, None, None
 
 
@@ -54,10 +54,6 @@ def busy(segments: Segments) -> list[tuple[int, int, int]]:
     """(expert, first row, row after the last) of the experts with work; on a GPU this waits for the sorting."""
     ends = segments.ends.tolist()
     return [(e, a, b) for e, (a, b) in enumerate(zip([0, *ends[:-1]], ends, strict=True)) if b > a]
-
-
-def _weights(matrix: QuantizedMatrix, expert: int, dtype: torch.dtype) -> Tensor:
-    return matrix.weights(expert, expert + 1)[0].to(dtype)
 
 
 class QuantizedLoraExperts(nn.Module):

@@ -31,6 +31,7 @@ from llada_uni.data.reader import Part
 from llada_uni.data.shards import NO_TEXT, Record, read_manifest
 from llada_uni.data.tokens import without_text
 from llada_uni.errors import UserError
+from llada_uni.files.shipped import named_model
 from llada_uni.options import AtLeastOne, Share, options
 from llada_uni.text.tokenizer import UNCONDITION, TextTokenizer
 from llada_uni.training.language.balance import Balance
@@ -102,6 +103,8 @@ class BackboneOptions:
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
 
     def __post_init__(self) -> None:
+        if self.init is not None:
+            self.init = str(named_model(self.init))
         if not self.data:
             raise UserError("data is empty; allowed: at least one folder with its share")
         if (self.samples is None) == (self.sequences is None):

@@ -22,6 +22,7 @@ from llada_uni.backbone.forms import as_trained
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import BACKBONE, IMAGE_TOKENIZER, backbone_folder
+from llada_uni.files.shipped import named_model
 from llada_uni.files.weights import read_json
 from llada_uni.options import AtLeastOne, options
 from llada_uni.tasks.defaults import Defaults
@@ -67,6 +68,7 @@ class NetworkOptions:
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
 
     def __post_init__(self) -> None:
+        self.init = str(named_model(self.init))
         for name in ("rates", "image_rates"):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= 1 or high == 0:

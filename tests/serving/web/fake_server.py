@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from PIL import Image, ImageDraw
 import llada_uni.serving
 from llada_uni.serving.http import sse
 from llada_uni.serving.http.guard import BrowserHeaders
+from llada_uni.serving.http.kept import HEADER, KeptStreams
 from llada_uni.serving.http.protocol.chat import (
     AnswerImage,
     AnswerUrl,
@@ -30,7 +32,7 @@ from llada_uni.serving.http.protocol.chat import (
     ChunkChoice,
     Delta,
 )
-from llada_uni.serving.http.protocol.errors import error_body
+from llada_uni.serving.http.protocol.errors import ApiError, error_body
 from llada_uni.serving.http.protocol.images import (
     CompletedEvent,
     EditRequest,
@@ -63,20 +65,22 @@ SETTINGS = Settings.from_json(
 
 @dataclass
 class Seen:
-    """What the page asked for, and what a test sets. held: requests with "wait" in their prompt that wait; gone: how many
-    of them the page has left."""
+    """What the page asked for, and what a test sets. held: requests with "wait" in their prompt that wait until
+    `go_on`; gone: how many of them the page has left before."""
 
     bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     key: str | None = None
     ready: bool = True
     held: int = 0
     gone: int = 0
+    go_on: threading.Event = field(default_factory=threading.Event)
 
 
 def create_fake() -> FastAPI:
     app = FastAPI()
     app.add_middleware(BrowserHeaders)
     app.state.seen = Seen()
+    app.state.kept = KeptStreams()
 
     @app.middleware("http")
     async def check_key(request: Request, go_on: Any) -> Any:
@@ -124,6 +128,18 @@ def create_fake() -> FastAPI:
         said = words if isinstance(words, str) else words[-1].text
         return _answer(request, body, said, _story(body) if body.images_wanted else _words(body, said))
 
+    @app.get("/v1/llada/streams/{name}")
+    async def read_again(name: str) -> Any:
+        return StreamingResponse(app.state.kept.find("", name).read(), media_type="text/event-stream")
+
+    @app.delete("/v1/llada/streams/{name}")
+    async def drop(name: str) -> Any:
+        app.state.kept.find("", name).drop()
+
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> JSONResponse:
+        return JSONResponse(error_body(error.status, str(error), error.param, error.code).model_dump(), error.status)
+
     app.mount("/studio", StaticFiles(directory=WEB))
     return app
 
@@ -135,7 +151,9 @@ def _answer(request: Request, body: Any, prompt: str, events: AsyncIterator[byte
     if refusal is not None:
         return refusal
     stream = _held(seen, events) if "wait" in prompt else _broken(events) if "break" in prompt else events
-    return StreamingResponse(stream, media_type="text/event-stream")
+    failed = sse.message(error_body(500, "the server failed on this request"), "error")
+    kept = request.app.state.kept.keep("", request.headers[HEADER], stream, lambda _: failed)
+    return StreamingResponse(_cut(kept) if "cut" in prompt else kept, media_type="text/event-stream")
 
 
 def _fault(prompt: str) -> JSONResponse | None:
@@ -151,15 +169,24 @@ def _refuse(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 
 async def _held(seen: Seen, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The first three events, and then nothing until the page goes away."""
+    """The first three events, and then nothing until a test lets it go on or the page drops it."""
     seen.held += 1
     try:
         for _ in range(3):
             yield await anext(events)
-        await asyncio.Event().wait()
+        while not seen.go_on.is_set():  # set by another thread
+            await asyncio.sleep(0.02)
+        async for event in events:
+            yield event
     finally:
         seen.held -= 1
-        seen.gone += 1
+        seen.gone += not seen.go_on.is_set()
+
+
+async def _cut(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The first three events, and the connection is lost."""
+    for _ in range(3):
+        yield await anext(events)
 
 
 async def _broken(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

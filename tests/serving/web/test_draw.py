@@ -36,7 +36,7 @@ def test_the_denoising_is_seen_and_can_be_cancelled(page: Page, seen: Seen) -> N
     sureness = "cell => Number(getComputedStyle(cell).getPropertyValue('--sureness'))"
     assert stage.locator(".code.settled").first.evaluate(sureness) > stage.locator(".code.draft").first.evaluate(sureness)
     expect(stage.locator("img.forming")).to_be_visible()
-    expect(stage.locator(".progress")).to_contain_text("Filling in codes: 8 of 16")
+    expect(stage.locator(".progress")).to_contain_text("Composing: 8 of 16 places")
     page.keyboard.press("Escape")
     expect(stage).to_have_attribute("aria-busy", "false")
     expect(page.locator("#announcer")).to_have_text("Cancelled")
@@ -108,7 +108,7 @@ def test_downloads_have_readable_names(page: Page, tmp_path: Path) -> None:
     got.value.save_as(tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").size == (192, 192)
     with page.expect_download() as got:
-        stage.get_by_label("Download the settings as JSON").click()
+        stage.get_by_label("Download how it was made (JSON)").click()
     got.value.save_as(tmp_path / "a.json")
     record = json.loads((tmp_path / "a.json").read_text())
     assert (record["prompt"], record["seed"], record["model"]) == ("A cat & a dog, on <green>!", 2, "world")
@@ -117,7 +117,7 @@ def test_downloads_have_readable_names(page: Page, tmp_path: Path) -> None:
 def test_codes_and_pixels_of_a_finished_picture(page: Page) -> None:
     stage = run(page, "draw", "a cat")
     expect(stage.locator(".codes")).to_be_hidden()
-    stage.get_by_label("Codes over the picture").click()
+    stage.get_by_label("Show how it was composed").click()
     expect(stage.locator(".codes")).to_be_visible()
     expect(stage.locator(".code.settled")).to_have_count(16)
     stage.get_by_label("Pixel by pixel").click()

@@ -12,6 +12,14 @@ from tests.serving.web.actions import give_picture, panel, run, show
 from tests.serving.web.conftest import open_studio
 from tests.serving.web.fake_server import WEB, Seen
 
+CLIPPED = """() => [...document.querySelectorAll('body *')]
+    .filter((node) => node.checkVisibility() && !node.closest('.unseen, .skip'))
+    .filter((node) => {
+        const { left, right, width } = node.getBoundingClientRect();
+        const cut = getComputedStyle(node).overflowX === 'hidden' && node.scrollWidth > node.clientWidth + 1;
+        return width && (left < -1 || right > innerWidth + 1 || cut);
+    })
+    .map((node) => node.outerHTML.slice(0, 200))"""
 MODES = ("draw", "ask", "edit", "chat", "story")
 HOSTILE = '<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script>'
 
@@ -98,12 +106,14 @@ def test_narrow_screens_need_no_sideways_scrolling(browser: Browser, fake: tuple
     context = browser.new_context(base_url=fake[0], viewport={"width": width, "height": 740})
     page = context.new_page()
     open_studio(page)
+    page.evaluate("document.getElementById('status').textContent = 'a-name-of-a-model-that-is-long is ready'")
     for mode in MODES:
         show(page, mode)
         if mode in ("ask", "edit"):
             give_picture(page, mode)
         run(page, mode, "a-word-that-is-much-too-long-for-any-line-of-a-phone" * 2)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CLIPPED) == []
     expect(page.locator("#tab-story")).to_be_in_viewport()
     context.close()
 

@@ -50,9 +50,11 @@ def test_words_that_were_not_sent_survive_a_reload(page: Page, seen: Seen) -> No
         expect(panel(page, mode).locator("textarea")).to_have_value(f"half a sentence for {mode}")
 
 
-def test_the_sizes_are_those_the_model_was_trained_for(page: Page, seen: Seen) -> None:
+def test_the_sizes_are_those_the_model_was_trained_for_and_others_say_that_they_are_not(page: Page, seen: Seen) -> None:
     show(page, "draw")
-    assert panel(page, "draw").locator("select[name=size] option").all_text_contents() == ["192 \u00d7 192"]
+    sizes = panel(page, "draw").locator("select[name=size] option").all_text_contents()
+    of_its_own = "192 \u00d7 192"
+    assert sizes == [of_its_own, *(f"{side} \u00d7 {side}, enlarged from {of_its_own}" for side in (384, 768))]
 
 
 def test_a_conversation_keeps_its_turns(page: Page, seen: Seen) -> None:

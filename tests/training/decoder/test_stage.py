@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,6 +84,12 @@ def test_the_condition_embedder_stays_frozen_when_asked(build, tmp_path, train):
     assert any(name.startswith("model.transformer.layers.") for name in changed)
     assert any(name.startswith("probes.") for name in changed)
     assert any(name.startswith("model.sigvq.") for name in changed) == (train == "all")
+
+
+def test_probes_need_layers_to_read(build):
+    sizes = replace(SIZES, transformer={**SIZES.transformer, "n_layers": 1})
+    with pytest.raises(UserError, match="position_probes read 2 layers and the transformer has 1: set them to 0"):
+        build(sizes=sizes, position_probes=0.1)
 
 
 def test_the_export_paints_and_is_where_the_next_stage_starts(build, model, tmp_path):

@@ -21,7 +21,8 @@ from llada_uni.serving.http.protocol.common import Body, read_size
 # A size is one field, as OpenAI has it; modalities are chat's own, grammars stand in `response_format` and `choice`.
 IN_OTHER_FIELDS = ("height", "width", "modalities", "json_schema", "choices")
 OF_OTHER_TYPES = {"decoder": params.Decoder}  # answers hold images, so codes alone are no choice
-NOT_IN_THE_TABLE = ("seed", "stop", "thinking", "regex", "judge_question")  # the studio has fields of its own for them, or none
+# The studio has fields of its own for them, or none.
+NOT_IN_THE_TABLE = ("seed", "stop", "thinking", "regex", "reasoning_regex", "judge_question")
 _WORDS_OF_SIZE = ("height", "width", "the image asked for")
 _EVERYDAY_WORDS = {"model", "n", "user", "stream", "input", "image"}  # names of fields that messages use as words
 B = TypeVar("B", bound="SettingsBody")

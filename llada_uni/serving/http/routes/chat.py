@@ -196,7 +196,7 @@ async def _messages(
             elif isinstance(event, PartialImage):
                 yield await _partial(number, event, answer)
             elif body.progress:
-                yield sse.message(ChatProgress.of(number, event, **answer), "llada.progress")
+                yield sse.message(ChatProgress.of(number, event, **answer), "llada.progress", f"{event.stage} {number}")
     if with_usage:
         yield sse.message(ChatChunkWithUsage(**answer, choices=[], usage=_usage(usages)))
     yield sse.DONE
@@ -230,4 +230,4 @@ class _Told:
 async def _partial(number: int, event: PartialImage, answer: dict[str, Any]) -> bytes:
     data = await as_base64(event.image)
     partial = ChatPartialImage(index=number, partial_image_index=event.index, b64_json=data, **answer)
-    return sse.message(partial, "llada.partial_image")
+    return sse.message(partial, "llada.partial_image", f"partial {number}")

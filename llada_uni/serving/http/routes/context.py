@@ -16,6 +16,7 @@ from fastapi import Depends, Request
 from llada_uni import __version__
 from llada_uni.errors import UserError
 from llada_uni.serving.errors import Draining, ServingError
+from llada_uni.serving.http.kept import KeptStreams
 from llada_uni.serving.http.options import ServerOptions
 from llada_uni.serving.http.pictures import PictureMemory
 from llada_uni.serving.http.protocol.errors import ApiError, ErrorBody, error_body
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """pictures: counts those of requests under way. models: further ones. quotas: what keys have used. started: seconds since
-    1970, the "created" of the model.
+    """pictures: counts those of requests under way. models: further ones. quotas: what keys have used. kept:
+    streams that clients can come back to. started: seconds since 1970, the "created" of the model.
     """
 
     service: Service
@@ -43,6 +44,7 @@ class Context:
     pictures: PictureMemory
     models: Models | None = None
     quotas: Quotas = field(default_factory=lambda: Quotas({}))
+    kept: KeptStreams = field(default_factory=KeptStreams)
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property

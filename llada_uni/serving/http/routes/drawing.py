@@ -105,7 +105,7 @@ async def _messages(
             elif isinstance(event, EndEvent):
                 yield await _completed(body, kind, number, pictures.pop(number), event.usage, warnings_of(request) or None)
             elif body.progress and isinstance(event, Progress):
-                yield sse.message(ProgressEvent.of(number, event), "llada.progress")
+                yield sse.message(ProgressEvent.of(number, event), "llada.progress", f"{event.stage} {number}")
             elif body.progress and isinstance(event, TextDelta):
                 yield sse.message(ThinkingEvent(index=number, delta=event.text), "llada.thinking")
 
@@ -120,7 +120,7 @@ async def _partial(body: Body, kind: Kind, number: int, event: PartialImage) -> 
         size=_size(event.image),
         partial_image_index=event.index,
     )
-    return sse.message(partial, partial.type)
+    return sse.message(partial, partial.type, f"partial {number}")
 
 
 async def _completed(

@@ -15,6 +15,7 @@ from fastapi import Request
 from llada_uni.requests import Request as Asked
 from llada_uni.results import EndEvent, StreamEvent
 from llada_uni.serving.http import sse
+from llada_uni.serving.http.kept import HEADER
 from llada_uni.serving.http.routes.context import Context
 from llada_uni.serving.http.trace import span
 from llada_uni.serving.scheduler.job import Job, Outcome
@@ -110,16 +111,25 @@ async def arriving(
 async def stream(
     context: Context, request: Request, messages: sse.Messages, failed: Callable[[Exception], bytes] | None = None
 ) -> sse.EventStream:
-    """The answer that sends `messages`. What fails before the first of them is raised here; failed: what is sent of a later
-    failure, by default an event `error` with OpenAI's error object.
+    """The answer that sends `messages`, kept (`kept.py`) where the client gives it a name. What fails before the first of
+    them is raised here; failed: what is sent of a later failure, by default an event `error` with OpenAI's error object.
     """
 
     def error_event(error: Exception) -> bytes:
         return sse.message(context.explain(error, getattr(request.state, "body", None))[1], "error")
 
+    failed = failed or error_event
+    name = request.headers.get(HEADER)
+    if name is not None:
+        messages = context.kept.keep(request.state.owner, name, messages, failed)
+    return await begun(request, messages, failed)
+
+
+async def begun(request: Request, messages: sse.Messages, failed: Callable[[Exception], bytes]) -> sse.EventStream:
+    """The answer that sends `messages`, once there is the first. What fails before is raised here."""
     try:
         first = await unless_gone(request, anext(messages))
     except BaseException:
         await messages.aclose()
         raise
-    return sse.EventStream(first, messages, failed or error_event)
+    return sse.EventStream(first, messages, failed)

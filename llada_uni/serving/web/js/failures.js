@@ -1,11 +1,13 @@
 // What went wrong, in words a person can act on. An answer of the server or an exception -> Failure -> one or two sentences.
 
-/** A request that got no result. status: of the HTTP answer, 0 where none came; retryAfter: seconds, or null. */
+/** A request that got no result. status: of the HTTP answer, 0 where none came; retryAfter: seconds, or null; code: the
+ *  server's own word for programs, or null. */
 export class Failure extends Error {
-  constructor(message, status = 0, retryAfter = null) {
+  constructor(message, status = 0, retryAfter = null, code = null) {
     super(message);
     this.status = status;
     this.retryAfter = retryAfter;
+    this.code = code;
   }
 }
 
@@ -15,12 +17,14 @@ export class Mistake extends Error {}
 /** The failure that an HTTP answer tells of: the server's own sentence, in OpenAI's form. */
 export async function failureOf(response) {
   const text = await response.text();
-  return new Failure(messageIn(text) ?? `The server answered ${response.status}.`, response.status, seconds(response));
+  const told = errorIn(text);
+  const message = told?.message ?? `The server answered ${response.status}.`;
+  return new Failure(message, response.status, seconds(response), told?.code ?? null);
 }
 
-function messageIn(text) {
+function errorIn(text) {
   try {
-    return JSON.parse(text).error?.message ?? null;
+    return JSON.parse(text).error ?? null;
   } catch {
     return null; // a proxy's page, say: its status has to do
   }

@@ -1,8 +1,9 @@
 // The studio starts here: asks the server what it can do, brings the five modes to life, and ties them together.
 //
 // studio: what the modes are given: client (server/client.js), defaults (server/defaults.js), history (history/panel.js),
-// request (fields of every request), model (its name), take(mode, picture) and announce(words).
+// drafts (history/drafts.js), request (fields of every request), model (its name), take(mode, picture) and announce(words).
 
+import { openDrafts } from "./history/drafts.js";
 import { createHistory } from "./history/panel.js";
 import { openStore } from "./history/store.js";
 import { createAsk } from "./modes/ask.js";
@@ -32,6 +33,7 @@ async function start() {
     model: defaults.model,
     request: { model: defaults.model },
     history: await createHistory(await openStore(), open),
+    drafts: await openDrafts(),
     announce(words) {
       document.getElementById("announcer").textContent = words;
     },
@@ -50,6 +52,7 @@ async function start() {
 
   Object.assign(modes, { draw: createDraw(studio), ask: createAsk(studio), edit: createEdit(studio),
     chat: createChat(studio), story: createStory(studio) });
+  await Promise.all(Object.values(modes).map((mode) => mode.recall()));
   listenToKeys(tabs, modes, help);
   document.getElementById("main").inert = false;
 }

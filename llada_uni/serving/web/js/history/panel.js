@@ -45,6 +45,12 @@ export async function createHistory(store, onopen) {
 
   await show();
   return {
+    /** The entry with an id, null where there is none. */
+    async find(id) {
+      const entry = entries.find((one) => one.id === id);
+      return entry ? unpack(entry) : null;
+    },
+
     /** Keeps an entry of a mode (see history/store.js), with a thumbnail of `face`, a picture or null. Gives it its id. */
     async keep(entry, face) {
       const whole = { ...pack(entry), when: new Date().toISOString(), thumbnail: face ? await thumbnail(face) : null };

@@ -1,7 +1,7 @@
 // What was made, in this browser's IndexedDB: entries with their pictures as Blobs. Nothing is sent anywhere.
 //
 // entry: {id, mode, when, prompt, seed, settings, fields, inputs: [Blob], mask: Blob | null, thumbnail: Blob | null,
-//         seconds, results: [{picture: Blob, seed, thinking} | {text}]}; a chat also has turns: [{role, text, thinking,
+//         seconds, results: [{picture: Blob, seed, thinking, notices} | {text}]}; a chat also has turns: [{role, text, thinking,
 //         pictures: [Blob]}]. history/entries.js makes them of what the modes hold.
 
 const NAME = "llada-studio";
@@ -50,7 +50,8 @@ function createPassingStore() {
   };
 }
 
-function settled(request) {
+/** What an IndexedDB request comes to. */
+export function settled(request) {
   return new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);

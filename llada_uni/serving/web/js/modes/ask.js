@@ -7,33 +7,49 @@ import { createSlots, takeDropsAndPastes } from "../pictures/slots.js";
 import { createWorkbench } from "../parts/workbench.js";
 import { createWords } from "../parts/words.js";
 import { messageOf } from "../server/messages.js";
-import { answer } from "../server/requests.js";
+import { answered, toAnswer } from "../server/requests.js";
 
 export function createAsk(studio) {
   const bench = createWorkbench(studio, "ask", {
     settings: ["understand"],
     empty: "Give a picture, one of your own results for a start, and ask what stands where, how many there are, or what it shows.",
-    work,
+    state: () => ({ fields: {}, inputs: slots.pictures, mask: null }),
+    fill: (entry) => slots.set(entry.inputs),
+    prepare,
+    follow,
+    show,
   });
-  const slots = createSlots(part(bench.form, "pictures"), { most: studio.defaults.mostPictures, complain: bench.complain });
+  const slots = createSlots(part(bench.form, "pictures"),
+    { most: studio.defaults.mostPictures, complain: bench.complain, onchange: bench.keepPictures });
   takeDropsAndPastes(bench.panel, slots);
 
-  async function work({ prompt, seed, settings, signal, progress }) {
+  function prepare({ prompt, seed, settings }) {
     const inputs = slots.pictures;
     if (!inputs.length) throw new Mistake("There is no picture to ask about yet: choose one, drop it here, or paste it.");
     const messages = [messageOf({ role: "user", text: prompt, pictures: inputs })];
-    const { words, node } = exchange(inputs, prompt);
+    const about = { settings, fields: {}, inputs, mask: null };
+    return { about, ...toAnswer({ ...studio.request, messages, seed, ...settings }) };
+  }
+
+  async function follow(about, events, progress) {
+    const { words, node } = exchange(about.inputs, about.prompt);
     showFirst(node);
     try {
-      await words.follow(answer(studio.client, { ...studio.request, messages, seed, ...settings }, signal), progress);
+      await words.follow(answered(events), progress);
       words.sayWhenEmpty();
     } catch (error) {
       node.remove();
       throw error;
     }
-    const results = [{ text: words.text }];
-    await studio.history.keep(
-      { mode: "ask", prompt, seed, settings, fields: {}, inputs, mask: null, seconds: progress.seconds, results }, inputs[0]);
+    return { entry: { ...about, results: [{ text: words.text }] }, face: about.inputs[0] };
+  }
+
+  function show(entry) {
+    const { words, node } = exchange(entry.inputs, entry.prompt);
+    words.add(entry.results[0].text);
+    words.end();
+    words.sayWhenEmpty();
+    showFirst(node);
   }
 
   function showFirst(node) {
@@ -41,19 +57,7 @@ export function createAsk(studio) {
     bench.result.replaceChildren(node, ...others);
   }
 
-  return {
-    ...bench,
-    take: (picture) => slots.set([picture]),
-    restore(entry) {
-      bench.restore(entry);
-      slots.set(entry.inputs);
-      const { words, node } = exchange(entry.inputs, entry.prompt);
-      words.add(entry.results[0].text);
-      words.end();
-      words.sayWhenEmpty();
-      showFirst(node);
-    },
-  };
+  return { ...bench, take: (picture) => slots.set([picture]) };
 }
 
 /** A question beside its picture, with room for the answer. */

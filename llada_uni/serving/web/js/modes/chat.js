@@ -7,16 +7,27 @@ import { createActions, factsOf } from "../parts/actions.js";
 import { createInterleaved } from "../parts/interleaved.js";
 import { createWorkbench } from "../parts/workbench.js";
 import { messageOf } from "../server/messages.js";
-import { answer } from "../server/requests.js";
+import { answered, toAnswer } from "../server/requests.js";
 
 export function createChat(studio) {
   const bench = createWorkbench(studio, "chat", {
     settings: ["understand", "story"],
     empty: "Give a picture with your first turn and talk about it. Every turn sees all turns before it.",
-    work,
+    state: () => ({ fields: { mayDraw: mayDraw.checked }, inputs: slots.pictures, mask: null }),
+    fill,
+    prepare,
+    follow,
+    show(entry) {
+      open(entry.turns, entry.id);
+      if (prompt.value.trim() === entry.prompt) prompt.value = ""; // it is a turn already
+    },
+    kept(entryId) {
+      id = entryId;
+    },
   });
   const { form, prompt } = bench;
-  const slots = createSlots(part(form, "pictures"), { most: studio.defaults.mostPictures, complain: bench.complain });
+  const slots = createSlots(part(form, "pictures"),
+    { most: studio.defaults.mostPictures, complain: bench.complain, onchange: bench.keepPictures });
   takeDropsAndPastes(bench.panel, slots);
   const mayDraw = form.elements["may-draw"];
   mayDraw.addEventListener("change", showWay);
@@ -26,6 +37,7 @@ export function createChat(studio) {
   let id; // of the conversation in the history, once it is there
   part(form, "afresh").addEventListener("click", () => {
     bench.cancel();
+    bench.forget();
     open([], undefined);
     slots.set([]);
     prompt.focus();
@@ -36,6 +48,12 @@ export function createChat(studio) {
     bench.settings.use(mayDraw.checked ? "story" : "understand");
   }
 
+  function fill({ fields, inputs }) {
+    mayDraw.checked = fields.mayDraw;
+    showWay();
+    slots.set(inputs);
+  }
+
   function open(said, entryId) {
     turns = said;
     id = entryId;
@@ -43,47 +61,52 @@ export function createChat(studio) {
     bench.result.replaceChildren(...(said.length ? [talk] : beginning));
   }
 
-  async function work({ prompt: text, seed, settings, signal, progress }) {
+  function prepare({ prompt: text, seed, settings }) {
     const asked = { role: "user", text, pictures: slots.pictures };
     const messages = [...turns, asked].map(messageOf);
     const pictures = mayDraw.checked ? { modalities: ["text", "image"], partial_images: 3 } : {};
-    const events = answer(studio.client, { ...studio.request, messages, seed, ...pictures, ...settings }, signal);
+    const past = id === undefined ? { turns } : { turns, id };
+    const about = { settings, fields: { mayDraw: mayDraw.checked }, inputs: asked.pictures, mask: null, ...past };
+    return { about, ...toAnswer({ ...studio.request, messages, seed, ...pictures, ...settings }) };
+  }
+
+  /** The next turn. about.turns: those before it; about.inputs: the pictures of this one. */
+  async function follow(about, events, progress) {
+    const { prompt: text, seed } = about;
+    if (about.turns !== turns) open(about.turns, about.id); // after a reload
+    const asked = { role: "user", text, pictures: about.inputs };
     const question = userNode(asked);
-    const { root, answered } = answering(text, seed);
+    const { root, answer } = answering(text, seed);
     bench.result.replaceChildren(talk);
     talk.append(question, root);
     root.scrollIntoView({ block: "nearest" });
     try {
-      await answered.follow(events, progress);
+      await answer.follow(answered(events), progress);
     } catch (error) {
       question.remove();
       root.remove();
       if (!turns.length) open([], undefined);
       throw error;
     }
-    turns = [...turns, asked, turnOf(answered.results)];
-    prompt.value = "";
-    slots.set([]);
-    await keep(text, seed, settings, progress.seconds);
-  }
-
-  async function keep(text, seed, settings, seconds) {
+    turns = [...turns, asked, turnOf(answer.results)];
+    if (prompt.value.trim() === text) { // else the next turn is being written already
+      prompt.value = "";
+      slots.set([]);
+    }
     const face = turns.flatMap((turn) => turn.pictures)[0] ?? null;
-    const fields = { mayDraw: mayDraw.checked };
-    const entry = { mode: "chat", prompt: text, seed, settings, fields, inputs: [], mask: null, seconds, results: [], turns };
-    id = await studio.history.keep(id === undefined ? entry : { ...entry, id }, face);
+    return { entry: { ...about, inputs: [], results: [], turns }, face };
   }
 
   function assistantNode({ text, pictures, seed }) {
-    const { root, answered } = answering(text, seed);
-    answered.show([...(text ? [{ text }] : []), ...pictures.map((picture) => ({ picture, seed }))]);
+    const { root, answer } = answering(text, seed);
+    answer.show([...(text ? [{ text }] : []), ...pictures.map((picture) => ({ picture, seed }))]);
     return root;
   }
 
   function answering(about, seed) {
     const root = el("article", { class: "turn assistant", "aria-label": "Answer" });
     const under = (picture) => [factsOf(picture, seed), createActions(studio, picture, { mode: "chat", prompt: about, seed })];
-    return { root, answered: createInterleaved(root, about, under, "bubble") };
+    return { root, answer: createInterleaved(root, about, under, "bubble") };
   }
 
   function turnOf(results) {
@@ -92,18 +115,7 @@ export function createChat(studio) {
     return { role: "assistant", text, pictures: pictures.map(({ picture }) => picture), seed: pictures[0]?.seed };
   }
 
-  return {
-    ...bench,
-    take: slots.add,
-    restore(entry) {
-      bench.restore(entry);
-      prompt.value = "";
-      mayDraw.checked = entry.fields.mayDraw;
-      showWay();
-      slots.set([]);
-      open(entry.turns, entry.id);
-    },
-  };
+  return { ...bench, take: slots.add };
 }
 
 function userNode({ text, pictures }) {

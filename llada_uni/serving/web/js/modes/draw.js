@@ -4,50 +4,54 @@ import { el, part } from "../dom.js";
 import { createCards } from "../parts/cards.js";
 import { wholeNumber } from "../parts/fields.js";
 import { createWorkbench } from "../parts/workbench.js";
-import { draw } from "../server/requests.js";
+import { drawn, toDraw } from "../server/requests.js";
 
 export function createDraw(studio) {
   const bench = createWorkbench(studio, "draw", {
     settings: ["draw"],
-    empty: "Say what to draw. The codes of the picture settle here place by place, colored by how sure the model is.",
-    work,
+    empty: "Say what to draw. The picture comes together here, place by place; the color of a place says how sure the model is of it.",
+    state: () => ({ fields: { n: n.value, size: size.value, thinking: thinking.checked }, inputs: [], mask: null }),
+    fill,
+    prepare,
+    follow,
+    show: (entry) => cardsOf(entry).show(entry.results),
   });
   const { n, size, thinking } = bench.form.elements;
   n.max = studio.defaults.mostResults;
-  size.append(...studio.defaults.sizes.map((words) => el("option", { value: words }, words.replace("x", " × "))));
-  thinking.addEventListener("change", () => bench.showExamples(thinking.checked ? "think" : "draw"));
+  size.append(...studio.defaults.sizes.map(({ value, words }) => el("option", { value }, words)));
+  thinking.addEventListener("change", showExamples);
+  bench.form.addEventListener("input", showAlike);
 
-  bench.form.addEventListener("input", () => {
+  function showExamples() {
+    bench.showExamples(thinking.checked ? "think" : "draw");
+  }
+
+  function showAlike() {
     part(bench.form, "alike").hidden = Number(n.value) < 2 || Number(bench.form.elements.temperature?.value) > 0;
-  });
+  }
 
-  async function work({ prompt, seed, settings, signal, progress }) {
+  function prepare({ prompt, seed, settings }) {
     const fields = { n: wholeNumber(n, "The number of pictures"), size: size.value, thinking: thinking.checked };
-    const about = { mode: "draw", prompt, seed, settings, fields };
-    const events = draw(studio.client, { ...studio.request, prompt, seed, ...fields, ...settings }, signal);
-    const results = await cardsOf(about).follow(events, fields.n, progress);
-    await studio.history.keep({ ...about, inputs: [], mask: null, seconds: progress.seconds, results }, results[0].picture);
+    const about = { settings, fields, inputs: [], mask: null };
+    return { about, ...toDraw({ ...studio.request, prompt, seed, ...fields, ...settings }) };
+  }
+
+  async function follow(about, events, progress) {
+    const results = await cardsOf(about).follow(drawn(events, about.fields.n), about.fields.n, progress);
+    return { entry: { ...about, results }, face: results[0].picture };
   }
 
   function cardsOf(about) {
-    return createCards(studio, bench.result, about, () => {
-      fill(about);
-      bench.run();
-    });
+    return createCards(studio, bench.result, about, () => bench.again(about));
   }
 
-  function fill(entry) {
-    bench.restore(entry);
-    n.value = entry.fields.n;
-    size.value = entry.fields.size;
-    thinking.checked = entry.fields.thinking;
+  function fill({ fields }) {
+    n.value = fields.n;
+    if ([...size.options].some((option) => option.value === fields.size)) size.value = fields.size;
+    thinking.checked = fields.thinking;
+    showExamples();
+    showAlike();
   }
 
-  return {
-    ...bench,
-    restore(entry) {
-      fill(entry);
-      cardsOf(entry).show(entry.results);
-    },
-  };
+  return bench;
 }

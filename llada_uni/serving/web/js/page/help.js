@@ -5,7 +5,7 @@ import { SHORTCUTS } from "./keys.js";
 
 const SMALL_WORLD = "It is a small model of a small world: 100 things (cat, rocket, donut …) and the ten digits as cartoon, flat or 3d emoji, "
   + "on eight plain backgrounds, at nine places of a picture of 192 × 192. Outside of that world it knows nothing.";
-const SMALL_WORLD_SIDE = 192;
+const SMALL_WORLD_MODEL = "world"; // the directory of the shipped model
 
 /** open() shows it; about(defaults) says which model is served. */
 export function createHelp() {
@@ -17,8 +17,8 @@ export function createHelp() {
 
   return {
     open,
-    about({ model, version, sizes }) {
-      const small = sizes[0] === `${SMALL_WORLD_SIDE}x${SMALL_WORLD_SIDE}`;
+    about({ model, version }) {
+      const small = model === SMALL_WORLD_MODEL;
       document.getElementById("help-model").textContent = `The model is ${model} (server ${version}). ${small ? SMALL_WORLD : ""}`;
     },
   };

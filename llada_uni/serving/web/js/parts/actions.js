@@ -16,7 +16,7 @@ export function createActions(studio, picture, about, again) {
   const record = { ...about, width: picture.width, height: picture.height, model: studio.model };
   return el("div", { class: "actions" },
     button(null, { glyph: "down", class: "small", label: "Download the picture", onclick: () => savePicture(picture, name) }),
-    button(null, { glyph: "sheet", class: "small", label: "Download the settings as JSON", onclick: () => saveJson(record, name) }),
+    button(null, { glyph: "sheet", class: "small", label: "Download how it was made (JSON)", onclick: () => saveJson(record, name) }),
     button(null, { glyph: "copy", class: "small", label: "Copy the seed",
       onclick: () => navigator.clipboard.writeText(String(about.seed)) }),
     again ? button(null, { glyph: "again", class: "small", label: "Same again", onclick: again }) : null,
@@ -27,6 +27,11 @@ export function createActions(studio, picture, about, again) {
 export function factsOf(picture, seed, seconds) {
   const time = seconds === undefined ? [] : [`${seconds.toFixed(1)} s`];
   return el("figcaption", { class: "facts" }, [`seed ${seed}`, `${picture.width} × ${picture.height}`, ...time].join(" · "));
+}
+
+/** What the server says of a picture that is not quite what was asked for. */
+export function noticesOf(notices) {
+  return (notices ?? []).map((words) => el("p", { class: "hint" }, `${words.charAt(0).toUpperCase()}${words.slice(1)}.`));
 }
 
 /** Thoughts apart from the result, folded. */

@@ -42,7 +42,7 @@ export function createCard() {
       root.replaceChildren(frame, ...rest.filter(Boolean));
       const actions = root.querySelector(".actions");
       if (picture.width <= SMALL) actions?.append(toggle("Pixel by pixel", "pixels", (on) => frame.classList.toggle("sharp", on)));
-      if (drawn) actions?.append(toggle("Codes over the picture", "grid", (on) => { codes.root.hidden = !on; }));
+      if (drawn) actions?.append(toggle("Show how it was composed", "grid", (on) => { codes.root.hidden = !on; }));
     },
   };
 }

@@ -1,15 +1,15 @@
 // Pictures that come about side by side: events of a drawing -> cards -> the finished results, which the history keeps.
 
 import { el } from "../dom.js";
-import { createActions, factsOf, thinkingFold } from "./actions.js";
+import { createActions, factsOf, noticesOf, thinkingFold } from "./actions.js";
 import { createCard } from "./card.js";
 import { codesLegend } from "./codes.js";
 
 /** What the cards of a mode are made with. about: what was asked for; again(): runs the same once more. */
 export function createCards(studio, root, about, again) {
-  function finish(card, { picture, seed, thinking }, seconds) {
+  function finish(card, { picture, seed, thinking, notices }, seconds) {
     const own = { ...about, seed, thinking: thinking ?? undefined };
-    card.finish(picture, about.prompt, factsOf(picture, seed, seconds), thinking ? thinkingFold(thinking) : null,
+    card.finish(picture, about.prompt, factsOf(picture, seed, seconds), ...noticesOf(notices), thinking ? thinkingFold(thinking) : null,
       createActions(studio, picture, own, again));
   }
 
@@ -20,7 +20,7 @@ export function createCards(studio, root, about, again) {
   }
 
   return {
-    /** Shows `count` pictures coming about; resolves to [{picture, seed, thinking}]. What was shown before comes back
+    /** Shows `count` pictures coming about; resolves to [{picture, seed, thinking, notices}]. What was shown before comes back
      *  when none is finished in the end. */
     async follow(events, count, progress) {
       const before = [...root.childNodes];
@@ -50,7 +50,7 @@ export function createCards(studio, root, about, again) {
         cards.forEach((card, index) => results[index] || card.root.remove());
         if (!box.childElementCount) root.replaceChildren(...before);
       }
-      return results.map(({ picture, seed, thinking }) => ({ picture, seed, thinking }));
+      return results.map(({ picture, seed, thinking, notices }) => ({ picture, seed, thinking, notices }));
     },
 
     /** Shows results that are there already. */

@@ -6,7 +6,7 @@ const READABLE = 12; // a grid of more columns has no room for figures
 
 /** A grid. show(event): the state after one step of `llada.progress` with stage "codes". */
 export function createCodes() {
-  const root = el("div", { class: "codes", role: "img", "aria-label": "Codes of the picture, place by place", hidden: true });
+  const root = el("div", { class: "codes", role: "img", "aria-label": "The picture as it is composed, place by place", hidden: true });
 
   function build([rows, columns]) {
     root.style.setProperty("--rows", rows);
@@ -38,5 +38,5 @@ function sureness(confidence) {
 
 /** What the colors mean. */
 export function codesLegend() {
-  return el("p", { class: "scale" }, "unsure", el("i"), "sure", el("span", {}, "· faint: a draft, full: settled"));
+  return el("p", { class: "scale" }, "unsure", el("i"), "sure", el("span", {}, "· faint: may still change, full: settled"));
 }

@@ -38,6 +38,13 @@ export function createSeed(root) {
   return {
     hold,
     roll,
+    /** The field as it stands, for `recall` to bring back. */
+    draft: () => ({ held: held.checked, number: number.value }),
+    recall(draft) {
+      held.checked = draft.held;
+      number.value = draft.number;
+      copy.disabled = draft.number === "";
+    },
     next() {
       if (!held.checked) number.value = Math.floor(Math.random() * LARGEST);
       copy.disabled = false;

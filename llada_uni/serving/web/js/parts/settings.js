@@ -71,6 +71,12 @@ export function createSettings(root, tasks, tables) {
   return {
     use,
     set,
+    /** What the fields hold, unchecked, for `set` to bring back. */
+    draft() {
+      const values = {};
+      for (const [name, field] of shown()) if (field.changed) putAt(values, name, field.text);
+      return values;
+    },
     values() {
       const changed = shown().filter(([, field]) => field.changed);
       for (const [, field] of changed) field.check();
@@ -110,6 +116,9 @@ function createField(setting, onchange) {
     get value() {
       if (number) return Number(input.value);
       return setting.kind === "boolean" ? input.value === "true" : input.value;
+    },
+    get text() {
+      return input.value;
     },
     set(value) {
       input.value = value == null ? "" : String(value);

@@ -6,8 +6,9 @@ import { createMask } from "./mask.js";
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Fills `root` with a brush; `open(picture)` starts on a picture. The mask is `mask`, null before that. */
-export function createBrush(root) {
+/** Fills `root` with a brush; `open(picture)` starts on a picture; onchange() hears of what is painted. The mask is `mask`,
+ *  null before that. */
+export function createBrush(root, onchange) {
   let mask = null;
   let size = { width: 0, height: 0 };
   let at = { x: 0, y: 0 };
@@ -20,13 +21,19 @@ export function createBrush(root) {
   const erase = button("Erase", { glyph: "erase", class: "small", "aria-pressed": "false", onclick: toggleErase });
   const tools = el("div", { class: "tools" },
     el("label", {}, "Brush", width), erase,
-    button("Undo", { glyph: "undo", class: "small", onclick: () => mask?.undo() }),
-    button("Invert", { glyph: "invert", class: "small", onclick: () => mask?.invert() }),
-    button("Clear", { class: "small", onclick: () => mask?.clear() }));
+    button("Undo", { glyph: "undo", class: "small", onclick: () => change("undo") }),
+    button("Invert", { glyph: "invert", class: "small", onclick: () => change("invert") }),
+    button("Clear", { class: "small", onclick: () => change("clear") }));
   const where = el("p", { class: "unseen", "aria-live": "polite" });
   root.classList.add("brush");
   root.append(board, tools, el("p", { class: "hint" },
-    "What you paint is drawn again, everything else is kept. The model works in whole codes: a code you touch changes whole."), where);
+    "What you paint is drawn again, everything else is kept. The model draws in small squares: one that you touch changes as a whole."), where);
+
+  /** undo, invert or clear. */
+  function change(what) {
+    mask?.[what]();
+    onchange();
+  }
 
   function toggleErase() {
     erase.setAttribute("aria-pressed", String(!erasing()));
@@ -59,7 +66,10 @@ export function createBrush(root) {
       last = next;
     }
   });
-  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { last = null; });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => {
+    last = null;
+    onchange();
+  });
 
   function move([right, down]) {
     const step = diameter() / 2;
@@ -69,10 +79,10 @@ export function createBrush(root) {
   }
 
   const keys = {
-    " ": () => { mask.remember(); mask.stroke(at, at, diameter(), erasing()); },
+    " ": () => { mask.remember(); mask.stroke(at, at, diameter(), erasing()); onchange(); },
     x: toggleErase,
-    z: () => mask.undo(),
-    i: () => mask.invert(),
+    z: () => change("undo"),
+    i: () => change("invert"),
     "[": () => { width.stepDown(4); },
     "]": () => { width.stepUp(4); },
   };

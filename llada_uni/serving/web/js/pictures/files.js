@@ -19,9 +19,14 @@ export async function fromFile(file) {
 
 /** A picture from a data address, as the server sends them. */
 export async function fromUrl(url) {
+  return measured(blobOf(url), url);
+}
+
+/** The Blob of a data address. */
+export function blobOf(url) {
   const [head, data] = url.split(",", 2);
   const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
-  return measured(new Blob([bytes], { type: head.slice(5).split(";")[0] }), url);
+  return new Blob([bytes], { type: head.slice(5).split(";")[0] });
 }
 
 /** A small Blob of a picture, for the history. */

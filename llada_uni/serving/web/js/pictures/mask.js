@@ -1,5 +1,7 @@
 // A mask as an undoable drawing: white is drawn again, the rest stays. Dabs and strokes -> a canvas -> a picture to send.
 
+import { blobOf } from "./files.js";
+
 const UNDO = 30; // steps kept
 
 /** A mask of a picture's size on `canvas`, where painted places are opaque in `color` (the page's choice). */
@@ -50,8 +52,8 @@ export function createMask(canvas, width, height, color) {
       return !opaque(context, width, height).some(Boolean);
     },
 
-    /** The mask as a black and white PNG's data address. */
-    toUrl() {
+    /** The mask as a black and white picture (pictures/files.js). */
+    toPicture() {
       const out = document.createElement("canvas");
       out.width = width;
       out.height = height;
@@ -61,7 +63,8 @@ export function createMask(canvas, width, height, color) {
         pixels.data.set([painted * 255, painted * 255, painted * 255, 255], place * 4);
       });
       target.putImageData(pixels, 0, 0);
-      return out.toDataURL("image/png");
+      const url = out.toDataURL("image/png");
+      return { blob: blobOf(url), url, width, height };
     },
 
     /** Paints the white part of an earlier mask. */

@@ -4,15 +4,16 @@ import { Failure, failureOf } from "../failures.js";
 import { readEvents } from "./sse.js";
 
 const KEY = "llada-studio-key";
+const NAME = "x-llada-stream"; // a stream with a name goes on without us, and can be read again
 
 /** A client. askForKey(reason): resolves to a key, or to null when the person declines. */
 export function createClient(askForKey) {
-  async function send(path, body, signal) {
-    const headers = {};
+  async function send(path, { body, signal, headers = {}, method } = {}) {
     const key = sessionStorage.getItem(KEY);
-    if (key) headers.Authorization = `Bearer ${key}`;
-    if (body !== undefined) headers["Content-Type"] = "application/json";
-    const request = { method: body === undefined ? "GET" : "POST", headers, body: JSON.stringify(body), signal };
+    const all = { ...headers };
+    if (key) all.Authorization = `Bearer ${key}`;
+    if (body !== undefined) all["Content-Type"] = "application/json";
+    const request = { method: method ?? (body === undefined ? "GET" : "POST"), headers: all, body: JSON.stringify(body), signal };
     try {
       return await fetch(path, request);
     } catch (error) {
@@ -20,15 +21,30 @@ export function createClient(askForKey) {
     }
   }
 
-  async function request(path, body, signal) {
+  async function request(path, options) {
     for (;;) {
-      const response = await send(path, body, signal);
+      const response = await send(path, options);
       if (response.ok) return response;
       const failure = await failureOf(response);
       if (response.status !== 401) throw failure;
       const key = await askForKey(failure.message);
       if (key === null) throw failure;
       sessionStorage.setItem(KEY, key);
+    }
+  }
+
+  /** The events of an answer as objects, until the stream ends. An error in mid-stream is thrown like any other. */
+  async function* events(path, options) {
+    const response = await request(path, options);
+    try {
+      for await (const data of readEvents(response.body)) {
+        if (data === "[DONE]") return;
+        const event = JSON.parse(data);
+        if (event.error) throw new Failure(event.error.message, response.status);
+        yield event;
+      }
+    } catch (error) {
+      throw networkTrouble(error);
     }
   }
 
@@ -45,19 +61,15 @@ export function createClient(askForKey) {
       return { ready: false, message: (await failureOf(response)).message };
     },
 
-    /** The events of a POST as objects, until the stream ends. An error in mid-stream is thrown like any other. */
-    async *stream(path, body, signal) {
-      const response = await request(path, body, signal);
-      try {
-        for await (const data of readEvents(response.body)) {
-          if (data === "[DONE]") return;
-          const event = JSON.parse(data);
-          if (event.error) throw new Failure(event.error.message, response.status);
-          yield event;
-        }
-      } catch (error) {
-        throw networkTrouble(error);
-      }
+    /** The events of a POST; the server keeps them under `name`. */
+    stream: (path, body, { signal, name }) => events(path, { body, signal, headers: { [NAME]: name } }),
+
+    /** The events of a stream by its name: what there was, and what comes. */
+    resume: (name, signal) => events(`v1/llada/streams/${name}`, { signal }),
+
+    /** Ends a stream, or forgets it when it has ended. Nobody waits for that: the server does it by itself in the end. */
+    drop(name) {
+      send(`v1/llada/streams/${name}`, { method: "DELETE" }).catch(() => {});
     },
   };
 }

@@ -1,8 +1,8 @@
-// The studio's three kinds of request, and what comes back: the server's events -> a few kinds of our own.
+// The studio's three kinds of request as {path, body}, and what comes back: the server's events -> a few kinds of our own.
 //
 //   {kind: "progress", index, stage, done, total, codes, settled, confidences, grid}   after a step
 //   {kind: "partial", index, url}                                                      a picture of drafts
-//   {kind: "picture", index, picture, seed, thinking}                                  a finished picture
+//   {kind: "picture", index, picture, seed, thinking, notices}                         a finished picture
 //   {kind: "text" | "thinking", index, text}                                           words that are settled
 //
 // index: which of the n pictures of the request.
@@ -10,24 +10,28 @@
 import { Failure } from "../failures.js";
 import { fromUrl } from "../pictures/files.js";
 
-const PARTIALS = 3;
+const SHOWN = { stream: true, partial_images: 3, progress: true };
 
-/** Events of a drawing. fields: prompt, n, seed, size, thinking, and settings. */
-export function draw(client, fields, signal) {
-  return paint(client, "v1/images/generations", fields, signal);
+/** fields: prompt, n, seed, size, thinking, and settings. */
+export function toDraw(fields) {
+  return { path: "v1/images/generations", body: { ...fields, ...SHOWN } };
 }
 
-/** Events of an edit. fields: prompt, images (data addresses), mask (likewise; white is drawn again) or none, seed, settings. */
-export function edit(client, { mask, ...fields }, signal) {
+/** fields: prompt, images (data addresses), mask (likewise; white is drawn again) or none, seed, settings. */
+export function toEdit({ mask, ...fields }) {
   const masked = mask ? { mask, mask_mode: "white" } : {};
-  return paint(client, "v1/images/edits", { ...fields, ...masked }, signal);
+  return { path: "v1/images/edits", body: { ...fields, ...masked, ...SHOWN } };
 }
 
-/** Events of an answer in words, or words and pictures. fields: messages, modalities, seed, settings. */
-export async function* answer(client, fields, signal) {
-  const body = { ...fields, stream: true, progress: true };
+/** For an answer in words, or words and pictures. fields: messages, modalities, seed, settings. */
+export function toAnswer(fields) {
+  return { path: "v1/chat/completions", body: { ...fields, stream: true, progress: true } };
+}
+
+/** What the events of an answer say. */
+export async function* answered(events) {
   let ended = false;
-  for await (const event of client.stream("v1/chat/completions", body, signal)) {
+  for await (const event of events) {
     if (event.type === "llada.progress") yield { kind: "progress", ...event };
     if (event.type === "llada.partial_image") yield { kind: "partial", index: 0, url: urlOf(event) };
     const choice = event.choices[0];
@@ -43,18 +47,17 @@ export async function* answer(client, fields, signal) {
   if (!ended) throw brokenOff();
 }
 
-async function* paint(client, path, fields, signal) {
-  const body = { ...fields, stream: true, partial_images: PARTIALS, progress: true };
-  let missing = fields.n ?? 1;
-  for await (const event of client.stream(path, body, signal)) {
+/** What the events of a drawing or an edit of `missing` pictures say. */
+export async function* drawn(events, missing) {
+  for await (const event of events) {
     const { index } = event;
     if (event.type === "llada.progress") yield { kind: "progress", ...event };
     else if (event.type === "llada.thinking") yield { kind: "thinking", index, text: event.delta };
     else if (event.type.endsWith(".partial_image")) yield { kind: "partial", index, url: urlOf(event) };
     else if (event.type.endsWith(".completed")) {
       missing -= 1;
-      const picture = await fromUrl(urlOf(event));
-      yield { kind: "picture", index, picture, seed: event.seed, thinking: event.thinking ?? null };
+      const { seed, thinking = null, notices = null } = event;
+      yield { kind: "picture", index, picture: await fromUrl(urlOf(event)), seed, thinking, notices };
     }
   }
   if (missing) throw brokenOff();
