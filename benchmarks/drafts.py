@@ -11,7 +11,7 @@ costs what a step of d requests costs; gain = times fewer forwards over that. Su
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby
 
 import torch
 
@@ -33,10 +33,7 @@ def events_of(model: Backbone, case: Case) -> list[list[StepEvent]]:
     for prompt, branches in case.prompts:
         seen: list[StepEvent] = []
         engine.generate(model, prompt, case.settings, branches, on_step=seen.append)
-        for before, event in pairwise([None, *seen]):
-            if before is None or event.block_start != before.block_start:
-                blocks.append([])
-            blocks[-1].append(event)
+        blocks += [list(steps) for _, steps in groupby(seen, lambda event: event.block_start)]
     return blocks
 
 

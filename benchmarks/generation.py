@@ -1,16 +1,18 @@
 """One generation after another: our engine, plain and with SPRINT, against the recomputing loop and diffusers' pipeline.
 
-    python -m benchmarks.generation [--quick] [--json FILE] [--threads N]
+    python -m benchmarks.generation [--quick] [--only NAMES] [--json FILE] [--threads N]
 
 Middle-size backbone with random weights (greedy, the same tokens must come out of all sides): an image of 1024 codes with
 guidance, text of 512 tokens behind prefixes of 128 and 1024, and of 128 tokens behind 4096 (on all sides, because the others
 compute the prefix at every step). Random weights are never sure, so a block takes all its steps. The recomputing loop is
 the oracle, which is the released algorithm; diffusers' pipeline has no guidance, so ours is built into the model it calls
-(see `peers`). Then the shipped model with real prompts: thoughts and pictures.
+(see `peers`). No engine of the kind of llama.cpp that could be installed runs these models, so the loop also runs as such an
+engine would: with int4 experts. Then the shipped model with real prompts: thoughts and pictures.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +22,10 @@ import torch
 from benchmarks import common
 from benchmarks.common import PeakMemory, Row
 from benchmarks.peers import pipeline_tokens
-from llada_uni.backbone import Backbone
+from llada_uni.backbone import Backbone, calibration
+from llada_uni.backbone.moe import MixtureOfExperts
+from llada_uni.backbone.quantized import MATRICES, use_quantized_experts
+from llada_uni.backbone.quantized_formats import make_scheme
 from llada_uni.generation import engine, oracle
 from llada_uni.generation.settings import Generation, Guidance, Settings, Sprint
 
@@ -126,6 +131,35 @@ def compare(model: Backbone, case: Case, name: str, theirs: Side) -> Row:
     return Row(case.name, name, "tokens/s", count / fast, count / slow, slow / fast, more)
 
 
+def loop_row(model: Backbone, case: Case, name: str, loop: Callable[[], list[Generation]]) -> Row:
+    """Ours against a recomputing loop whose tokens may be others (rounding): how many are equal is told."""
+    common.progress(f"{case.name}: against {name}")
+    ours, theirs = Side(lambda: case.generations(engine.generate, model, case.settings)), Side(loop)
+    fast, slow = common.alternate(ours, theirs, 1)
+    pairs = [pair for a, b in zip(ours.results, theirs.results, strict=True) for pair in zip(a.tokens, b.tokens, strict=False)]
+    more = {"equal tokens": sum(a == b for a, b in pairs) / len(pairs), "theirs MiB": theirs.peak / 2**20}
+    return Row(case.name, name, "tokens/s", len(pairs) / fast, len(pairs) / slow, slow / fast, more)
+
+
+def torch_loop(model: Backbone, case: Case) -> list[Generation]:
+    """The recomputing loop on torch's products, as it was before products were compiled here."""
+    with calibration.using("grouped"):
+        return case.generations(oracle.generate, model, case.settings)
+
+
+def int4_of(model: Backbone) -> Backbone:
+    """A copy with int4 experts."""
+    with torch.inference_mode(False):
+        small, scheme = copy.deepcopy(model), make_scheme("int4")
+        use_quantized_experts(small, scheme)
+        for layer, source in zip(small.model.layers, model.model.layers, strict=True):
+            if isinstance(layer.mlp, MixtureOfExperts):
+                for name in MATRICES:
+                    for expert, weight in enumerate(getattr(source.mlp.experts, name).detach()):
+                        getattr(layer.mlp.experts, name).put(expert, weight)
+    return small
+
+
 def sprint_row(model: Backbone, case: Case) -> Row:
     """SPRINT against the plain engine: other tokens, so only speed is compared here."""
     common.progress(f"{case.name}: SPRINT against plain")
@@ -140,34 +174,52 @@ def sprint_row(model: Backbone, case: Case) -> Row:
     return Row(case.name, "SPRINT against plain", "tokens/s", mine, other, mine / other, more)
 
 
-def rows_of(model: Backbone, cases: Sequence[Case], pipeline: bool) -> Iterator[Row]:
+PEERS = ("recomputing loop", "diffusers pipeline", "loop on torch's products", "loop in int4", "SPRINT against plain")
+
+
+def rows_of(model: Backbone, cases: Sequence[Case], peers: Sequence[str], only: str) -> Iterator[Row]:
+    """A row a case and peer; only: those whose "case: peer" has these words in it, "" for all."""
     for case in cases:
-        case.generations(engine.generate, model, case.settings.replace(gen_length=32, steps=2))  # warm up
-        recomputing = Side(lambda case=case: case.generations(oracle.generate, model, case.settings))
-        yield compare(model, case, "recomputing loop", recomputing)
-        if pipeline:
-            wrapped = Side(lambda case=case: [pipeline_tokens(model, p, case.settings, b) for p, b in case.prompts])
-            yield compare(model, case, "diffusers pipeline", wrapped)
-        yield sprint_row(model, case)
+        wanted = [peer for peer in peers if all(word in f"{case.name}: {peer}" for word in only.split())]
+        if wanted:
+            case.generations(engine.generate, model, case.settings.replace(gen_length=32, steps=2))  # warm up
+        for peer in wanted:
+            yield _row(model, case, peer)
 
 
-def measure(quick: bool) -> Iterator[Row]:
+def _row(model: Backbone, case: Case, peer: str) -> Row:
+    if peer == "recomputing loop":
+        return compare(model, case, peer, Side(lambda: case.generations(oracle.generate, model, case.settings)))
+    if peer == "diffusers pipeline":
+        wrapped = Side(lambda: [pipeline_tokens(model, p, case.settings, b) for p, b in case.prompts])
+        return compare(model, case, peer, wrapped)
+    if peer == "loop on torch's products":
+        return loop_row(model, case, peer, lambda: torch_loop(model, case))
+    if peer == "loop in int4":
+        small = int4_of(model)
+        return loop_row(model, case, peer, lambda: case.generations(oracle.generate, small, case.settings))
+    return sprint_row(model, case)
+
+
+def measure(quick: bool, only: str) -> Iterator[Row]:
     """What matters most comes first: a run may be cut short."""
     middle = common.middle_backbone()
+    real = ("recomputing loop", "SPRINT against plain")
     if quick:
-        yield from rows_of(middle, [image_case(middle, 128), text_case(middle, 128, 64, 1)], pipeline=True)
+        yield from rows_of(middle, [image_case(middle, 128), text_case(middle, 128, 64, 1)], PEERS, only)
     else:
-        yield from rows_of(middle, [image_case(middle, 1024), text_case(middle, 1024, 512, 1)], pipeline=True)
+        yield from rows_of(middle, [image_case(middle, 1024), text_case(middle, 1024, 512, 1)], PEERS, only)
     shipped, cases = shipped_cases(1 if quick else 3)
-    yield from rows_of(shipped, cases[:1] if quick else cases, pipeline=False)
+    yield from rows_of(shipped, cases[:1] if quick else cases, real, only)
     if not quick:
-        yield from rows_of(middle, [text_case(middle, 128, 512, 1), text_case(middle, 4096, 128, 1)], pipeline=True)
+        yield from rows_of(middle, [text_case(middle, 128, 512, 1), text_case(middle, 4096, 128, 1)], PEERS, only)
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    options = common.start(common.arguments(__doc__), given)
+    only = {"default": "", "help": "words that 'case: peer' must have in it, such as 'image int4'"}
+    options = common.start(common.arguments(__doc__, only=only), given)
     with torch.inference_mode():
-        return common.run(lambda: measure(options.quick), options.json)
+        return common.run(lambda: measure(options.quick, options.only), options.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
     python -m benchmarks.h200 [--device cuda] [--tiny] [--quick] [--json FILE] [--threads N]
 
-Random bfloat16 weights are made on the device, so nothing is read. First small networks on the device are held
+Random bfloat16 weights are made on the device, so nothing is read. It fits into 15 minutes: parts (PARTS), each with a time
+bound after which it takes up nothing more; with --json a part that the file has finished is not run again, and one that fails
+stops no other. First small networks on the device, and every path that only a GPU takes (gpu_paths.py), are held
 against float32 on the CPU; then milliseconds a step of 32 tokens at batch 1, 8 and 32 (eager, with fixed shapes, and those
 recorded as a CUDA graph), tokens a second when 1, 4 or 8 tokens are accepted a step, whole answers
 through the batch engine, and seconds a picture of 1024 x 1024 at 8 and 50 steps. `theirs` is the floor of one H200
@@ -13,13 +15,15 @@ in bfloat16 (4.3 TB/s, 790 TFLOP/s): the time the bytes or the arithmetic take a
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks import common
+from benchmarks.gpu_paths import LARGEST, check_paths, distance
 from benchmarks.quantized_16b import step_of
 from benchmarks.static_step import StaticStep
 from llada_uni.backbone import Backbone
@@ -28,6 +32,7 @@ from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import build_transformer, build_vae, released_decoder_config, released_vae_config
 from llada_uni.decoder.sigvq import SigVQ
 from llada_uni.errors import UserError
+from llada_uni.files.weights import read_json
 from llada_uni.generation.batch import BatchEngine, Request
 from llada_uni.generation.settings import Settings
 from llada_uni.image.codes import ImageCodes
@@ -36,7 +41,7 @@ BLOCK, PREFIX = 32, 128
 FLOOR_STEP_MS = {1: 4.9, 8: 7.6, 32: 8.1}
 FLOOR_PICTURE_S = {"turbo": 1.26, "base": 15.8}  # 8 evaluations of 158 ms; 50 steps with guidance
 WANTED_MS, WANTED_TOKENS, WANTED_PICTURE_S = 7.0, 7000.0, {"turbo": 1.8, "base": 22.0}
-LARGEST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # relative, of small networks against float32 on the CPU
+PARTS = {"correctness": 180.0, "steps": 180.0, "answers": 180.0, "decoder": 240.0}  # seconds at most; 13 minutes in all
 
 
 def tiny_backbone_config() -> BackboneConfig:
@@ -92,10 +97,6 @@ def make_decoder(
 # --- correctness ---
 
 
-def distance(found: Tensor, truth: Tensor) -> float:
-    return ((found.cpu().double() - truth.double()).norm() / truth.double().norm()).item()
-
-
 @torch.inference_mode()
 def check(device: torch.device, dtype: torch.dtype) -> list[common.Row]:
     """Small networks with the same weights, on the device and in float32 on the CPU. Raises AssertionError when apart."""
@@ -115,8 +116,21 @@ def check(device: torch.device, dtype: torch.dtype) -> list[common.Row]:
     errors["decoder velocity"] = distance(ours, reference.velocity("turbo", state, 0.5, reference.condition(codes)))
     rows = [common.Row(f"{name}, small", "float32 on the CPU", "rel. error", error) for name, error in errors.items()]
     for row in rows:
-        assert row.ours < LARGEST_ERROR[dtype], f"{row.case}: {row.ours:.2e}, allowed {LARGEST_ERROR[dtype]:.0e}"
+        assert row.ours < LARGEST[dtype], f"{row.case}: {row.ours:.2e}, allowed {LARGEST[dtype]:.0e}"
     return rows
+
+
+@torch.inference_mode()
+def check_graph(device: torch.device, dtype: torch.dtype) -> common.Row:
+    """A step of fixed shape: recorded as a CUDA graph where there is one, against the same step run operation by operation."""
+    model = make_backbone(tiny_backbone_config(), device, dtype)
+    truth, (recorded, replay) = static_step(model, 2)[1](), static_step(model, 2)
+    if device.type == "cuda":
+        recorded.capture()
+    found = replay()
+    equal = (found[0] == truth[0]).double().mean().item()
+    assert equal == 1.0, f"CUDA graph: {equal:.3f} of the tokens are those of the step run operation by operation"
+    return common.Row("CUDA graph, small", "operation by operation", "equal tokens", equal)
 
 
 # --- backbone ---
@@ -155,10 +169,10 @@ def backbone_rows(model: Backbone, batches: list[int], released: bool) -> list[c
     for batch in batches:
         common.progress(f"steps at batch {batch}")
         times = {way: 1000 * common.median_seconds(call, 10, warm=3) for way, call in ways_of(model, batch).items()}
-        for way, time in times.items():
+        for way, took in times.items():
             floor = FLOOR_STEP_MS.get(batch) if released else None
             more = {"wanted": WANTED_MS} if batch == 1 else {}
-            rows.append(_against_floor(f"step, batch {batch}, {way}", "ms", time, floor, **more))
+            rows.append(_against_floor(f"step, batch {batch}, {way}", "ms", took, floor, **more))
         best = min(times.values()) / 1000
         for accepted in (1, 4, 8):
             more = {"wanted": WANTED_TOKENS} if (batch, accepted) == (32, 4) else {}
@@ -206,22 +220,53 @@ def _against_floor(case: str, unit: str, ours: float, floor: float | None, **mor
     return common.Row(case, peer, unit, ours, floor, ratio, more)
 
 
-def measure(device: torch.device, tiny: bool, quick: bool) -> Iterator[common.Row]:
+def rows_of(part: str, device: torch.device, tiny: bool, quick: bool) -> Iterator[common.Row]:
+    """The rows of one of PARTS."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    yield from check(device, dtype)
-    released = not tiny and not quick
     batches = [1, 2] if tiny else [1, 8] if quick else [1, 8, 32]
-    model = make_backbone(tiny_backbone_config() if tiny else BackboneConfig.released_16b(), device, dtype)
-    yield from backbone_rows(model, batches, not tiny)
-    yield from engine_rows(model, batches, BLOCK if tiny else 256)
-    del model
-    if device.type == "cuda":
-        yield common.Row("peak memory, backbone", "", "GiB", torch.cuda.max_memory_allocated() / 2**30)
-        torch.cuda.empty_cache()
-    full = (released_decoder_config(), released_vae_config(), (16384, 4096))
-    decoder = make_decoder(tiny_decoder_configs() if tiny else full, device, dtype)
-    steps = {"turbo": 8, "base": 50} if released else {"turbo": 2, "base": 2}
-    yield from decoder_rows(decoder, 2 if tiny else 32, steps, released)
+    if part == "correctness":
+        yield from check(device, dtype)
+        yield check_graph(device, dtype)
+        yield from check_paths(device, dtype, tiny_backbone_config())
+    elif part in ("steps", "answers"):
+        model = make_backbone(tiny_backbone_config() if tiny else BackboneConfig.released_16b(), device, dtype)
+        for batch in batches:
+            if part == "steps":
+                yield from backbone_rows(model, [batch], not tiny)
+            else:
+                yield from engine_rows(model, [batch], BLOCK if tiny else 256)
+        if device.type == "cuda":
+            yield common.Row(f"peak memory, {part}", "", "GiB", torch.cuda.max_memory_allocated() / 2**30)
+    else:
+        full = (released_decoder_config(), released_vae_config(), (16384, 4096))
+        decoder = make_decoder(tiny_decoder_configs() if tiny else full, device, dtype)
+        for variant, steps in ({"turbo": 8, "base": 50} if not tiny and not quick else {"turbo": 2, "base": 2}).items():
+            yield from decoder_rows(decoder, 2 if tiny else 32, {variant: steps}, not tiny and not quick)
+
+
+def measure(device: torch.device, tiny: bool, quick: bool, json: Path | None) -> Iterator[common.Row]:
+    """All parts; the rows of those that `json` has finished come from there."""
+    size = "tiny" if tiny else "quick" if quick else "full"
+    kept = [common.Row(**row) for row in read_json(json)["rows"]] if json is not None and json.exists() else []
+    marks = {part: f"part {part}, {size}" for part in PARTS}
+    finished = [part for part, mark in marks.items() if any(row.case == mark for row in kept)]
+    for part in finished:  # first, so that a run that is cut short loses none of them
+        common.progress(f"{marks[part]}: finished before")
+        yield from (row for row in kept if row.more.get("part") == marks[part])
+    for part in [part for part in PARTS if part not in finished]:
+        mark, bound = marks[part], PARTS[part]
+        begin = time.monotonic()
+        try:
+            for row in rows_of(part, device, tiny, quick):
+                yield dataclasses.replace(row, more={**row.more, "part": mark})
+                if time.monotonic() - begin > bound:
+                    raise TimeoutError(f"stopped after {bound:.0f} s")
+        except (RuntimeError, AssertionError, TimeoutError) as error:  # a part that fails leaves the others their time
+            yield common.Row(f"{mark}: {str(error).splitlines()[0][:120]}", "", "failed", 1.0)
+        else:
+            yield common.Row(mark, "", "s", time.monotonic() - begin, more={"part": mark})
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def checked_device(name: str, tiny: bool) -> torch.device:
@@ -241,7 +286,14 @@ def main(given: list[str] | None = None) -> int:
         tiny={"action": "store_true", "help": "small networks: tests the script, says nothing about speed"},
     )
     options = common.start(parser, given)
-    return common.run(lambda: measure(checked_device(options.device, options.tiny), options.tiny, options.quick), options.json)
+    failed = []
+
+    def rows() -> Iterator[common.Row]:
+        for row in measure(checked_device(options.device, options.tiny), options.tiny, options.quick, options.json):
+            failed.extend([row.case] if row.unit == "failed" else [])
+            yield row
+
+    return common.run(rows, options.json) or int(bool(failed))
 
 
 if __name__ == "__main__":

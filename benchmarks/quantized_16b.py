@@ -173,14 +173,15 @@ def measure(
             shutil.rmtree(plain)
     common.progress(f"running the {format} model")
     ours, _, peak = in_own_process(run_phase, small, dtype)
-    add(f"load {format}", "s", ours["load"], theirs and theirs["load"])
-    add(f"load {format}, peak memory", "GiB", ours["load_peak"], theirs and theirs["load_peak"])
+    other = theirs or {}
+    add(f"load {format}", "s", ours["load"], other.get("load"))
+    add(f"load {format}, peak memory", "GiB", ours["load_peak"], other.get("load_peak"))
     add(f"load and run {format}, peak memory", "GiB", peak, their_peak)
-    add(f"one step of {BLOCK} tokens, prefix {PREFIX}", "s", ours["step"], theirs and theirs["step"])
-    speed, their_speed = ACCEPTED / ours["step"], ACCEPTED / theirs["step"] if theirs else None
+    add(f"one step of {BLOCK} tokens, prefix {PREFIX}", "s", ours["step"], other.get("step"))
+    speed, their_speed = ACCEPTED / ours["step"], ACCEPTED / other["step"] if other else None
     add(f"{ACCEPTED} accepted a step", "tokens/s", speed, their_speed)
     rows[-1] = dataclasses.replace(rows[-1], ratio=their_speed and speed / their_speed)
-    add("first step, files not yet in memory", "s", ours["first"], theirs and theirs["first"])
+    add("first step, files not yet in memory", "s", ours["first"], other.get("first"))
     return rows
 
 

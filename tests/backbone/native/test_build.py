@@ -170,5 +170,6 @@ def test_other_vectors_compute_the_same(tmp_path, flags):
         f"build.loaded = lambda: build.Loaded(ctypes.CDLL({str(target)!r}))\n"
         "import pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
     )
-    which = ["tests/backbone/test_forms.py", "tests/backbone/test_quantized.py", "-k", "native or stored or company"]
+    files = [f"tests/backbone/test_{name}.py" for name in ("forms", "quantized", "whole_layer")]
+    which = [*files, "-k", "native or stored or company or taken_back or attention or to_the_bit"]
     subprocess.run([sys.executable, "-c", code, *which], check=True, timeout=900)
