@@ -7,7 +7,7 @@ gradients, other dtypes, quantized experts, adapters, hooks, pruned caches, or w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,7 @@ from llada_uni.backbone.cached_attention import PackedCache
 from llada_uni.backbone.moe import Experts, MixtureOfExperts, Router, SwiGLU
 from llada_uni.backbone.native import products
 
-if TYPE_CHECKING:
-    from llada_uni.backbone.model import Layer
+Layer = Any  # model.Layer; its module imports this one
 
 
 def compute(layer: Layer, x: Tensor, rotary: tuple[Tensor, Tensor], cache: PackedCache) -> Tensor | None:

@@ -10,13 +10,14 @@ from tests.serving.servers import ask, data_uri, error_of, events_of, one_pictur
 CHAT, DRAW, EDIT, RESPONSES = "/v1/chat/completions", "/v1/images/generations", "/v1/images/edits", "/v1/responses"
 HELLO = [{"role": "user", "content": "hello"}]
 RED = Image.new("RGB", (4, 4), "red")
+IMAGES = {"type": "image_generation"}
 CASES = [
     (CHAT, {"messages": HELLO, "top_a": 1, "audio": {"voice": "x"}}, ["audio is not supported", "top_a is unknown"]),
     (CHAT, {"messages": [HELLO[0] | {"cache": 1}]}, ["messages[0].cache is unknown"]),
     (DRAW, {"prompt": "a cat", "style": "vivid", "response_format": "url"}, ["response_format is not", "style is unknown"]),
     (EDIT, {"prompt": "a cat", "image": data_uri(RED), "style": "vivid"}, ["style is unknown"]),
-    (RESPONSES, {"input": "x", "store": True, "text": {"format": {"type": "json_schema"}}}, ["store is", "text is"]),
-    (RESPONSES, {"input": "x", "tools": [{"type": "function", "name": "f"}]}, ["tools is not supported"]),
+    (RESPONSES, {"input": "x", "store": True, "tools": [IMAGES | {"input_image_mask": {}}]}, ["store is", "tools is"]),
+    (RESPONSES, {"input": "x", "tools": [{"type": "web_search"}]}, ["tools is not supported"]),
 ]  # fmt: skip
 
 
