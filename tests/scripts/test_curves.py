@@ -27,6 +27,14 @@ def test_runs_follow_one_another_and_the_later_row_counts(runs):
     assert found == {"acc": [(1, 0.1), (2, 0.2), (3, 0.4)], "loss": [(1, 2.0), (2, 1.5), (3, 1.0)]}
     assert begins == [(0, "s0"), (2, "s1")]
     assert smooth(found["acc"])[-1] == (3, pytest.approx(0.7 / 3))
+    assert smooth(found["acc"], 2)[-1] == (3, pytest.approx(0.3))
+
+
+def test_rows_of_evaluations_are_read_and_a_key_may_have_a_name(runs, tmp_path):
+    assert curves(runs, ["acc", "eval/x"])[0]["eval/x"] == [(2, 0.3)]
+    file = tmp_path / "named.svg"
+    assert main([*map(str, runs), "--keys", "acc=right,eval/x=held out", "--window", "2", "--out", str(file)]) == 0
+    assert "held out" in file.read_text()  # matplotlib writes texts as a comment beside their outlines
 
 
 def test_thin_lines_are_the_values_thick_ones_their_means(runs):
