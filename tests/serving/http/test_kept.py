@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -55,7 +56,7 @@ async def until(true):
 @contextmanager
 def serving(script, **options) -> Iterator[tuple[ScriptedService, httpx.Client]]:
     """A true server of a script, and a client of it."""
-    service = ScriptedService(script)
+    service: Any = ScriptedService(script)  # it stands for a Service
     with live(create_app(service, ServerOptions(**options))) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
         yield service, client
 
