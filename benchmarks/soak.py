@@ -5,7 +5,8 @@ has: the five tasks of `benchmarks.serving`, pictures of many sizes and formats,
 leave in the middle, and bodies that are refused. Resident memory is written down as the load goes on, so a run that is cut
 off has its curve, too.
 
-    python -m benchmarks.soak --hours 4 [--rate 20] [--clients 4] [--curve FILE.csv] [--serve "--max-batch 8"] [--json FILE]
+    python -m benchmarks.soak --hours 4 [--rate 20] [--clients 4] [--curve FILE.csv] [--plot FILE.svg]
+                              [--serve "--max-batch 8"] [--json FILE]
 
 Requests -> a line of the curve a sample (seconds, resident bytes, requests, failures, mean seconds) -> a row: memory at the
 end against memory after the first half hour (of a shorter run, after its first quarter).
@@ -145,6 +146,20 @@ async def load(server: Server, client: httpx.AsyncClient, options: argparse.Name
     curve.sample(server.memory)
 
 
+def plot_curve(curve: Path, out: Path) -> None:
+    """Draws the samples of a curve file: megabytes over hours."""
+    from matplotlib.figure import Figure
+
+    rows = [line.split(",") for line in curve.read_text(encoding="utf-8").splitlines()[1:]]
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([float(row[0]) / 3600 for row in rows], [int(row[1]) / 1e6 for row in rows], linewidth=1)
+    axes.set(xlabel="hours of load", ylabel="resident memory, MB", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out)
+
+
 async def measure(options: argparse.Namespace) -> list[Row]:
     server = Server(*shlex.split(options.serve))
     options.curve.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +174,8 @@ async def measure(options: argparse.Namespace) -> list[Row]:
             code = server.stop()
         finally:
             server.process.kill()
+    if options.plot is not None:
+        plot_curve(options.curve, options.plot)
     last, first = curve.growth()
     more = {
         "growth": last / first - 1, "peak": max(memory for _, memory in curve.samples), "requests": curve.requests,
@@ -174,6 +191,7 @@ def main(given: Sequence[str] | None = None) -> int:
         rate={"type": float, "default": 20.0, "help": "requests a minute; 0: as fast as they are answered"},
         clients={"type": int, "default": 4, "help": "requests at a time, at most"},
         curve={"type": Path, "default": Path("out/soak.csv"), "help": "where the samples go"},
+        plot={"type": Path, "default": None, "help": "an image of the curve"},
         serve={"type": str, "default": "", "help": "more options of llada-uni serve"},
     )
     options = start(parser, given)
