@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -59,8 +60,39 @@ class PictureFile:
         return image_size(self.path)
 
 
+class PictureBytes:
+    """What a picture is that is read as bytes: `read` gives its file, `where` says in messages where it lies."""
+
+    @property
+    def where(self) -> str:
+        raise NotImplementedError
+
+    def read(self) -> bytes:
+        raise NotImplementedError
+
+    def key(self) -> object:
+        return hashlib.sha256(self.read()).digest()
+
+    def open(self) -> Image.Image:
+        with self._named():
+            return open_image(self.read())
+
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of the upright picture, from the file's header alone."""
+        with self._named():
+            return image_size(self.read())
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors say where the picture lies."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(str(error).replace("the picture", self.where, 1)) from None
+
+
 @dataclass(frozen=True)
-class PictureSlice:
+class PictureSlice(PictureBytes):
     """A picture inside a larger file (a tar shard): `size` bytes from `offset` on, called `name`."""
 
     path: Path
@@ -68,23 +100,14 @@ class PictureSlice:
     offset: int
     size: int
 
+    @property
+    def where(self) -> str:
+        return f"{self.path}[{self.name}]"
+
     def read(self) -> bytes:
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
-
-    def key(self) -> object:
-        return hashlib.sha256(self.read()).digest()
-
-    def open(self) -> Image.Image:
-        try:
-            return open_image(self.read())
-        except UserError as error:
-            raise UserError(str(error).replace("the picture", f"{self.path}[{self.name}]", 1)) from None
-
-    def dimensions(self) -> tuple[int, int]:
-        """(width, height) of the upright picture, from the file's header alone."""
-        return image_size(self.read())
 
 
 Part = str | Picture

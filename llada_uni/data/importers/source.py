@@ -10,22 +10,19 @@ at once. A dataset of many millions of images, or one whose templates measure ev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
-from PIL import Image
-
 from llada_uni.data.importers.item_records import ItemRecords
 from llada_uni.data.importers.items import BadItem, Item, ReadOptions, SourceImage
 from llada_uni.data.importers.run import read_items
 from llada_uni.data.importers.wordings import Wordings
-from llada_uni.data.records import BadRecords, Conversation, Picture, parse_record
+from llada_uni.data.records import BadRecords, Conversation, Picture, PictureBytes, parse_record
 from llada_uni.data.sources import CHUNK, Chunk
 from llada_uni.errors import UserError
-from llada_uni.image.reader import image_size, open_image
 
 _TEXTS = ("source_split", "images", "delimiter", "name")
 _COLUMN = "column."
@@ -34,29 +31,21 @@ OPTIONS = (*_TEXTS, f"{_COLUMN}NAME", "templates", "languages", "seed")
 
 
 @dataclass(frozen=True)
-class ItemPicture:
+class ItemPicture(PictureBytes):
     """An image of an item, read from the dataset whenever it is opened. name: the item's key and the image's number."""
 
     name: str
     image: SourceImage = field(compare=False, repr=False)
 
-    def key(self) -> object:
-        return hashlib.sha256(self.image.read()).digest()
+    @property
+    def where(self) -> str:
+        return f"the image of {self.name}"
 
-    def open(self) -> Image.Image:
-        return self._read(open_image)
-
-    def dimensions(self) -> tuple[int, int]:
-        """(width, height) of the upright picture, from the file's header alone."""
-        return self._read(image_size)
-
-    def _read(self, how: Callable[[bytes], Any]) -> Any:
+    def read(self) -> bytes:
         try:
-            return how(self.image.read())
+            return self.image.read()
         except OSError as error:
-            raise UserError(f"cannot read the image of {self.name} ({error.strerror or error})") from None
-        except UserError as error:
-            raise UserError(str(error).replace("the picture", f"the image of {self.name}", 1)) from None
+            raise UserError(f"cannot read {self.where} ({error.strerror or error})") from None
 
 
 class DatasetSource:
