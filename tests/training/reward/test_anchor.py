@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from llada_uni.checkpoint.load import load_backbone
 from llada_uni.data.extract import Extraction, extract
 from llada_uni.errors import UserError
 from llada_uni.training.loop.prefetch import draw
@@ -18,7 +17,7 @@ from llada_uni.training.recipes.recipe import Recipe
 from tests.training.helpers.runs import loss_of, rows
 from tests.training.helpers.together import together
 from tests.training.reward import small
-from tests.training.reward.test_stage import build, fit
+from tests.training.reward.test_stage import assert_resumed_exactly, build, fit
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +82,7 @@ def test_what_the_records_teach_stays(folder, tmp_path):
 @pytest.mark.parametrize("options", [{}, {"updates": 2, "lora": {"rank": 2}}])
 def test_a_run_that_is_killed_and_resumed_gives_the_same_numbers(folder, tmp_path, options):
     plain = small.recipe(folder, small.BOTH, **options, **anchor(folder))
-    fit(Processes(), plain, tmp_path / "whole")
-    for _ in range(6):
-        if fit(Processes(), plain, tmp_path / "cut", stop_after=1)["finished"]:
-            break
-    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
-    states = [load_backbone(tmp_path / name / "model").state_dict() for name in ("cut", "whole")]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert_resumed_exactly(plain, tmp_path)
 
 
 def test_two_processes_give_what_one_gives(folder, tmp_path):

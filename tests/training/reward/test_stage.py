@@ -78,9 +78,8 @@ def test_answers_are_drawn_alike_from_the_same_seed_and_differ_in_a_group(folder
     assert [prompt.ids for prompt in other.prompts] != [prompt.ids for prompt in asked.prompts]
 
 
-@pytest.mark.parametrize("options", [{"updates": 2}, {"updates": 3, "kl": 0.1, "likelihood": "trace"}, {"lora": {"rank": 2}}])
-def test_a_run_that_is_killed_and_resumed_gives_the_same_numbers(folder, tmp_path, options):
-    plain = small.recipe(folder, small.BOTH, **options)
+def assert_resumed_exactly(plain, tmp_path):
+    """A run that is stopped after every step and goes on ends with the log and the weights of one that is not."""
     fit(Processes(), plain, tmp_path / "whole")
     for _ in range(6):
         if fit(Processes(), plain, tmp_path / "cut", stop_after=1)["finished"]:
@@ -88,6 +87,12 @@ def test_a_run_that_is_killed_and_resumed_gives_the_same_numbers(folder, tmp_pat
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     states = [load_backbone(tmp_path / name / "model").state_dict() for name in ("cut", "whole")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("options", [{"updates": 2}, {"updates": 3, "kl": 0.1, "likelihood": "trace"}, {"lora": {"rank": 2}}])
+def test_a_run_that_is_killed_and_resumed_gives_the_same_numbers(folder, tmp_path, options):
+    plain = small.recipe(folder, small.BOTH, **options)
+    assert_resumed_exactly(plain, tmp_path)
 
 
 def test_two_processes_give_what_one_gives(folder, tmp_path):
