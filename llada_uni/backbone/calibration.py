@@ -44,6 +44,7 @@ class Choice:
 
 
 _choices: dict[Key, Choice] = {}
+_forgotten = 0
 _lock = threading.RLock()
 _given: list[str] = []  # by `using`, the last counts
 
@@ -82,7 +83,14 @@ def choices() -> dict[Key, Choice]:
 
 def forget() -> None:
     """Measure again from now on."""
+    global _forgotten
+    _forgotten += 1
     _choices.clear()
+
+
+def times_forgotten() -> int:
+    """Choices made before may differ from later ones when this has grown."""
+    return _forgotten
 
 
 def given(allowed: Sequence[str]) -> str | None:

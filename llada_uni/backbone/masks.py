@@ -89,10 +89,10 @@ def packed(places: Places) -> Tensor:
     return may_attend(query, key).unsqueeze(-3)
 
 
-def packed_flex(places: Places) -> BlockMask:
+def packed_flex(places: Places, compiled: bool | None = None) -> BlockMask:
     """The rule for FlexAttention: places [B, T] -> a mask that lets it skip the tiles in which nobody sees anybody.
 
-    On a GPU the mask is computed by a compiled kernel and never stands in memory as T x T.
+    compiled: whether by a kernel, built once per shape, so that the mask never stands in memory as T x T; None: on a GPU.
     """
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -101,5 +101,7 @@ def packed_flex(places: Places) -> BlockMask:
 
     rows, length = places.segments.shape
     device = places.segments.device
-    create = torch.compile(create_block_mask) if device.type == "cuda" else create_block_mask
+    if compiled is None:
+        compiled = device.type == "cuda"
+    create = torch.compile(create_block_mask) if compiled else create_block_mask
     return create(rule, rows, None, length, length, device=str(device))

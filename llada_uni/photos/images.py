@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -77,19 +78,25 @@ def parted(photos: Photos) -> dict[str, Photos]:
 
 
 def kept_photos(folder: Path, cache: Path) -> dict[str, Photos]:
-    """train, held and test; read from the file `cache` where it is, else made and kept there."""
-    if not cache.is_file():
-        sets = parted(read_photos(folder, "train")) | {"test": read_photos(folder, "test")}
-        arrays = {f"{split}_{name}": value for split, one in sets.items() for name, value in one._asdict().items()}
-        with atomic_file(cache) as temporary, open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
-    with np.load(cache) as file:
-        stored = {name: file[name] for name in file.files}
-    return {split: _stored(stored, split) for split in (*SPLITS, "test")}
+    """train, held and test; read from the file `cache` where it is and whole, else made and kept there."""
+    splits = (*SPLITS, "test")
+    if cache.is_file():
+        with np.load(cache) as file:
+            if all(_key(split, field) in file.files for split in splits for field in Photos._fields):
+                return {split: _stored(file, split) for split in splits}
+    sets = parted(read_photos(folder, "train")) | {"test": read_photos(folder, "test")}
+    arrays = {_key(split, field): np.asarray(value) for split, one in sets.items() for field, value in one._asdict().items()}
+    with atomic_file(cache) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    return sets
 
 
-def _stored(arrays: dict[str, np.ndarray], split: str) -> Photos:
-    images, labels, names, classes = (arrays[f"{split}_{name}"] for name in Photos._fields)
+def _key(split: str, field: str) -> str:
+    return f"{split}_{field}"
+
+
+def _stored(file: Mapping[str, np.ndarray], split: str) -> Photos:
+    images, labels, names, classes = (file[_key(split, field)] for field in Photos._fields)
     return Photos(images, labels, names, tuple(classes.tolist()))
 
 

@@ -3,8 +3,10 @@
     python -m llada_uni.photos.judge ../shared/data/cifar10 runs/photos/judge
 
 It shares nothing with the model that it judges. A small convolutional network learns the class folders with a whitening first
-layer, mirroring, shifts and cutout. The result is OUT/judge.safetensors, and OUT/judge.json with its accuracy on the images
-held back for settings and, once at the end, on the test images. The same command goes on after the last finished epoch.
+layer, mirroring and shifts, its filters moved by orthogonal steps. The result is OUT/judge.safetensors, and OUT/judge.json with
+its accuracy on the images held back for settings and, once at the end, on the test images. The same command goes on after the
+last finished epoch.
+Source: K. Jordan, 94% on CIFAR-10 in 3.29 seconds (arXiv:2404.00498), for the network; Muon (2024) for the filters' steps.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ from torch import Tensor, nn
 from llada_uni.errors import UserError
 from llada_uni.files.weights import WeightFiles, atomic_file, read_json, write_json, write_weights
 from llada_uni.photos.images import SIDE, Photos, kept_photos, to_pixels
+from llada_uni.training.loop.muon import orthogonalized
 
 WIDTHS = (64, 192, 256)
-EPOCHS = 24
-BATCH = 256
-RATE = 0.15
-WEIGHT_DECAY = 5e-4
-SMOOTHING = 0.1
-AVERAGED = 0.995  # decay of the averaged weights, less in short runs
+EPOCHS = 10
+BATCH = 500
+RATES = {"filters": 0.12, "biases": 0.05, "head": 1.5e-3}  # of the summed loss, but the filters', a share of their norm
+SHRINKING = 0.001  # weight decay of biases and head, times their rate
+SMOOTHING = 0.2
+AVERAGED = 0.99  # decay of the averaged weights, less in short runs
 
 
 class Judge(nn.Module):
@@ -51,13 +54,16 @@ class Judge(nn.Module):
             before = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(before, classes, bias=False)
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.weight.requires_grad = False
 
     def features(self, images: Tensor) -> Tensor:
         hidden = self.blocks(F.gelu(self.whitening(images.contiguous(memory_format=torch.channels_last))))
         return hidden.amax((2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images)) / 4  # softer logits at the start
+        return self.head(self.features(images)) / 9  # softer logits at the start
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
@@ -98,7 +104,7 @@ def judged(judge: Judge, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for start in range(0, len(images), 500):
         pixels = to_pixels(images[start : start + 500])
         seen = judge.features(pixels)
-        classes.append((judge.head(seen) + judge(pixels.flip(3)) * 4).argmax(1).numpy())
+        classes.append((judge.head(seen) + judge(pixels.flip(3)) * 9).argmax(1).numpy())
         features.append(seen.numpy())
     return np.concatenate(classes), np.concatenate(features)
 
@@ -111,20 +117,36 @@ def accuracy(judge: Judge, photos: Photos) -> float:
 # Training
 
 
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrored half of the time, moved by up to 3 pixels, with a gray square of 8 pixels; [B, 3, 32, 32] in 0..1."""
+class FilterSteps(torch.optim.Optimizer):
+    """Steps of convolutions [out, in, height, width]: momentum, made orthogonal, of the filters' own size times the rate.
+
+    The norm of all filters of a layer stays the square root of their number, so the rate is a share of them.
+    """
+
+    def __init__(self, filters: list[nn.Parameter], rate: float, momentum: float = 0.6) -> None:
+        super().__init__(filters, {"lr": rate, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # there are no closures here
+        """One step of all filters."""
+        for group in self.param_groups:
+            for filters in group["params"]:
+                momentum = self.state[filters].setdefault("momentum", torch.zeros_like(filters))
+                momentum.mul_(group["momentum"]).add_(filters.grad)
+                ahead = filters.grad.add(momentum, alpha=group["momentum"])
+                filters.mul_(len(filters) ** 0.5 / filters.norm())
+                filters.sub_(orthogonalized(ahead.flatten(1)[None]).view_as(filters), alpha=group["lr"])
+
+
+def augmented(images: Tensor, mirrored: Tensor, generator: torch.Generator) -> Tensor:
+    """Images [B, 3, 32, 32], those of `mirrored` (bool [B]) turned around, moved by up to 2 pixels."""
     count = len(images)
-    mirrored = torch.rand(count, generator=generator) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    padded = F.pad(images, (3, 3, 3, 3), mode="reflect")
-    moves = torch.randint(0, 7, (count, 2), generator=generator)
+    padded = F.pad(images, (2, 2, 2, 2), mode="reflect")
+    moves = torch.randint(0, 5, (count, 2), generator=generator)
     rows = (moves[:, :1] + torch.arange(SIDE))[:, None, :, None]
     columns = (moves[:, 1:] + torch.arange(SIDE))[:, None, None, :]
-    moved = padded[torch.arange(count)[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
-    corner = torch.randint(-4, SIDE - 4, (count, 2), generator=generator)
-    inside = [(torch.arange(SIDE) >= corner[:, i : i + 1]) & (torch.arange(SIDE) < corner[:, i : i + 1] + 8) for i in (0, 1)]
-    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    return moved.masked_fill(hole, 0.47)
+    return padded[torch.arange(count)[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
 
 
 def train(
@@ -138,18 +160,26 @@ def train(
     torch.manual_seed(0)
     judge = _laid_out(Judge(len(classes), widths))
     judge.whiten(to_pixels(images[:: max(1, len(images) // 4000)]))
+    mirrored = torch.rand(len(images)) < 0.5  # in the first epoch; every other one in the second, and so on
     steps = max(1, len(images) // batch_size)
     decay = min(AVERAGED, 1 - 10 / (steps * epochs))
     averaged = torch.optim.swa_utils.AveragedModel(
         judge, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
-    trained = [weight for weight in judge.parameters() if weight.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=RATE, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps * epochs, pct_start=0.25, anneal_strategy="linear", final_div_factor=100
-    )
+    optimizers = _optimizers(judge)
+    # Up for a tenth of the run, then down to nothing.
+    total_steps = steps * epochs
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            one, lambda step: min((step + 1) / (0.1 * total_steps), (total_steps - step) / (0.9 * total_steps))
+        )
+        for one in optimizers
+    ]
     state, first = out / "state.pt", 0
-    parts: dict[str, Any] = {"judge": judge, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Any] = {"judge": judge, "averaged": averaged}
+    parts |= {f"optimizer {i}": one for i, one in enumerate(optimizers)} | {
+        f"schedule {i}": one for i, one in enumerate(schedules)
+    }
     if state.is_file():
         stored = torch.load(state, weights_only=True)
         first = stored.pop("epoch")
@@ -158,21 +188,21 @@ def train(
     for epoch in range(first, epochs):
         began, total = time.monotonic(), 0.0
         generator = torch.Generator().manual_seed(epoch)
-        order = torch.randperm(len(images), generator=generator).numpy()
+        order = torch.randperm(len(images), generator=generator)
         judge.train()
         for step in range(steps):
             chosen = order[step * batch_size : (step + 1) * batch_size]
-            batch = augmented(to_pixels(images[chosen]), generator)
+            batch = augmented(to_pixels(images[chosen.numpy()]), mirrored[chosen] ^ (epoch % 2 == 1), generator)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = judge(batch)
-            loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=SMOOTHING)
-            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=SMOOTHING, reduction="sum")
+            judge.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
-            schedule.step()
+            for one in (*optimizers, *schedules):
+                one.step()
             averaged.update_parameters(judge)
-            total += loss.item()
-            if step % 40 == 39:
+            total += loss.item() / len(batch)
+            if step % 20 == 19:
                 pace = f"loss {total / (step + 1):.4f} {time.monotonic() - began:.0f} s"
                 print(f"epoch {epoch + 1} step {step + 1}/{steps} {pace}", flush=True)
         with atomic_file(state) as temporary:
@@ -191,6 +221,21 @@ def train(
     write_weights(out / "judge.safetensors", best.state_dict(), None)
     write_json(out / "judge.json", facts)
     return facts
+
+
+def _optimizers(judge: Judge) -> list[torch.optim.Optimizer]:
+    """Of the filters; of biases, those of normalization among them, and the head. Scales of normalization stay 1."""
+    filters, biases = [], []
+    for name, weight in judge.named_parameters():
+        if weight.requires_grad and name != "head.weight":
+            (filters if weight.dim() == 4 else biases).append(weight)
+    groups = [(biases, RATES["biases"]), ([judge.head.weight], RATES["head"])]
+    slow = torch.optim.SGD(
+        [{"params": weights, "lr": rate, "weight_decay": SHRINKING / rate} for weights, rate in groups],
+        momentum=0.85,
+        nesterov=True,
+    )
+    return [FilterSteps(filters, RATES["filters"]), slow]
 
 
 def _best(averaged: torch.optim.swa_utils.AveragedModel) -> Judge:

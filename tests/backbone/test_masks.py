@@ -83,3 +83,19 @@ def test_a_model_takes_either_mask_and_leaves_out_what_is_not_wanted():
     for mask in (packed(places), packed_flex(places)):
         few = model(ids, attention_mask=mask, logits_at=some)
         assert (few - every.flatten(0, 1)[some]).abs().max() < 1e-5
+
+
+def test_the_compiled_mask_is_built_once_per_shape(monkeypatch):
+    from torch._dynamo.testing import CompileCounter
+
+    counter, compile_ = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend=counter))
+    generator = torch.Generator().manual_seed(5)
+    torch._dynamo.reset()
+    for _ in range(3):  # other samples, other lengths
+        places = _random_places(generator, 2, 256)
+        assert torch.equal(packed_flex(places, compiled=True).to_dense(), packed_flex(places).to_dense())
+    assert counter.frame_count == 1
+    for _ in range(2):
+        packed_flex(_random_places(generator, 1, 384), compiled=True)
+    assert counter.frame_count == 2

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -109,5 +113,76 @@ def test_a_layer_that_is_out_of_the_ordinary_is_computed_step_by_step():
         layer.mlp.experts.path = "grouped"
         with torch.inference_mode(False), torch.enable_grad():
             assert not taken(x.clone())
+        layer.mlp.gate.forward = type(layer.mlp.gate).forward.__get__(layer.mlp.gate)  # as accelerate's hooks do
+        assert not taken()
+        del layer.mlp.gate.forward
+        assert taken()
         layer.mlp.shared_experts.up_proj = torch.nn.Linear(model.config.hidden_size, 8)
         assert not taken()
+
+
+def _changes():
+    """What may happen to a layer between two steps, after which its weights or sizes are others."""
+
+    def scaled(weight: torch.nn.Parameter) -> None:
+        weight.mul_(1.5)
+
+    def elsewhere(weight: torch.nn.Parameter) -> None:
+        weight.data = weight * 1.5
+
+    yield "a weight in place", lambda layer: scaled(layer.mlp.experts.up_proj)
+    yield "a norm of queries in place", lambda layer: scaled(layer.attention.query_layernorm.weight)
+    yield "a weight moved", lambda layer: elsewhere(layer.mlp.shared_experts.down_proj.weight)
+    yield (
+        "a weight replaced",
+        lambda layer: setattr(layer.attention.dense, "weight", torch.nn.Parameter(layer.attention.dense.weight * 2)),
+    )
+    yield "the bias of the choice", lambda layer: setattr(layer.mlp.gate, "expert_bias", torch.arange(8.0))
+    yield "experts a token", lambda layer: setattr(layer.mlp.gate, "top_k", 1)
+    yield "a scale", lambda layer: setattr(layer.mlp.gate, "scaling", 0.3)
+    yield "a part replaced", lambda layer: setattr(layer.mlp, "experts", _other_experts(layer))
+
+
+def _other_experts(layer):
+    other = Backbone(small_config(head_dim=32), generator=torch.Generator().manual_seed(9)).eval()
+    return other.model.layers[1].mlp.experts
+
+
+def _layer():
+    with torch.inference_mode(False):
+        return Backbone(small_config(head_dim=32), generator=torch.Generator().manual_seed(3)).eval().model.layers[1]
+
+
+def _run(layer, compute=None) -> torch.Tensor | None:
+    """One step of five tokens; compute: in place of the layer's forward."""
+    config = small_config(head_dim=32)
+    x = torch.randn(1, 5, config.hidden_size, generator=torch.Generator().manual_seed(1))
+    tables = tuple(torch.full((1, 5, 1, config.rotary_dim), 0.7) for _ in range(2))
+    cache = PackedCache(spans(config, ((0, 5, (5,)),)))
+    return layer(x, tables, None, cache) if compute is None else compute(layer, x, tables, cache)
+
+
+@pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in _changes()])
+def test_what_changes_between_steps_counts(monkeypatch, change):
+    layer = _layer()
+    with calibration.using("native"), torch.inference_mode(False), torch.no_grad():
+        before = _run(layer)
+        change(layer)
+        after = _run(layer)
+        assert torch.equal(_run(layer, whole_layer.compute), after)
+        monkeypatch.setattr(whole_layer, "compute", lambda *given: None)
+        truth = _run(layer)
+    assert torch.equal(after, truth) and not torch.equal(after, before)
+
+
+def test_a_copy_of_a_layer_has_weights_of_its_own_and_a_forgotten_one_none():
+    layer = _layer()
+    with calibration.using("native"), torch.inference_mode(False), torch.no_grad():
+        before = _run(layer)
+        other = copy.deepcopy(layer)
+        other.attention.dense.weight.mul_(2)
+        assert torch.equal(_run(layer), before) and not torch.equal(_run(other), before)
+    gone = weakref.ref(other.mlp.experts.up_proj)
+    del other
+    gc.collect()
+    assert gone() is None

@@ -48,6 +48,6 @@ def judge_folder(photos, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("judge")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train(photos, out, epochs=8, widths=(8, 8, 8), batch_size=32)
+    train(photos, out, epochs=6, widths=(16, 16, 16), batch_size=16)
     torch.set_num_threads(threads)
     return out

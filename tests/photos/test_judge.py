@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from llada_uni.errors import UserError
 from llada_uni.photos.images import kept_photos, photos_folder, shrunk
-from llada_uni.photos.judge import Judge, accuracy, augmented, judged, load_judge
+from llada_uni.photos.judge import FilterSteps, Judge, accuracy, augmented, judged, load_judge
 
 
 def test_it_learns_and_says_how_well(judge_folder, photos):
@@ -41,13 +42,33 @@ def test_class_of_an_image_and_its_mirror_image():
     assert judged(judge, images[:, :, ::-1])[0].tolist() == classes.tolist()
 
 
-def test_augmentation_moves_mirrors_and_cuts_out():
+def test_augmentation_moves_and_mirrors():
     images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    first, again = (augmented(images, torch.Generator().manual_seed(3)) for _ in range(2))
+    mirrored = torch.arange(64) % 2 == 1
+    first, again = (augmented(images, mirrored, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, again) and first.shape == images.shape
-    gray = (first == 0.47).all(1).flatten(1).sum(1)
-    assert gray.max() == 64 and gray.min() >= 16
-    assert not any(torch.equal(one, other) for one, other in zip(first, images, strict=True))
+    for one, image, turned in zip(first, images, mirrored, strict=True):
+        wide = F.pad((image.flip(2) if turned else image)[None], (2, 2, 2, 2), mode="reflect")[0]
+        assert any(torch.equal(one, wide[:, row : row + 32, column : column + 32]) for row in range(5) for column in range(5))
+
+
+def test_steps_of_filters_are_orthogonal_and_keep_their_norm():
+    torch.manual_seed(0)
+    filters = torch.nn.Parameter(torch.randn(4, 3, 3, 3))
+    filters.grad = torch.randn(4, 3, 3, 3)
+    before = filters.detach() * (2 / filters.detach().norm())
+    FilterSteps([filters], 0.1).step()
+    move = ((before - filters.detach()) / 0.1).flatten(1)
+    assert torch.allclose(torch.linalg.svdvals(move), torch.ones(4), atol=0.35)
+    assert (move * filters.grad.flatten(1)).sum() > 0  # down
+
+
+def test_images_kept_by_an_older_version_are_read_again(photos, tmp_path):
+    np.savez(tmp_path / "images.npz", other=np.zeros(3))
+    sets = kept_photos(photos, tmp_path / "images.npz")
+    again = kept_photos(photos, tmp_path / "images.npz")
+    for split, one in sets.items():
+        assert one.classes == again[split].classes and (one.images == again[split].images).all()
 
 
 def test_large_images_are_averaged():

@@ -3,14 +3,16 @@
 // operations one by one from Python would take a fifth of it.
 // Axes: N tokens, D width, H heads, G groups, d features a head, E experts, K experts a token.
 #pragma once
+#include <algorithm>
+
 #include "attention.h"
 #include "steps.h"
 
 namespace {
 
 struct LayerWeights {
-    const float *norm_before, *norm_after, *head_scale, *router_bias;  // [D], [D], [H + G, d], [E]
-    Stored query_key_value, dense, router, gate, up, down;             // routed experts; without a router the dense network
+    const float *norm_before, *norm_after, *norm_query, *norm_key, *router_bias;  // [D], [D], [d], [d], [E]
+    Stored query_key_value, dense, router, gate, up, down;  // routed experts; without a router the dense network
     Stored shared_gate, shared_up, shared_down;
     int64_t heads, groups, width, turned;                        // of attention: H, G, d, features of a head that turn
     int64_t top_k, router_groups, kept_groups, normalized;       // of the router
@@ -39,7 +41,9 @@ inline int layer(const LayerWeights& w, const float* x, int64_t n, const float* 
     std::vector<float> a(size), b(size), fused(n * total * w.width), turned(n * turning * w.width), mixed(n * w.heads * w.width);
     norm(x, w.norm_before, n, d, w.eps, a.data(), threads);
     linear(plain(w.query_key_value), a.data(), n, fused.data(), threads);
-    turn(fused.data(), w.head_scale, cos, sin, n, turning, total, w.width, w.turned, w.eps, turned.data(), threads);
+    std::vector<float> scale(turning * w.width);  // of each head
+    for (int64_t h = 0; h < turning; h++) std::copy_n(h < w.heads ? w.norm_query : w.norm_key, w.width, scale.data() + h * w.width);
+    turn(fused.data(), scale.data(), cos, sin, n, turning, total, w.width, w.turned, w.eps, turned.data(), threads);
     const Heads queries{turned.data(), turning * w.width, w.width}, keys{turned.data() + w.heads * w.width, turning * w.width, w.width};
     const Heads values{fused.data() + turning * w.width, total * w.width, w.width};
     attend(sequences, count, number, queries, keys, values, w.heads, w.groups, w.width, mixed.data(), threads);

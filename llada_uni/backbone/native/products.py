@@ -156,7 +156,7 @@ class LayerWeights(ctypes.Structure):
     """`LayerWeights` of layer.h: where the weights of a layer lie, and its sizes. Without experts the router is empty."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("norm_before", "norm_after", "head_scale", "router_bias")),
+        *((name, ctypes.c_void_p) for name in ("norm_before", "norm_after", "norm_query", "norm_key", "router_bias")),
         *((name, _Stored) for name in ("query_key_value", "dense", "router", "gate", "up", "down")),
         *((name, _Stored) for name in ("shared_gate", "shared_up", "shared_down")),
         *((name, ctypes.c_int64) for name in ("heads", "groups", "width", "turned")),

@@ -31,12 +31,12 @@ def is_hidden(name: str, weight: nn.Parameter) -> bool:
     return weight.dim() in (2, 3) and not any(part in name for part in ADAM_ONLY)
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalized(matrices: Tensor) -> Tensor:
     """[N, R, C] -> the same with all singular values near 1 (0.7 to 1.2). A few at a time: they stay in the cache."""
-    return torch.cat([_orthogonalised(few) for few in matrices.split(4)])
+    return torch.cat([_orthogonalized(few) for few in matrices.split(4)])
 
 
-def _orthogonalised(matrices: Tensor) -> Tensor:
+def _orthogonalized(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -48,14 +48,14 @@ def _orthogonalised(matrices: Tensor) -> Tensor:
 
 
 def shared_out(matrices: Tensor) -> Tensor:
-    """`orthogonalised`, of which each of several processes that hold equal matrices works out its part: the same on all."""
+    """`orthogonalized`, of which each of several processes that hold equal matrices works out its part: the same on all."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return orthogonalised(matrices)
+        return orthogonalized(matrices)
     size, rank = dist.get_world_size(), dist.get_rank()
     part = -(-len(matrices) // size)
     mine = matrices.new_zeros(part, *matrices.shape[1:])
     own = matrices[rank * part : (rank + 1) * part]
-    mine[: len(own)] = orthogonalised(own)
+    mine[: len(own)] = orthogonalized(own)
     found = matrices.new_empty(size * part, *matrices.shape[1:])
     dist.all_gather(list(found.split(part)), mine)
     return found[: len(matrices)]
@@ -106,7 +106,7 @@ def _orthogonal_parts(moved: list[Tensor]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     cut_experts = [i for i, tensor in enumerate(moved) if isinstance(tensor, DTensor) and tensor.dim() == 3]
     for i in cut_experts:
-        found[i] = orthogonalised(local_part(moved[i])) if local_part(moved[i]).numel() else local_part(moved[i])
+        found[i] = orthogonalized(local_part(moved[i])) if local_part(moved[i]).numel() else local_part(moved[i])
     rest = [i for i in range(len(moved)) if i not in found]
     if rest:
         shape = moved[rest[0]].shape[-2:]

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from llada_uni.errors import UserError
-from llada_uni.training.loop.muon import is_hidden, orthogonalised, shared_out
+from llada_uni.training.loop.muon import is_hidden, orthogonalized, shared_out
 from llada_uni.training.loop.optimizer import make_optimizer, optimizer_state
 from llada_uni.training.loop.options import LoopOptions
 
@@ -33,7 +33,7 @@ OPTIONS = LoopOptions(optimizer="muon", muon_scale=SCALE, lr=0.01, weight_decay=
 @pytest.mark.parametrize("shape", [(3, 8, 12), (2, 20, 6), (1, 7, 7)])
 def test_the_nearest_orthogonal_matrix(shape):
     given = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = orthogonalised(given)
+    found = orthogonalized(given)
     assert torch.linalg.svdvals(found).sub(1).abs().max() < 0.35
     u, _, v = torch.linalg.svd(given, full_matrices=False)
     assert torch.nn.functional.cosine_similarity(found.flatten(1), (u @ v).flatten(1)).min() > 0.95
@@ -58,7 +58,7 @@ def test_a_step_by_its_definition_beside_adamw():
             continue
         beta = OPTIONS.betas[0]
         moved = weight.grad * (1 - beta) + beta * (1 - beta) * weight.grad
-        step = orthogonalised(moved.view(-1, *weight.shape[-2:])).view_as(weight) * SCALE * max(weight.shape[-2:]) ** 0.5
+        step = orthogonalized(moved.view(-1, *weight.shape[-2:])).view_as(weight) * SCALE * max(weight.shape[-2:]) ** 0.5
         torch.testing.assert_close(weight.data, before[name] * (1 - 0.01 * 0.1) - 0.01 * step)
         assert 0.5 * SCALE < step.square().mean().sqrt() < 1.5 * SCALE
 
@@ -99,4 +99,4 @@ def test_two_processes_share_the_work_and_agree_with_one(tmp_path):
     torch.multiprocessing.spawn(_shared_out, (str(tmp_path),), nprocs=2)
     for rank in (0, 1):
         for found, given in zip(torch.load(tmp_path / f"{rank}.pt"), matrices, strict=True):
-            torch.testing.assert_close(found, orthogonalised(given))
+            torch.testing.assert_close(found, orthogonalized(given))
