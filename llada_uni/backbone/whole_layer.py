@@ -90,6 +90,7 @@ def _weights_of(layer: Layer) -> products.LayerWeights | None:
     if not _is_plain(layer):
         return None
     network = mlp.experts if isinstance(mlp, MixtureOfExperts) else mlp
+    assert isinstance(network, (Experts, SwiGLU))  # _is_plain
     matrices = _matrices(network)
     linears = [attention.query_key_value.weight, attention.dense.weight]
     if isinstance(mlp, MixtureOfExperts):

@@ -198,8 +198,9 @@ def train(
             loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=SMOOTHING, reduction="sum")
             judge.zero_grad(set_to_none=True)
             loss.backward()
-            for one in (*optimizers, *schedules):
-                one.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
             averaged.update_parameters(judge)
             total += loss.item() / len(batch)
             if step % 20 == 19:
@@ -225,7 +226,8 @@ def train(
 
 def _optimizers(judge: Judge) -> list[torch.optim.Optimizer]:
     """Of the filters; of biases, those of normalization among them, and the head. Scales of normalization stay 1."""
-    filters, biases = [], []
+    filters: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
     for name, weight in judge.named_parameters():
         if weight.requires_grad and name != "head.weight":
             (filters if weight.dim() == 4 else biases).append(weight)
