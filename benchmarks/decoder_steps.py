@@ -6,13 +6,14 @@ Held-out scenes of the world are rendered, encoded, decoded by each variant with
 (score: the share of things read in their cells, as in `llada-uni eval --suite decoder`). Beside the score stand two finer
 measures, because on this world the score is full long before the pictures are: the distance to the rendered picture (PSNR,
 dB) and the detail (mean absolute gradient, 1 is the rendered picture's). `--turbo`: further distilled decoders to compare,
-as `NAME=FOLDER` with the folder that holds their config.json.
+as `NAME=FOLDER` with the folder that holds their config.json. Last come the drafts that the model has without a decoder.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import load_transformer
 from llada_uni.image.codes import ImageCodes
 from llada_uni.image.tokenizer import ImageTokenizer
-from llada_uni.tasks.parts import find_model
+from llada_uni.tasks.parts import Parts, find_model
 from llada_uni.world.checker import Checker
 from llada_uni.world.evaluation.scoring import score_decoded
 from llada_uni.world.evaluation.suites import decoder_scene
@@ -65,10 +66,14 @@ class Scenes:
 
     def judge(self, decoder: ImageDecoder, variant: str, steps: int, checker: Checker) -> Quality:
         """Decodes every picture alone, as a request would be, with its number as its seed."""
+        return self.measure(lambda codes, i: decoder.decode(codes, variant, steps, torch.Generator().manual_seed(i)), checker)
+
+    def measure(self, make: Callable[[ImageCodes, int], Image.Image], checker: Checker) -> Quality:
+        """make: codes and their number -> an image."""
         scores, psnrs, details, seconds = [], [], [], []
         for i, (scene, wanted, codes) in enumerate(zip(self.scenes, self.pictures, self.codes, strict=True)):
             began = time.perf_counter()
-            found = decoder.decode(codes, variant, steps, torch.Generator().manual_seed(i))
+            found = make(codes, i)
             seconds.append(time.perf_counter() - began)
             scores.append(score_decoded(scene, checker.read(found))["right"])
             error = np.square(_array(found) - _array(wanted)).mean()
@@ -102,6 +107,12 @@ def compare(model: Path, turbos: dict[str, Path | None], limit: int, quick: bool
             case = f"{name}, {steps} steps"
             rows.append(Row(case, peer, "score", float(found.score), float(base.score), more=found.numbers()))
             rows.append(Row(case, peer, "s/picture", found.seconds, base.seconds, base.seconds / found.seconds))
+    opened = Parts(model, torch.device("cpu"), torch.float32)
+    if (drafter := opened.drafter) is not None:
+        pixels = opened.pixels_per_code
+        found = scenes.measure(lambda codes, _: drafter.draw(codes, pixels), checker)
+        rows.append(Row("drafts", peer, "score", float(found.score), float(base.score), more=found.numbers()))
+        rows.append(Row("drafts", peer, "s/picture", found.seconds, base.seconds, base.seconds / found.seconds))
     return rows
 
 

@@ -26,6 +26,7 @@ from llada_uni.files.model_dir import (
     BACKBONE,
     CODE_FEATURES,
     DECODER,
+    DRAFTS,
     IMAGE_TOKENIZER,
     RECORDED_BACKBONE,
     TEXT,
@@ -112,7 +113,7 @@ def backbone_memory(config: BackboneConfig) -> dict[str, int]:
     return memory
 
 
-NETWORKS = (BACKBONE, IMAGE_TOKENIZER, DECODER, TURBO, VAE, CODE_FEATURES)  # the parts with weights, as they are listed
+NETWORKS = (BACKBONE, IMAGE_TOKENIZER, DECODER, TURBO, VAE, CODE_FEATURES, DRAFTS)  # the parts with weights, as they are listed
 
 
 def model_info(folder: str | os.PathLike[str]) -> ModelInfo:
@@ -132,10 +133,10 @@ def model_info(folder: str | os.PathLike[str]) -> ModelInfo:
         except UserError as error:
             broken.append(BrokenPart(part.name, str(error)))
             continue
-        if found is None:
-            missing.append(part.name)
-        else:
+        if found is not None:
             parts.append(found)
+        elif not part.optional:
+            missing.append(part.name)
     if TEXT.there(folder):
         try:
             check_tokenizer_file(folder)

@@ -57,6 +57,7 @@ COMMANDS = {
     "info": "llada_uni.cli.tools:info",
     "eval": "llada_uni.cli.evaluate:evaluate",
     "data check": "llada_uni.cli.data:check",
+    "data drafts": "llada_uni.cli.data:drafts",
     "data import": "llada_uni.cli.data_import:import_",
     "data tokenizer": "llada_uni.cli.data:tokenizer",
     "data extract": "llada_uni.cli.data:extract",

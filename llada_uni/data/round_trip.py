@@ -15,13 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from llada_uni.data.records import BadRecords, Picture
+from llada_uni.data.drafts import own_tokenizer, some_images
 from llada_uni.data.sources import RecordSource
 from llada_uni.decoder.decode import ImageDecoder
-from llada_uni.errors import UserError
-from llada_uni.files.model_dir import CODE_FEATURES, DECODERS, IMAGE_TOKENIZER, VAE
+from llada_uni.files.model_dir import CODE_FEATURES, DECODERS, VAE
 from llada_uni.image.preprocess import resize_for_understanding
-from llada_uni.image.tokenizer import ImageTokenizer
 
 COUNT = 16  # images that are looked at
 _SIDE = 24  # pixels at which images are compared: what they show, not how sharp it is
@@ -70,13 +68,10 @@ def round_trip(source: RecordSource, model: str | Path, count: int = COUNT) -> R
 
     model: a directory with an image tokenizer; decoders are used if they are there. UserError without a tokenizer.
     """
-    folder = Path(model)
-    if not IMAGE_TOKENIZER.there(folder):
-        raise UserError(f"there is no image_tokenizer in {model}: give a model directory, or the model/ of a run")
-    images = _sample(source, count)
+    folder, tokenizer = Path(model), own_tokenizer(model)
+    images = list(some_images(source, count))
     if not images:
         return None
-    tokenizer = ImageTokenizer.from_pretrained(IMAGE_TOKENIZER.path(folder))
     codes = tokenizer.encode_many(images, "understand")
     uses = Counter(code for one in codes for code in one.codes)
     shares = np.array(list(uses.values())) / sum(uses.values())
@@ -98,26 +93,6 @@ def small_decoder(model: str | Path) -> bool:
     parts = [part for part in DECODERS.values() if part.there(Path(model))]
     files = [Path(model) / file for part in parts[:1] for file in part.files(Path(model))]
     return bool(files) and sum(file.stat().st_size for file in files) < _SMALL
-
-
-def _sample(source: RecordSource, count: int) -> list[Image.Image]:
-    """Different images that can be opened, about equally many of each of up to `count` chunks."""
-    chunks = source.chunks()
-    chosen = chunks[:: max(1, len(chunks) // count)] if chunks else []
-    each = -(-count // max(1, len(chosen)))
-    found: dict[Picture, Image.Image] = {}
-    for chunk in chosen:
-        wanted = min(count, len(found) + each)
-        for conversation in source.read(chunk, BadRecords("skip")):
-            for picture in conversation.pictures():
-                if picture not in found and len(found) < wanted:
-                    try:
-                        found[picture] = picture.open()
-                    except UserError:
-                        continue  # `check` has named it
-            if len(found) >= wanted:
-                break
-    return list(found.values())
 
 
 def _small(image: Image.Image) -> np.ndarray:

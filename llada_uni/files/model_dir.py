@@ -23,7 +23,7 @@ class Part:
     name: as `info` prints it. folder: where it lies, "" for the top of the directory. marker: the file, relative to
     `folder`, that tells whether the part is there. weights: names its weight file may have, the one we write first; a
     folder whose only *.safetensors file has another name is read as well. others: patterns of its further files.
-    needed_for: what cannot be done without it.
+    needed_for: what cannot be done without it. optional: a complete model may lack it.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Part:
     needed_for: str
     weights: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    optional: bool = False
 
     def path(self, model: Path) -> Path:
         """The part's folder in the directory `model`."""
@@ -70,12 +71,15 @@ DECODER = Part("decoder", "decoder", _CONFIG, "decoding in 50 steps", _DECODER_W
 TURBO = Part("decoder-turbo", "decoder-turbo", _CONFIG, "decoding in 8 steps", _DECODER_WEIGHTS, ("*.json",))
 VAE = Part("vae", "vae", _CONFIG, "decoding", ("diffusion_pytorch_model.safetensors", "model.safetensors"), ("*.json",))
 CODE_FEATURES = Part("code features", "image_tokenizer", "sigvq_embedding.pt", "decoding")
-PARTS = (BACKBONE, TEXT, SETTINGS, IMAGE_TOKENIZER, CODE_FEATURES, VAE, DECODER, TURBO)
+DRAFTS = Part(
+    "drafts", "drafts", _CONFIG, "drafts of images that need no decoder", ("model.safetensors",), optional=True
+)  # fmt: skip
+PARTS = (BACKBONE, TEXT, SETTINGS, IMAGE_TOKENIZER, CODE_FEATURES, VAE, DECODER, TURBO, DRAFTS)
 
 DECODERS = {"base": DECODER, "turbo": TURBO}
 # A directory is a model, and may be written over by one, when one of these lies at its top.
 KNOWN = tuple(
-    dict.fromkeys([RECORDED_BACKBONE, *(part.folder or part.marker for part in PARTS if part is not SETTINGS)])
+    dict.fromkeys([RECORDED_BACKBONE, *(part.folder or part.marker for part in PARTS if part not in (SETTINGS, DRAFTS))])
 )
 
 

@@ -19,11 +19,12 @@ from llada_uni.checkpoint.notes import check_ids
 from llada_uni.config import BackboneConfig
 from llada_uni.decoder.decode import TILE, UPSCALE, ImageDecoder
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import BACKBONE, DECODERS, IMAGE_TOKENIZER, TEXT, VAE, backbone_folder
+from llada_uni.files.model_dir import BACKBONE, DECODERS, DRAFTS, IMAGE_TOKENIZER, TEXT, VAE, backbone_folder
 from llada_uni.files.weights import default_dtype, read_json
 from llada_uni.generation.engine import Engine
 from llada_uni.generation.grammar.grammar import Grammars
 from llada_uni.generation.grammar.lift import Vocabulary
+from llada_uni.image.drafts import Drafter
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.tasks.defaults import Defaults
 from llada_uni.tasks.find import Need, nothing_needed
@@ -134,6 +135,18 @@ class Parts:
             raise UserError(f"{self.folder} has no {IMAGE_TOKENIZER.folder}/, which reading a picture needs")
         self.need(IMAGE_TOKENIZER)
         return ImageTokenizer.from_pretrained(folder, self.device, self.dtype)
+
+    @cached_property
+    def drafter(self) -> Drafter | None:
+        """What draws drafts without a decoder; None where the directory has none, or one of other codes."""
+        if not DRAFTS.there(self.folder):
+            return None
+        self.need(DRAFTS)
+        drafter = Drafter.from_pretrained(DRAFTS.path(self.folder))
+        if drafter.codebook != self.codebook_size:
+            found = f"{DRAFTS.folder}/ is of {drafter.codebook} codes, the model has {self.codebook_size}"
+            raise UserError(f"{self.folder}: {found}; `llada-uni data drafts` makes another one")
+        return drafter
 
     @cached_property
     def decoder(self) -> ImageDecoder:

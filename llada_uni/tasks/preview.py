@@ -1,4 +1,4 @@
-"""An image on the way: the codes that stand there now, accepted or not, decoded with a few steps.
+"""An image on the way: the codes that stand there now, accepted or not, as a draft or decoded with a few steps.
 
 `Progress` of the stage "codes" -> `Previews` says when one is due -> a PIL image. For servers and for programs with a window.
 """
@@ -39,10 +39,13 @@ class Previews:
         return self._decoded(progress)
 
     def _decoded(self, progress: Progress) -> Image.Image:
+        codes = complete_codes(progress)
+        if self.parts.drafter is not None:
+            return self.parts.drafter.draw(codes, self.parts.pixels_per_code)
         variants = self.parts.decoder.variants
         decoder = "turbo" if "turbo" in variants else variants[0]
         asked = Decoding(decoder=decoder, decoder_steps=STEPS)
-        return decode(self.parts, complete_codes(progress), asked, self.seed)[0]
+        return decode(self.parts, codes, asked, self.seed)[0]
 
 
 def complete_codes(progress: Progress) -> ImageCodes:

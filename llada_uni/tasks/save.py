@@ -22,6 +22,7 @@ from llada_uni.files.model_dir import (
     BACKBONE,
     CODE_FEATURES,
     DECODERS,
+    DRAFTS,
     IMAGE_TOKENIZER,
     KNOWN,
     PARTS,
@@ -69,7 +70,7 @@ def _write_parts(parts: Parts, out: Path, dtype: torch.dtype | None, layout: Lay
         if where is not None:
             for file in BACKBONE.files(where):
                 shutil.copyfile(where / file, out / file)
-    for part in (IMAGE_TOKENIZER, CODE_FEATURES, *DECODERS.values(), VAE):
+    for part in (IMAGE_TOKENIZER, CODE_FEATURES, *DECODERS.values(), VAE, DRAFTS):
         for file in part.files(source):
             (out / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / file, out / file)

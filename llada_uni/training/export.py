@@ -43,7 +43,7 @@ class Exported:
 
     @property
     def missing(self) -> tuple[Part, ...]:
-        return tuple(part for part in PARTS if part.name not in self.sources)
+        return tuple(part for part in PARTS if part.name not in self.sources and not part.optional)
 
 
 def export_model(

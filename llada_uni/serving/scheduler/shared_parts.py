@@ -22,7 +22,7 @@ from llada_uni.serving.scheduler.lanes import OnStep as DecoderStep
 from llada_uni.serving.scheduler.model_thread import Check, ModelThread
 from llada_uni.tasks.parts import Parts
 
-LIGHT = ("defaults", "config", "text", "format", "codebook_size", "pixels_per_code")  # no networks: shared as they are
+LIGHT = ("defaults", "config", "text", "format", "codebook_size", "pixels_per_code", "drafter")  # shared as they are
 
 
 class SharedEngine:
