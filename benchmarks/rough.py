@@ -16,11 +16,8 @@ import argparse
 import asyncio
 import json
 import random
-import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -28,43 +25,11 @@ from typing import Any
 
 import httpx
 
+from scripts.server_process import ServerProcess
+
 DRAW = "/v1/images/generations"
 WAIT = 600.0  # seconds that anything may take
 BODY = {"prompt": "a cat at the top left and a dog at the bottom right on green", "seed": 1}
-
-
-class Server:
-    """`llada-uni serve` as a process of its own."""
-
-    def __init__(self, model: str | None, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.port = port
-        command = [sys.executable, "-m", "llada_uni", "serve", *([model] if model else []), "--port", str(port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def until_ready(self) -> float:
-        """Seconds it took."""
-        began = time.monotonic()
-        while time.monotonic() - began < WAIT:
-            if self.process.poll() is not None:
-                raise SystemExit(f"the server ended with {self.process.returncode}")
-            try:
-                if httpx.get(f"{self.url}/ready").status_code == 200:
-                    return time.monotonic() - began
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.2)
-        raise SystemExit("the server was not ready in time")
-
-    def jobs(self) -> int:
-        """Running and waiting."""
-        text = httpx.get(f"{self.url}/metrics").text
-        return sum(int(float(value)) for value in re.findall(r"^llada_uni_jobs_\w+ ([\d.]+)$", text, re.MULTILINE))
-
-    def memory(self) -> int:
-        """MiB."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * 4096 // 2**20
 
 
 async def ask(client: httpx.AsyncClient, number: int) -> str:
@@ -110,22 +75,22 @@ def picture(url: str) -> str:
     return str(answer.json()["data"][0]["b64_json"])
 
 
-async def disappear(server: Server, count: int) -> dict[str, Any]:
-    chance, before, wanted = random.Random(1), server.memory(), picture(server.url)
+async def disappear(server: ServerProcess, port: int, count: int) -> dict[str, Any]:
+    chance, before, wanted = random.Random(1), server.memory, picture(server.address)
     for start in range(0, count, 20):
-        await asyncio.gather(*(leave(server.port, chance) for _ in range(min(20, count - start))))
+        await asyncio.gather(*(leave(port, chance) for _ in range(min(20, count - start))))
     began = time.monotonic()
     while server.jobs() and time.monotonic() - began < WAIT:
         await asyncio.sleep(0.2)
     return {
         "connections": count, "jobs_left": server.jobs(), "seconds_to_none": round(time.monotonic() - began, 1),
-        "same_bytes": picture(server.url) == wanted, "grown_mib": server.memory() - before,
+        "same_bytes": picture(server.address) == wanted, "grown_mib": (server.memory - before) // 2**20,
     }  # fmt: skip
 
 
-async def stop(server: Server, number: int) -> tuple[Counter[str], float]:
+async def stop(server: ServerProcess, number: int) -> tuple[Counter[str], float]:
     """Sends a signal with 8 requests under way: how these ended, and seconds until the process has."""
-    asked = asyncio.create_task(crowd(server.url, 8))
+    asked = asyncio.create_task(crowd(server.address, 8))
     while not await asyncio.to_thread(server.jobs):
         await asyncio.sleep(0.05)
     began = time.monotonic()
@@ -143,6 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    command = (*([options.model] if options.model else []), "--port", str(port))
     seen: dict[str, Any] = {}
 
     def tell(name: str, what: dict[str, Any]) -> None:
@@ -151,21 +117,21 @@ def main() -> None:
         if options.json:
             options.json.write_text(json.dumps(seen, indent=1) + "\n", encoding="utf-8")
 
-    server = Server(options.model, port)
+    server = ServerProcess(*command)
     try:
         tell("ready", {"seconds": round(server.until_ready(), 1)})
         began = time.monotonic()
-        ended = asyncio.run(crowd(server.url, options.clients))
+        ended = asyncio.run(crowd(server.address, options.clients))
         tell("clients", {"ended": ended, "seconds": round(time.monotonic() - began, 1), "jobs_left": server.jobs()})
-        tell("gone", asyncio.run(disappear(server, options.gone)))
+        tell("gone", asyncio.run(disappear(server, port, options.gone)))
         ended, seconds = asyncio.run(stop(server, signal.SIGTERM))
         tell("stopped", {"exit": server.process.returncode, "ended": ended, "seconds": seconds})
-        server = Server(options.model, port)
+        server = ServerProcess(*command)
         server.until_ready()
         ended, _ = asyncio.run(stop(server, signal.SIGKILL))
-        server = Server(options.model, port)
+        server = ServerProcess(*command)
         tell("killed", {"ended": ended, "ready_again_seconds": round(server.until_ready(), 1)})
-        tell("last", {"answers": len(picture(server.url)) > 0})
+        tell("last", {"answers": len(picture(server.address)) > 0})
     finally:
         server.process.kill()
 

@@ -16,30 +16,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import contextlib
 import io
 import itertools
-import os
-import re
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 from PIL import Image
 
 from benchmarks.common import Row, arguments, progress, run, start
-from llada_uni.errors import UserError
+from scripts.server_process import ServerProcess
 
 ANIMALS = ("cat", "dog", "pig", "fish", "fox", "cow")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
-START_SECONDS = 120.0  # for the server to read its model
 ANSWER_SECONDS = 600.0  # for one answer, waiting included
 
 
@@ -147,61 +140,6 @@ async def crowd(
 # --- the server ---
 
 
-class Server:
-    """`llada-uni serve` as a process on a free port. address: its base URL."""
-
-    def __init__(self, *options: str) -> None:
-        command = [sys.executable, "-m", "llada_uni", "serve", "--port", "0", *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        self.address = ""
-        for line in self.process.stderr:
-            if found := re.search(r"http://[\d.]+:\d+", line):
-                self.address = found.group()
-                break
-        if not self.address:
-            raise UserError("the server did not start")
-        threading.Thread(target=self._drain, daemon=True).start()
-
-    def _drain(self) -> None:
-        """Reads what the server says further on: a full pipe would hold it up."""
-        with contextlib.suppress(ValueError):  # closed by `stop`
-            for _ in self.process.stderr:
-                pass
-
-    async def wait(self, client: httpx.AsyncClient) -> None:
-        """Until the model is in memory."""
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until:
-            with contextlib.suppress(httpx.TransportError):
-                if (await client.get("/ready")).status_code == 200:
-                    return
-            await asyncio.sleep(0.1)
-        raise UserError("the server was not ready in time")
-
-    @property
-    def memory(self) -> int:
-        """Resident bytes; 0 where the system does not tell."""
-        path = Path(f"/proc/{self.process.pid}/statm")
-        return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
-
-    @property
-    def processor_seconds(self) -> float:
-        path = Path(f"/proc/{self.process.pid}/stat")
-        if not path.exists():
-            return 0.0
-        fields = path.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self) -> int:
-        """Ends it as an operator would; the exit code."""
-        self.process.terminate()
-        try:
-            return self.process.wait(60)
-        finally:
-            self.process.kill()
-            self.process.stderr.close()
-
-
 # --- phases ---
 
 
@@ -229,7 +167,7 @@ def task_rows(answers: Sequence[Answer], alone: Sequence[Answer]) -> list[Row]:
 
 
 async def measured(
-    server: Server, client: httpx.AsyncClient, clients: int, seconds: float, picture: str, numbers: Iterator[int]
+    server: ServerProcess, client: httpx.AsyncClient, clients: int, seconds: float, picture: str, numbers: Iterator[int]
 ) -> tuple[list[Answer], float, float]:
     """Answers, good ones a second, and the server's processor seconds a request."""
     before = server.processor_seconds
@@ -237,7 +175,7 @@ async def measured(
     return answers, sum(answer.good for answer in answers) / took, (server.processor_seconds - before) / len(answers)
 
 
-async def load(server: Server, client: httpx.AsyncClient, options: argparse.Namespace, picture: str) -> list[Row]:
+async def load(server: ServerProcess, client: httpx.AsyncClient, options: argparse.Namespace, picture: str) -> list[Row]:
     """One client, the crowd, one client again."""
     seconds, numbers = options.minutes * 60, itertools.count()
     progress(f"one client, {seconds / 4:.0f} s")
@@ -254,7 +192,7 @@ async def load(server: Server, client: httpx.AsyncClient, options: argparse.Name
     return [throughput, processor, *task_rows(answers, [*first, *second])]
 
 
-async def overload(server: Server, client: httpx.AsyncClient, most: int) -> Row:
+async def overload(server: ServerProcess, client: httpx.AsyncClient, most: int) -> Row:
     """More requests at once than the server takes: those too many are refused, and told when to come back."""
     progress(f"{2 * most} requests at once, where {most} are allowed")
     body = {"prompt": "a cat", "decoder_steps": 1}  # cheap, but not so cheap that they are done before all have come
@@ -269,7 +207,7 @@ async def overload(server: Server, client: httpx.AsyncClient, most: int) -> Row:
     return Row("refused above the limits (429)", "", "", len(refused), more=more)
 
 
-async def soak(server: Server, client: httpx.AsyncClient, options: argparse.Namespace, picture: str) -> Row:
+async def soak(server: ServerProcess, client: httpx.AsyncClient, options: argparse.Namespace, picture: str) -> Row:
     """Memory over a long load: its growth from the end of the first fifth to the end."""
     seconds, samples, numbers = options.soak * 60, [], itertools.count(10**6)
     progress(f"memory under {options.clients} clients, {seconds:.0f} s")
@@ -293,7 +231,7 @@ async def soak(server: Server, client: httpx.AsyncClient, options: argparse.Name
     return Row("resident memory at the end", "after a fifth of it", "bytes", server.memory, settled, None, more)
 
 
-async def drain(server: Server, client: httpx.AsyncClient, clients: int, picture: str) -> Row:
+async def drain(server: ServerProcess, client: httpx.AsyncClient, clients: int, picture: str) -> Row:
     """The server is told to stop under load: every request is answered or refused, and the exit code is 0."""
     progress(f"stop under {clients} requests")
     asked = [asyncio.create_task(ask(client, mix(number, picture))) for number in range(clients)]
@@ -307,12 +245,12 @@ async def drain(server: Server, client: httpx.AsyncClient, clients: int, picture
 
 async def measure(options: argparse.Namespace) -> list[Row]:
     waiting = 2 * options.clients
-    server = Server("--max-queue", str(waiting))
+    server = ServerProcess("--max-queue", str(waiting))
     most = 32 + waiting
     try:
+        server.until_ready()
         limits = httpx.Limits(max_connections=2 * most, max_keepalive_connections=2 * most)
         async with httpx.AsyncClient(base_url=server.address, timeout=ANSWER_SECONDS, limits=limits) as client:
-            await server.wait(client)
             drawn = await client.post("/v1/images/generations", json={"prompt": "a cat and a dog on green", "seed": 1})
             picture = "data:image/png;base64," + drawn.json()["data"][0]["b64_json"]
             for number in range(5):

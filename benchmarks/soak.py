@@ -34,7 +34,8 @@ import httpx
 from PIL import Image
 
 from benchmarks.common import Row, arguments, progress, run, start
-from benchmarks.serving import ANSWER_SECONDS, Server, ask, mix
+from benchmarks.serving import ANSWER_SECONDS, ask, mix
+from scripts.server_process import ServerProcess
 
 SETTLING_SECONDS = 1800.0  # caches fill and every thread has worked once
 SAMPLES = 400  # of the curve, at most one a second
@@ -105,7 +106,7 @@ async def one(client: httpx.AsyncClient, number: int, chance: random.Random, dra
     return time.monotonic() - begin, None
 
 
-async def load(server: Server, client: httpx.AsyncClient, options: argparse.Namespace, curve: Curve) -> None:
+async def load(server: ServerProcess, client: httpx.AsyncClient, options: argparse.Namespace, curve: Curve) -> None:
     chance, numbers = random.Random(0), itertools.count(1)
     drawn = await client.post("/v1/images/generations", json={"prompt": "a cat and a dog on green", "seed": 1})
     picture = Image.open(io.BytesIO(base64.b64decode(drawn.json()["data"][0]["b64_json"]))).convert("RGB")
@@ -161,13 +162,13 @@ def plot_curve(curve: Path, out: Path) -> None:
 
 
 async def measure(options: argparse.Namespace) -> list[Row]:
-    server = Server(*shlex.split(options.serve))
+    server = ServerProcess(*shlex.split(options.serve))
     options.curve.parent.mkdir(parents=True, exist_ok=True)
     with open(options.curve, "w", encoding="utf-8") as file:
         print(COLUMNS, file=file, flush=True)
         try:
+            server.until_ready()
             async with httpx.AsyncClient(base_url=server.address, timeout=ANSWER_SECONDS) as client:
-                await server.wait(client)
                 progress(f"{options.hours:g} h at {options.rate:g} requests a minute; the curve: {options.curve}")
                 curve = Curve(file)
                 await load(server, client, options, curve)

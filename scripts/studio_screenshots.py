@@ -11,18 +11,11 @@ from __future__ import annotations
 import argparse
 import io
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from server_process import ServerProcess
 
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 ON_PHONE = "-360"  # ends the names of pictures of a narrow screen
@@ -35,9 +28,9 @@ SCENE = "a cartoon cat at the top left and a cartoon dog at the bottom right on 
 def main() -> None:
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
-    with _server(options.model) as url, sync_playwright() as playwright:
+    with ServerProcess(*filter(None, [options.model])) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
-        shots = Shots(browser, url, options.out)
+        shots = Shots(browser, server.address, options.out)
         shots.walk(WIDE)
         shots.walk(PHONE, ON_PHONE)
         shots.dark(WIDE)
@@ -55,32 +48,6 @@ def _options() -> argparse.Namespace:
     if options.chromium is None:
         parser.error("no Chromium found on the PATH; name one with --chromium")
     return options
-
-
-@contextmanager
-def _server(model: str | None) -> Iterator[str]:
-    """The address of a server of the model, ready; stopped in the end."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "llada_uni.cli", "serve", *([model] if model else []), "--port", str(port)]
-    process = subprocess.Popen(command)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        while not _is_ready(url):
-            if process.poll() is not None:
-                raise SystemExit("the server ended before it was ready")
-            time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return urllib.request.urlopen(f"{url}/ready").status == 200
-    except urllib.error.URLError:
-        return False
 
 
 class Shots:

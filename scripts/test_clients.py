@@ -15,9 +15,10 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+
+from server_process import ServerProcess
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS, ENVIRONMENTS = ROOT / "scripts" / "clients", ROOT / "build" / "clients"
@@ -101,27 +102,6 @@ def cases_of(client: Client, folder: Path, starter: str, address: str) -> list[t
     return cases
 
 
-class Server:
-    """`llada-uni serve` on a free port."""
-
-    def __enter__(self) -> str:
-        command = [sys.executable, "-m", "llada_uni", "serve", "world", "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        assert self.process.stderr is not None
-        address = ""
-        for line in self.process.stderr:
-            found = re.search(r"http://[\d.]+:\d+", line)
-            address = address or (found.group() if found else "")
-            if line.strip() == "ready":
-                urllib.request.urlopen(f"{address}/ready", timeout=60).close()
-                return address
-        raise SystemExit("the server did not start")
-
-    def __exit__(self, *exception: object) -> None:
-        self.process.terminate()
-        self.process.wait(60)
-
-
 def table(rows: list[tuple[str, str, list[tuple[str, str | None]]]]) -> str:
     lines = ["| client | version | works | fails |", "|---|---|---|---|"]
     for name, number, cases in rows:
@@ -137,13 +117,13 @@ def main() -> int:
     parser.add_argument("--into", type=Path, help="a page whose table of clients is written again")
     options = parser.parse_args()
     rows = []
-    with Server() as address:
+    with ServerProcess("world") as server:
         for name in options.names or CLIENTS:
             client, folder = CLIENTS[name], ENVIRONMENTS / re.sub(r"\W+", "-", name.lower()).strip("-")
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
                 starter = install(client, folder)
-                rows.append((name, version(client, folder, starter), cases_of(client, folder, starter, address)))
+                rows.append((name, version(client, folder, starter), cases_of(client, folder, starter, server.address)))
             except (RuntimeError, OSError) as error:
                 rows.append((name, "-", [("install", str(error)[:200])]))
             print(table(rows[-1:]).splitlines()[-1], flush=True)

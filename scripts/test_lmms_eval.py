@@ -17,7 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from test_clients import ENVIRONMENTS, ROOT, Server
+from server_process import ServerProcess
+from test_clients import ENVIRONMENTS, ROOT
 
 PACKAGES = ("lmms-eval==0.7.3", "filelock<4")  # it reaches into filelock's inside, which moved in 4
 BEGIN, END = "<!-- lmms-eval: written by scripts/test_lmms_eval.py -->", "<!-- end of lmms-eval -->"
@@ -77,8 +78,8 @@ def main() -> int:
     run(python, EXAMPLES / "run.py", "--model", "llada_uni", "--model_args", f"pretrained={options.model}", *about,
         "--output_path", inside)  # fmt: skip
     rows.append(("model `llada_uni` (examples/lmms_eval/run.py)", score(inside)))
-    with Server() as address:
-        args = f"model_version=world,base_url={address}/v1,num_concurrent=8"
+    with ServerProcess("world") as server:
+        args = f"model_version=world,base_url={server.address}/v1,num_concurrent=8"
         run(python, "-m", "lmms_eval", "--model", "openai", "--model_args", args, *about, "--output_path", task / "server",
             OPENAI_API_KEY="none")  # fmt: skip
     rows.append(("model `openai` against `llada-uni serve`", score(task / "server")))
