@@ -57,6 +57,7 @@ def install_guards(app: FastAPI, options: ServerOptions, limits: Limits, quotas:
     if not options.api_keys:
         app.add_middleware(OwnPagesOnly, origins=options.cors_origins)
     app.add_middleware(NoDetails)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BrowserHeaders)
     app.add_middleware(Traced)
 
@@ -76,6 +77,23 @@ class BrowserHeaders:
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+
+class HeadAsGet:
+    """HEAD is answered as GET would be, without the body: probes and link checkers ask so. FastAPI's routes refuse it."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def bare(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self.app({**scope, "method": "GET"}, receive, bare)
 
 
 class NoDetails:

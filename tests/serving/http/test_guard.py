@@ -140,6 +140,16 @@ def test_signs_of_life_and_the_page_are_open(path):
     assert ask(make_app(ServerOptions(api_keys=KEYS)), lambda client: client.get(path)).status_code == 200
 
 
+def test_head_is_get_without_the_body():
+    app = make_app(ServerOptions(api_keys=KEYS))
+    got, asked = (ask(app, lambda client, m=method: client.request(m, "/health")) for method in ("GET", "HEAD"))
+    assert asked.status_code == 200 and asked.content == b"" and got.content == b"ok"
+    own = "x-request-id"
+    assert [h for h in asked.headers.multi_items() if h[0] != own] == [h for h in got.headers.multi_items() if h[0] != own]
+    assert ask(app, lambda client: client.head("/v1/nothing")).status_code == 401  # the same gate
+    assert ask(make_app(), lambda client: client.head("/v1/json")).status_code == 405
+
+
 def test_a_browsers_question_before_a_request_needs_no_key_and_gets_nothing():
     answer = ask(make_app(ServerOptions(api_keys=KEYS)), lambda client: client.options("/v1/json"))
     assert answer.status_code == 405
