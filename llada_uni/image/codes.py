@@ -64,13 +64,14 @@ class ImageCodes:
             )
         return self
 
-    def without_offset(self, offset: int) -> ImageCodes:
-        """Codes from 0 of those that are written as tokens, from `offset` on; codes that begin at 0 stay as they are.
+    def without_offset(self, offset: int, codebook: int) -> ImageCodes:
+        """Codes from 0 of those that are written as tokens, from `offset` on; what can be codes of a codebook of this size, of
+        which the largest may lie beyond `offset` in a small vocabulary, stays as it is.
 
         UserError for a mixture of both.
         """
         tokens = sum(code >= offset for code in self.codes)
-        if tokens == 0:
+        if tokens == 0 or max(self.codes) < codebook:
             return self
         if tokens < len(self.codes):
             raise UserError(f"the codes of an image are a mixture of codes and of tokens from {offset} on")

@@ -73,7 +73,7 @@ def encode_pictures(parts: Parts, pictures: list[Image.Image | ImageCodes], mode
 
 def own_codes(parts: Parts, codes: ImageCodes) -> ImageCodes:
     """Codes that were given, checked against the codebook; tokens of the backbone (published files) become codes."""
-    return codes.without_offset(parts.config.image_token_offset).check_range(parts.codebook_size)
+    return codes.without_offset(parts.config.image_token_offset, parts.codebook_size).check_range(parts.codebook_size)
 
 
 class Clock:

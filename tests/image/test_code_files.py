@@ -79,9 +79,17 @@ def test_no_code_runs(tmp_path):
 
 def test_tokens_become_codes():
     tokens = ImageCodes(tuple(code + 100 for code in range(6)), 2, 3)
-    assert tokens.without_offset(100) == CODES and CODES.without_offset(100) == CODES
+    assert tokens.without_offset(100, 16) == CODES and CODES.without_offset(100, 16) == CODES
     with pytest.raises(UserError, match="a mixture of codes and of tokens from 103 on"):
-        tokens.without_offset(103)
+        tokens.without_offset(103, 16)
+
+
+def test_codes_beyond_the_offset_of_a_small_vocabulary_are_codes():
+    codes = ImageCodes((5, 700, 1023, 576), 2, 2)  # 1024 codes, the first of which is token 576
+    assert codes.without_offset(576, 1024) == codes
+    assert ImageCodes((581, 1276, 1599, 1152), 2, 2).without_offset(576, 1024) == codes
+    with pytest.raises(UserError, match="a mixture"):
+        ImageCodes((5, 1276), 1, 2).without_offset(576, 1024)
 
 
 def test_which_paths_name_codes(tmp_path):
