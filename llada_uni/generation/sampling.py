@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from llada_uni.backbone import forms
+from llada_uni.backbone.native import products
+
 LEAST = 1e-6  # a temperature or top_p below it counts as this one: smaller ones leave the range of float32
 
 
@@ -66,11 +69,15 @@ def pick(
     between the two best; "entropy": exp(-H), H the entropy in nats, which is 1 where the model is certain, like the
     others; "neg_entropy": 1 - H / ln V, which ranks as "entropy" does; "random": the noise. The released names are
     low_confidence, top_k_margin, neg_entropy, random.
-    Greedy: the distribution still has the forbidden token in it.
+    Greedy: the distribution still has the forbidden token in it. On a CPU what is compiled goes through the logits once for the
+    choice and once for its probability, and writes nothing between.
     """
     if kind == "random" and noise is None:
         raise ValueError("the confidence 'random' needs random numbers")
     if temperature == 0:
+        if kind == "probability" and logits.shape[-1] > 1 and forms.is_native(logits):
+            choice, probability = products.greedy(logits, forbidden)
+            return Picked(choice, probability, probability)
         shares = logits.softmax(-1)
         if forbidden is not None:
             shares[:, forbidden] = -1.0

@@ -230,6 +230,10 @@ void llada_uni_route(const float* logits, const float* bias, int64_t n, int64_t 
     route(logits, bias, n, e, k, groups, kept, normalized, scaling, shares, chosen, threads);
 }
 
+void llada_uni_greedy(const float* logits, int64_t n, int64_t v, int64_t forbidden, int64_t* choice, float* share, int threads) {
+    greedy(logits, n, v, forbidden, choice, share, threads);
+}
+
 // A layer on packed tokens, see layer.h. 0, or what `llada_uni_experts` gives.
 int llada_uni_layer(const LayerWeights* weights, const float* x, int64_t n, const float* cos, const float* sin, const void* sequences,
                     int64_t count, int64_t number, float* out, int threads) {

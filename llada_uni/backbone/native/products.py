@@ -219,12 +219,23 @@ def route(
     return shares, chosen
 
 
+def greedy(logits: Tensor, forbidden: int | None) -> tuple[Tensor, Tensor]:
+    """logits [N, V] float32 -> the likeliest token of each row but the forbidden one [N] int64, and its probability [N]."""
+    logits = logits.contiguous()
+    share = logits.new_empty(logits.shape[0])
+    choice = torch.empty_like(share, dtype=torch.int64)
+    where = (choice.data_ptr(), share.data_ptr(), torch.get_num_threads())
+    _functions().greedy(logits.data_ptr(), *logits.shape, -1 if forbidden is None else forbidden, *where)
+    return choice, share
+
+
 class _Functions(NamedTuple):
     experts: ctypes._NamedFuncPointer
     linear: ctypes._NamedFuncPointer
     norm: ctypes._NamedFuncPointer
     turn: ctypes._NamedFuncPointer
     route: ctypes._NamedFuncPointer
+    greedy: ctypes._NamedFuncPointer
     attend: ctypes._NamedFuncPointer
     plain: ctypes._NamedFuncPointer
     layer: ctypes._NamedFuncPointer
@@ -256,6 +267,7 @@ def _bind(library: ctypes.CDLL) -> _Functions:
         "norm": [pointer, pointer, long, long, real, pointer, whole],
         "turn": [pointer, pointer, pointer, pointer, long, long, long, long, long, real, pointer, whole],
         "route": [pointer, pointer, long, long, long, long, long, whole, real, pointer, pointer, whole],
+        "greedy": [pointer, long, long, long, pointer, pointer, whole],
         "layer": [ctypes.POINTER(LayerWeights), pointer, long, pointer, pointer, pointer, long, long, pointer, whole],
         "plain": [stored, long, whole, pointer, whole],
         "attend": [pointer, long, long, *[pointer, long, long] * 3, long, long, long, pointer, whole],

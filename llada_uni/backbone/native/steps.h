@@ -2,6 +2,7 @@
 //
 // Axes: N tokens, D width, H heads, d features a head, R of them turned, E experts in groups, K chosen.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -49,6 +50,45 @@ inline void turn(const float* fused, const float* weight, const float* cos, cons
                 y[i + half] = second * c[i + half] + first * s[i + half];
             }
         }
+}
+
+// The greedy choice of each row of logits [N, V], the first of the largest that is not `forbidden` (-1: none is), and its share of
+// the softmax over all: see generation/sampling.py.
+inline void greedy(const float* logits, int64_t n, int64_t v, int64_t forbidden, int64_t* choice, float* share, int threads) {
+    constexpr float LOWEST = -std::numeric_limits<float>::infinity();
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n * v > WORTH_THREADS)
+    for (int64_t t = 0; t < n; t++) {
+        const float* x = logits + t * v;
+        const vec lowest = vec{} + LOWEST, least = vec{} - 87.0f;  // exp of less is nothing
+        vec high = lowest;
+        int64_t i = 0;
+        for (; i + LANES <= v; i += LANES) {
+            const vec here = load(x + i);
+            high = here > high ? here : high;
+        }
+        float top = LOWEST;
+        for (int64_t lane = 0; lane < LANES; lane++) top = std::max(top, high[lane]);
+        for (; i < v; i++) top = std::max(top, x[i]);
+        int64_t best = 0;
+        while (best < v && x[best] != top) best++;
+        if (best == forbidden || best == v) {  // rare: look again without it, or among numbers that are none
+            best = -1;
+            for (i = 0; i < v; i++)
+                if (i != forbidden && (best < 0 || x[i] > x[best])) best = i;
+            if (best < 0) best = 0;
+        }
+        vec sums = {};
+        for (i = 0; i + LANES <= v; i += LANES) {
+            const vec below = load(x + i) - top;
+            sums += exp_of(below < least ? least : below);
+        }
+        float four[4];
+        sums_of(sums, sums, sums, sums, four);
+        float sum = four[0];
+        for (; i < v; i++) sum += std::exp(x[i] - top);
+        choice[t] = best;
+        share[t] = std::exp(x[best] - top) / sum;
+    }
 }
 
 // The best of `count` values not taken yet; of equal ones the first.
