@@ -136,7 +136,7 @@ def _is_plain(layer: Layer) -> bool:
     if type(mlp) is MixtureOfExperts:
         networks = [mlp.shared_experts]
         kinds |= {mlp.gate: Router, mlp.experts: Experts}
-        if mlp.experts.path != "grouped" or mlp.gate.expert_bias.dtype != torch.float32:
+        if type(mlp.experts) is not Experts or mlp.experts.path != "grouped" or mlp.gate.expert_bias.dtype != torch.float32:
             return False
     elif type(mlp) is SwiGLU:
         networks = [mlp]

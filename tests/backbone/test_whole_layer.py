@@ -117,6 +117,14 @@ def test_a_layer_that_is_out_of_the_ordinary_is_computed_step_by_step():
         assert not taken()
         del layer.mlp.gate.forward
         assert taken()
+        own = layer.mlp.experts
+        for part in (layer.mlp, layer):  # quantized experts, say, and networks and attentions of other kinds
+            name = "experts" if part is layer.mlp else "attention"
+            before = getattr(part, name)
+            setattr(part, name, torch.nn.Identity())
+            assert not taken()
+            setattr(part, name, before)
+        assert layer.mlp.experts is own and taken()
         layer.mlp.shared_experts.up_proj = torch.nn.Linear(model.config.hidden_size, 8)
         assert not taken()
 

@@ -11,7 +11,7 @@ from llada_uni.results import NO_CODE, PartialImage, Progress, TextDelta
 from llada_uni.serving.scheduler.progress import Reporter
 from llada_uni.tasks import preview as module
 
-PARTS = SimpleNamespace(decoder=SimpleNamespace(variants=("turbo", "base")))
+PARTS = SimpleNamespace(decoder=SimpleNamespace(variants=("turbo", "base")), drafter=None)
 
 
 @pytest.fixture
@@ -74,6 +74,6 @@ def test_text_of_a_task_that_reasons_is_marked(decoded):
 
 
 def test_the_base_decoder_is_used_where_there_is_no_other(decoded):
-    parts = SimpleNamespace(decoder=SimpleNamespace(variants=("base",)))
+    parts = SimpleNamespace(decoder=SimpleNamespace(variants=("base",)), drafter=None)
     Reporter(parts, [].append, partials=1)(state([1, 2], 1, (1, 2)))
     assert decoded[0][1] == "base"
