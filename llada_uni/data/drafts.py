@@ -6,9 +6,8 @@ its drafts of the rest are from the images.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,12 +19,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from llada_uni.data.records import BadRecords, Picture
+from llada_uni.data.some_images import own_tokenizer, some_images
 from llada_uni.data.sources import RecordSource
 from llada_uni.errors import UserError
-from llada_uni.files.model_dir import IMAGE_TOKENIZER
 from llada_uni.image.drafts import SIDE, WIDTH, Drafter
-from llada_uni.image.tokenizer import ImageTokenizer
+from llada_uni.image.quality import psnr
 
 STEPS, RATE, CODES = 2000, 4e-3, 2048  # CODES: of a step, in all its images
 _HELD = 10  # one image in so many is held back
@@ -70,8 +68,8 @@ def learn_drafts(
     held = len(pairs) // _HELD
     drafter = _trained(pairs[held:], tokenizer.codebook_size, seed, steps, on_step)
     errors = [_errors(drafter, pair) for pair in pairs[:held]]
-    psnr, plain = (-10 * math.log10(max(float(np.mean(error)), 1e-9)) for error in zip(*errors, strict=True))
-    return Learned(drafter, len(pairs), held, psnr, plain)
+    draft, plain = (psnr(float(np.mean(error))) for error in zip(*errors, strict=True))
+    return Learned(drafter, len(pairs), held, draft, plain)
 
 
 def _trained(pairs: list[Pair], codebook: int, seed: int, steps: int, on_step: Move | None) -> Drafter:
@@ -104,32 +102,3 @@ def _errors(drafter: Drafter, pair: Pair) -> tuple[float, float]:
     pixels = pair[1].float() / 255
     drawn = drafter(pair[0][None])[0].clamp(0, 1)
     return F.mse_loss(drawn, pixels).item(), F.mse_loss(pixels.mean((1, 2), True).expand_as(pixels), pixels).item()
-
-
-def own_tokenizer(model: str | Path) -> ImageTokenizer:
-    """The image tokenizer of a model directory; UserError where there is none."""
-    if not IMAGE_TOKENIZER.there(Path(model)):
-        raise UserError(f"there is no image_tokenizer in {model}: give a model directory, or the model/ of a run")
-    return ImageTokenizer.from_pretrained(IMAGE_TOKENIZER.path(Path(model)))
-
-
-def some_images(source: RecordSource, count: int) -> Iterator[Image.Image]:
-    """Different images that can be opened, about equally many of each of up to `count` chunks."""
-    chunks = source.chunks()
-    chosen = chunks[:: max(1, len(chunks) // count)] if chunks else []
-    each = -(-count // max(1, len(chosen)))
-    found: set[Picture] = set()
-    for chunk in chosen:
-        wanted = min(count, len(found) + each)
-        for conversation in source.read(chunk, BadRecords("skip")):
-            for picture in conversation.pictures():
-                if picture in found or len(found) >= wanted:
-                    continue
-                try:
-                    image = picture.open()
-                except UserError:
-                    continue  # `check` names it
-                found.add(picture)
-                yield image
-            if len(found) >= wanted:
-                break

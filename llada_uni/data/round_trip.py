@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from llada_uni.data.drafts import own_tokenizer, some_images
+from llada_uni.data.some_images import own_tokenizer, some_images
 from llada_uni.data.sources import RecordSource
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.files.model_dir import CODE_FEATURES, DECODERS, VAE
 from llada_uni.image.preprocess import resize_for_understanding
+from llada_uni.image.quality import psnr
 
 COUNT = 16  # images that are looked at
 _SIDE = 24  # pixels at which images are compared: what they show, not how sharp it is
@@ -76,16 +77,16 @@ def round_trip(source: RecordSource, model: str | Path, count: int = COUNT) -> R
     uses = Counter(code for one in codes for code in one.codes)
     shares = np.array(list(uses.values())) / sum(uses.values())
     even = float(-(shares * np.log(shares)).sum()) / math.log(max(2, min(tokenizer.codebook_size, sum(uses.values()))))
-    psnr = own = None
+    near = own = None
     decoder = ImageDecoder.from_pretrained(folder)
     if decoder.variants and VAE.there(folder) and CODE_FEATURES.there(folder):
         seen = np.stack([_small(resize_for_understanding(image, True, tokenizer.settings)) for image in images])
         generators = [torch.Generator().manual_seed(number) for number in range(len(codes))]
         back = np.stack([_small(image) for image in decoder.decode_many(codes, decoder.variants[0], generators=generators)])
         errors = ((seen[:, None] - back[None]) ** 2).mean((2, 3, 4))
-        psnr = float(-10 * np.log10(np.maximum(errors.diagonal(), 1e-9)).mean())
+        near = float(np.mean([psnr(error) for error in errors.diagonal()]))
         own = float((errors.argmin(1) == np.arange(len(images))).mean())
-    return RoundTrip(len(images), len(uses), tokenizer.codebook_size, even, psnr, own)
+    return RoundTrip(len(images), len(uses), tokenizer.codebook_size, even, near, own)
 
 
 def small_decoder(model: str | Path) -> bool:

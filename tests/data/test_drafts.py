@@ -13,6 +13,7 @@ from PIL import Image
 
 from llada_uni.cli import main
 from llada_uni.data import drafts
+from llada_uni.data.some_images import own_tokenizer, some_images
 from llada_uni.data.sources import open_source
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import DRAFTS
@@ -38,8 +39,8 @@ def taught(tmp_path_factory) -> Path:
 
 def test_drafts_of_the_shipped_model_resemble_the_images():
     network = Drafter.from_pretrained(DRAFTS.path(WORLD))
-    tokenizer = drafts.own_tokenizer(WORLD)
-    images = [tokenizer.shape(image) for image in drafts.some_images(open_source("world:40:77", 96), 6)]
+    tokenizer = own_tokenizer(WORLD)
+    images = [tokenizer.shape(image) for image in some_images(open_source("world:40:77", 96), 6)]
     drawn = [network.draw(codes, tokenizer.patch_size) for codes in tokenizer.encode_many(images)]
     apart = np.array([[_apart(draft, image) for image in images] for draft in drawn])
     assert (apart.argmin(1) == np.arange(len(images))).all()
@@ -77,7 +78,7 @@ def test_too_few_images_or_no_tokenizer(tmp_path):
     with pytest.raises(UserError, match="at least 20 different images; there are 5"):
         drafts.learn_drafts(open_source("world:30:5", 96), WORLD, 5)
     with pytest.raises(UserError, match="there is no image_tokenizer in"):
-        drafts.own_tokenizer(tmp_path)
+        own_tokenizer(tmp_path)
 
 
 def test_info_and_save_know_them(taught, tmp_path, capsys):

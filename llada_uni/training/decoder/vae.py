@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from llada_uni.decoder.model import save_vae
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import VAE
+from llada_uni.image.quality import psnr
 from llada_uni.options import options
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.sheets import sheet, to_bytes
@@ -136,7 +136,7 @@ class VaeStage(Stage):
         error = self.vae.decode(posterior.sample()).sample.float() - batch
         count = float(len(batch))
         total, kl = self._total(error, posterior)
-        metrics = {"psnr": (psnr(error).sum().item(), count), "kl": (kl.item() * count, count), "images": (count, 0.0)}
+        metrics = {"psnr": (sum(_psnr(error.detach())), count), "kl": (kl.item() * count, count), "images": (count, 0.0)}
         return Loss(total * count, count, metrics)
 
     def _total(self, error: Tensor, posterior: DiagonalGaussianDistribution) -> tuple[Tensor, Tensor]:
@@ -148,13 +148,14 @@ class VaeStage(Stage):
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """The loss and the reconstruction of held-out pictures from the means of their latents."""
-        quality, losses = [], []
+        quality: list[float] = []
+        losses: list[float] = []
         for images in self._held_out(self.options.evaluate_pictures):
             posterior = self.vae.encode(images).latent_dist
             error = self.vae.decode(posterior.mean).sample.float() - images
-            quality.append(psnr(error))
+            quality += _psnr(error)
             losses.append(self._total(error, posterior)[0].item())
-        return {"heldout_psnr": torch.cat(quality).mean().item(), "loss": sum(losses) / len(losses)}
+        return {"heldout_psnr": sum(quality) / len(quality), "loss": sum(losses) / len(losses)}
 
     def _held_out(self, count: int) -> Iterator[Tensor]:
         """About `count` held-out pictures in micro-batches, the same each time."""
@@ -185,9 +186,9 @@ class VaeStage(Stage):
         save_vae(vae, VAE.path(folder))
 
 
-def psnr(error: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB [B] of pixel errors [B, 3, H, W] on the scale -1..1."""
-    return -10 * torch.log10(F.mse_loss(error, torch.zeros_like(error), reduction="none").mean((1, 2, 3)) / 4)
+def _psnr(error: Tensor) -> list[float]:
+    """dB of each picture, from pixel errors [B, 3, H, W] on the scale -1..1."""
+    return [psnr(one, peak=2.0) for one in error.float().square().mean((1, 2, 3)).tolist()]
 
 
 @torch.no_grad()

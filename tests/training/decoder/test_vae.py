@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from llada_uni.errors import UserError
-from llada_uni.training.decoder.vae import VaeOptions, VaeSizes, psnr
+from llada_uni.training.decoder.vae import VaeOptions, VaeSizes
 from llada_uni.training.loop.prefetch import seeded
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
@@ -29,12 +29,6 @@ def tiny_options(**changes) -> VaeOptions:
             **changes,
         }
     )
-
-
-def test_signal_to_noise_by_hand():
-    error = torch.full((2, 3, 4, 4), 0.2)
-    error[1] = 2.0  # as wrong as can be
-    assert torch.allclose(psnr(error), torch.tensor([20.0, 0.0]), atol=1e-4)
 
 
 def test_training_lowers_the_loss_and_measures_the_latents(tmp_path):
