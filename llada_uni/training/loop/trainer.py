@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -142,9 +142,22 @@ def check_resumable(stage: Stage, options: LoopOptions, out: Path, seed: int, ch
         check_fingerprint(folder, found, fingerprint_of(stage, options, seed), _FINGERPRINTS & set(changed))
 
 
-def plain_attention(wanted: bool) -> AbstractContextManager[None]:
-    """torch's fused attention has a slow backward pass in bfloat16 on a CPU; plain products are several times as fast there."""
-    return sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext()
+@contextmanager
+def plain_attention(wanted: bool) -> Iterator[None]:
+    """torch's fused attention has a slow backward pass in bfloat16 on a CPU; plain products take half of its time there.
+
+    They must stay in bfloat16: by default torch does them in float32, which takes longer than the fused pass.
+    """
+    if not wanted:
+        yield
+        return
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # not of CUDA alone, whatever its name says
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 class StopSignals:
