@@ -31,39 +31,45 @@ def is_hidden(name: str, weight: nn.Parameter) -> bool:
     return weight.dim() in (2, 3) and not any(part in name for part in ADAM_ONLY)
 
 
-def orthogonalized(matrices: Tensor) -> Tensor:
-    """[N, R, C] -> the same with all singular values near 1 (0.7 to 1.2). A few at a time: they stay in the cache."""
-    return torch.cat([_orthogonalized(few) for few in matrices.split(4)])
+def orthogonalized(matrices: Tensor, low: bool = False) -> Tensor:
+    """[N, R, C] -> the same with all singular values near 1 (0.7 to 1.2). A few at a time: they stay in the cache.
+
+    low: computed in bfloat16, as Muon's author does; the result has the dtype of what is given.
+    """
+    return torch.cat([_orthogonalized(few, low) for few in matrices.split(4)])
 
 
-def _orthogonalized(matrices: Tensor) -> Tensor:
+def _orthogonalized(matrices: Tensor, low: bool) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    if low:
+        x = x.bfloat16()
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         gram = x @ x.transpose(1, 2)
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(1, 2) if tall else x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
 
 
-def shared_out(matrices: Tensor) -> Tensor:
+def shared_out(matrices: Tensor, low: bool = False) -> Tensor:
     """`orthogonalized`, of which each of several processes that hold equal matrices works out its part: the same on all."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return orthogonalized(matrices)
+        return orthogonalized(matrices, low)
     size, rank = dist.get_world_size(), dist.get_rank()
     part = -(-len(matrices) // size)
     mine = matrices.new_zeros(part, *matrices.shape[1:])
     own = matrices[rank * part : (rank + 1) * part]
-    mine[: len(own)] = orthogonalized(own)
+    mine[: len(own)] = orthogonalized(own, low)
     found = matrices.new_empty(size * part, *matrices.shape[1:])
     dist.all_gather(list(found.split(part)), mine)
     return found[: len(matrices)]
 
 
 class Muon(torch.optim.AdamW):
-    """Takes AdamW's groups; those with "muon": True hold weights of which `is_hidden` speaks, and "scale" is the root mean
-    square of their updates. It keeps its momentum where AdamW keeps its own, which must be there before the first step.
+    """Takes AdamW's groups; those with "muon": True hold weights of which `is_hidden` speaks, "scale" is the root mean
+    square of their updates, and "low" whether these are computed in bfloat16. It keeps its momentum where AdamW keeps its own,
+    which must be there before the first step.
     """
 
     @torch.no_grad()
@@ -90,14 +96,14 @@ class Muon(torch.optim.AdamW):
                 assert gradient is not None  # every hidden weight takes part in every loss
                 momentum.lerp_(gradient, 1 - beta)
                 moved.append(gradient.lerp(momentum, beta))  # Nesterov's look ahead
-            for weight, update in zip(weights, _orthogonal_parts(moved), strict=True):
+            for weight, update in zip(weights, _orthogonal_parts(moved, group["low"]), strict=True):
                 own = local_part(weight)
                 step = update.view_as(own).mul_(group["scale"] * max(shape) ** 0.5)
                 own.mul_(1 - rate * group["weight_decay"]).add_(step, alpha=-rate)
                 self.state[weight]["step"] += 1
 
 
-def _orthogonal_parts(moved: list[Tensor]) -> list[Tensor]:
+def _orthogonal_parts(moved: list[Tensor], low: bool) -> list[Tensor]:
     """For each tensor (of matrices of one shape) what this process holds of its orthogonal one.
 
     Of experts that are shared out by FSDP a process holds whole matrices; a matrix cut into rows is put together first, for
@@ -106,12 +112,13 @@ def _orthogonal_parts(moved: list[Tensor]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     cut_experts = [i for i, tensor in enumerate(moved) if isinstance(tensor, DTensor) and tensor.dim() == 3]
     for i in cut_experts:
-        found[i] = orthogonalized(local_part(moved[i])) if local_part(moved[i]).numel() else local_part(moved[i])
+        own = local_part(moved[i])
+        found[i] = orthogonalized(own, low) if own.numel() else own
     rest = [i for i in range(len(moved)) if i not in found]
     if rest:
         shape = moved[rest[0]].shape[-2:]
         stacked = [_whole(moved[i]).reshape(-1, *shape) for i in rest]
-        for i, update in zip(rest, shared_out(torch.cat(stacked)).split([len(m) for m in stacked]), strict=True):
+        for i, update in zip(rest, shared_out(torch.cat(stacked), low).split([len(m) for m in stacked]), strict=True):
             found[i] = update.view(moved[i].shape)[slice(*own_rows(moved[i]))]
     return [found[i] for i in range(len(moved))]
 

@@ -23,7 +23,8 @@ def make_optimizer(weights: Mapping[str, nn.Parameter], options: LoopOptions) ->
         {"params": [weight for weight in rest if weight.dim() >= 2], "weight_decay": options.weight_decay, "muon": False},
         {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0, "muon": False},
     ]
-    groups = [{**group, "scale": options.muon_scale} for group in groups if group["params"]]
+    low = options.precision == "bfloat16"
+    groups = [{**group, "scale": options.muon_scale, "low": low} for group in groups if group["params"]]
     kind = Muon if muon else torch.optim.AdamW
     optimizer = kind(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
     optimizer_state(optimizer, weights)

@@ -25,7 +25,7 @@ class LoopOptions:
     relative to lr (AdamW's are about 0.2): more of it moves matrices faster than embeddings.
     weight_decay: on matrices only (tensors of two and more axes); betas, eps: AdamW's; clip: largest gradient norm, 0 = off.
     ema: decay of the averaged weights, which are evaluated and exported; 0 = off.
-    precision: float32 | bfloat16 (computation; weights, averages and optimizer stay in float32).
+    precision: float32 | bfloat16 (computation, Muon's as well; weights, averages and the optimizer's state stay in float32).
     on_nan: stop | skip, when a loss or gradient is not finite; the batch is saved either way; max_skips: how many in a row.
     save_every, save_seconds: a checkpoint after so many steps, after so much time (0 = not); keep: checkpoints that stay.
     log_every, evaluate_every: in steps (evaluate_every 0 = never). threads: of torch on the CPU, 0 = as it is.

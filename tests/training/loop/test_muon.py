@@ -39,6 +39,25 @@ def test_the_nearest_orthogonal_matrix(shape):
     assert torch.nn.functional.cosine_similarity(found.flatten(1), (u @ v).flatten(1)).min() > 0.95
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 12), (2, 20, 6)])
+def test_in_bfloat16_it_is_nearly_the_same(shape):
+    given = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    exact, low = orthogonalized(given), orthogonalized(given, low=True)
+    assert low.dtype == torch.float32 and not torch.equal(low, exact)
+    assert torch.nn.functional.cosine_similarity(low.flatten(1), exact.flatten(1)).min() > 0.999
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_its_precision_is_the_runs(precision):
+    weights = weights_of()
+    optimizer = make_optimizer(weights, LoopOptions(optimizer="muon", lr=1.0, weight_decay=0.0, precision=precision))
+    give_gradients(weights, 1)
+    before = weights["layer.query.weight"].detach().clone()
+    optimizer.step()
+    step = (before - weights["layer.query.weight"].detach()) / (0.2 * 12**0.5)
+    assert torch.allclose(step.bfloat16().float(), step, atol=1e-6) is (precision == "bfloat16")
+
+
 def test_which_weights_it_takes():
     assert [name for name, weight in weights_of().items() if is_hidden(name, weight)] == [
         "layer.query.weight", "layer.dense.weight", "mlp.down.weight", "mlp.experts.up",

@@ -66,6 +66,7 @@ def test_a_word_looks_at_the_code_of_its_name(model, named, monkeypatch):
         assert share_found(after[layer]) > 0.8
 
 
+@pytest.mark.slow
 def test_features_that_are_not_used_can_learn(model, named):
     options = LookUpOptions(fit="new", names=(1,), answers=2)
     fit_lookups(model, question_rows(ROWS)[0], named, world_text().mask_id, options)
@@ -78,6 +79,7 @@ def test_features_that_are_not_used_can_learn(model, named):
         assert weight.grad[:, head][:, 9:].abs().max(0).values.min() > 0
 
 
+@pytest.mark.slow
 def test_a_mask_reads_the_place_at_the_word(model, named):
     """Fitted, nothing trained: of the nine words for places the right one is the likeliest."""
     rows = question_rows(ROWS)[0]
@@ -91,6 +93,7 @@ def test_a_mask_reads_the_place_at_the_word(model, named):
     assert right / 60 > 0.9
 
 
+@pytest.mark.slow
 def test_held_heads_stay_and_the_rest_moves(model, named):
     fit_lookups(model, question_rows(ROWS)[0], named, world_text().mask_id, NEW)
     held, before = Held(model, NEW), {name: value.clone() for name, value in model.state_dict().items()}
@@ -111,6 +114,7 @@ def test_held_heads_stay_and_the_rest_moves(model, named):
             assert not torch.equal(fused[5 * d : 6 * d], was[5 * d : 6 * d])
 
 
+@pytest.mark.slow
 def test_fitting_again_finds_what_has_moved_and_leaves_what_is_written(model, named, monkeypatch):
     rows, mask_id = question_rows(ROWS)[0], world_text().mask_id
     fit_lookups(model, rows, named, mask_id, NEW)
