@@ -25,7 +25,7 @@ case $size in
   world) tokenizer=$runs/patch_tokenizer words=world:20000:5 images=(patch_tokenizer)
          decoders=(decoder1 decoder2 decoder3 decoder4) stages=(s0 s1 s2 s3 s4) ;;
   photos) tokenizer=$runs/quantizer words=$runs/records/train images=(siglip quantizer)
-         decoders=(decoder1 decoder2 decoder3) stages=(s0 s1 s2) ;;
+         decoders=(decoder1 decoder2 decoder3 decoder4) stages=(s0 s1 s2) ;;
   *) echo "unknown size $size; allowed: smoke, world, photos (released needs a cluster: docs/training.md)" >&2; exit 2 ;;
 esac
 

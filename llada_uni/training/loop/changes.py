@@ -25,7 +25,7 @@ _CONSEQUENCES = {
     **dict.fromkeys(("loop.optimizer", "loop.muon_scale", "loop.betas", "loop.eps", "loop.weight_decay"), _MOMENTS),
     "loop.clip": "gradients are cut off elsewhere",
     "loop.micro_batches": "a step is another batch, and records are shared out again: a few come twice, a few later",
-    "loop.precision": "sums are rounded otherwise",
+    **dict.fromkeys(("loop.precision", "loop.compile"), "sums are rounded otherwise"),
     "loop.ema": "averages go on with another decay",
     "seed": "noise is drawn anew, and records come in another order",
     "options.data": "folders that stay go on about where they were, new ones begin",

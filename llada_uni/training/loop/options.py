@@ -26,6 +26,7 @@ class LoopOptions:
     weight_decay: on matrices only (tensors of two and more axes); betas, eps: AdamW's; clip: largest gradient norm, 0 = off.
     ema: decay of the averaged weights, which are evaluated and exported; 0 = off.
     precision: float32 | bfloat16 (computation, Muon's as well; weights, averages and the optimizer's state stay in float32).
+    compile: torch compiles the layers: minutes at the start and a C++ compiler for faster steps (docs/training.md, "Speed").
     on_nan: stop | skip, when a loss or gradient is not finite; the batch is saved either way; max_skips: how many in a row.
     save_every, save_seconds: a checkpoint after so many steps, after so much time (0 = not); keep: checkpoints that stay.
     log_every, evaluate_every: in steps (evaluate_every 0 = never). threads: of torch on the CPU, 0 = as it is.
@@ -52,6 +53,7 @@ class LoopOptions:
     clip: float = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
     on_nan: Literal["stop", "skip"] = "stop"
     max_skips: int = 10
     save_every: int = 0

@@ -115,6 +115,10 @@ class Stage(nn.Module):
         """Modules that are sharded (and, if asked, re-computed in the backward pass) one by one: the layers."""
         return []
 
+    def compile_units(self) -> list[nn.Module]:
+        """Modules that `loop.compile` compiles one by one; none where more than training runs through them."""
+        return self.shard_units()
+
     def materialize(self) -> None:
         """Fills weights that were built on the meta device; they have memory (each process its own part) by then.
 

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from llada_uni.backbone.native.build import find_compiler
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file, read_json
 from llada_uni.training.loop.best import Best
@@ -160,6 +161,16 @@ def plain_attention(wanted: bool) -> Iterator[None]:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
+def check_compilable(stage: Stage, parallel: ParallelOptions) -> None:
+    """UserError where `loop.compile` has nothing to compile, or cannot."""
+    if not stage.compile_units():
+        raise UserError("loop.compile: this stage has no layers that could be compiled; leave it out")
+    if parallel.activation_checkpointing or is_sharded(stage):
+        raise UserError("loop.compile goes with neither parallel.shard nor parallel.activation_checkpointing yet: choose one")
+    if find_compiler() is None:
+        raise UserError("loop.compile needs a C++ compiler, and none was found (CXX says where one is)")
+
+
 class StopSignals:
     """While the context lasts, the first signal only sets `received` (its name); a second one acts as it always does.
 
@@ -197,6 +208,9 @@ class Trainer:
         if options.threads:
             torch.set_num_threads(options.threads)
         parallelize(stage, parallel, processes, options.precision)
+        if options.compile:
+            check_compilable(stage, parallel)
+        self.compiled = False
         stage.train()
         self.weights = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
         self.optimizer = make_optimizer(self.weights, options)
@@ -244,6 +258,7 @@ class Trainer:
         self.reader_states = {micro_batch: self.stage.reader_state(micro_batch) for micro_batch in self.mine}
         if meta is None:
             return 0
+        self.operations = meta.get("operations")
         self.saved_step = meta["step"]
         self.sums = meta["sums"] if self.main else {}
         self.began -= meta["seconds"]
@@ -301,6 +316,7 @@ class Trainer:
             except UserError as error:
                 raise DataFailed(error) from error
             drawn.seed_global()
+            self._compile()
             known = self.stage.operations(drawn.batch) or self.operations
             with counted(known is None) as operations, plain_attention(low and device.type == "cpu"):
                 with torch.autocast(device.type, torch.bfloat16, enabled=low):
@@ -314,6 +330,13 @@ class Trainer:
         self.reader_states |= {drawn.micro_batch: drawn.reader_state for drawn in used}
         add_metrics(sums, {"data_wait": (batches.waited - before, 1.0)})
         return totals, sums, used
+
+    def _compile(self) -> None:
+        """Once the operations of a micro-batch are known: they cannot be counted in compiled layers."""
+        if self.options.compile and not self.compiled and self.operations is not None:
+            for unit in self.stage.compile_units():
+                unit.compile()
+            self.compiled = True
 
     def leave(self, step: int, recipe: dict[str, Any] | None, log: RunLog, reason: UserError) -> NoReturn:
         """Ends a run whose data failed, with a checkpoint after the last whole step. UserError with the reason.
@@ -397,7 +420,8 @@ class Trainer:
         """Evaluation mode, averaged weights, no gradients, and noise that is the same whenever this step is looked at."""
         self.stage.eval()
         torch.manual_seed(seed_of(self.seed, step, EVALUATION))
-        with torch.no_grad(), self.averages.applied():
+        plain = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()  # other shapes, once in a while
+        with torch.no_grad(), self.averages.applied(), plain:
             yield
         forget_whole_weights(self.stage)
         self.stage.train()
@@ -432,6 +456,7 @@ class Trainer:
             "readers": {micro_batch: state for states, _, _ in gathered for micro_batch, state in states.items()},
             "kept": {micro_batch: state for _, _, held in gathered for micro_batch, state in held.items() if state is not None},
             "sums": merged(sums for _, sums, _ in gathered),
+            "operations": self.operations,
             "best": self.best.state(),
             "recipe": recipe,
         }

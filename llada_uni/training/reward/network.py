@@ -177,6 +177,10 @@ class NetworkStage(Stage):
     def shard_units(self) -> list[nn.Module]:
         return list(self.backbone.model.layers)
 
+    def compile_units(self) -> list[nn.Module]:
+        """None: the engine, which answers, goes through the same layers in many shapes."""
+        return []
+
     def fingerprint(self) -> dict[str, Any]:
         lora = self.options.lora
         adapters = [lora.rank, lora.attention, lora.experts] if lora is not None else None
