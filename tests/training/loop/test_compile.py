@@ -30,7 +30,10 @@ class Layer(nn.Module):
 class Layered(Line):
     def __init__(self, processes: Processes) -> None:
         super().__init__(processes)
-        self.model = nn.Sequential(Layer(self.model[0]), self.model[1], Layer(self.model[2]))
+        self.model[0] = Layer(self.model[0])
+
+    def compile_units(self) -> list[nn.Module]:
+        return [self.model[0]]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +45,7 @@ def test_compiled_layers_learn_the_same_also_after_a_stop(tmp_path):
     fit(ALONE, "layered", tmp_path / "plain", {**COMPILED, "compile": False})
     counters.clear()
     fit(ALONE, "layered", tmp_path / "whole", COMPILED)
-    assert counters["stats"]["unique_graphs"] >= 2  # both layers
+    assert counters["stats"]["unique_graphs"] >= 1
     for row, wanted in zip(rows(tmp_path / "whole"), rows(tmp_path / "plain"), strict=True):
         assert row == {key: pytest.approx(value, rel=1e-4, abs=1e-6) for key, value in wanted.items()}
     fit(ALONE, "layered", tmp_path / "cut", COMPILED, stop_after=3)
