@@ -25,6 +25,7 @@ from benchmarks.common import Row, arguments, progress, run, start
 from llada_uni.decoder.decode import ImageDecoder
 from llada_uni.decoder.model import load_transformer
 from llada_uni.image.codes import ImageCodes
+from llada_uni.image.quality import psnr
 from llada_uni.image.tokenizer import ImageTokenizer
 from llada_uni.tasks.parts import Parts, find_model
 from llada_uni.world.checker import Checker
@@ -77,7 +78,7 @@ class Scenes:
             seconds.append(time.perf_counter() - began)
             scores.append(score_decoded(scene, checker.read(found))["right"])
             error = np.square(_array(found) - _array(wanted)).mean()
-            psnrs.append(10 * np.log10(255**2 / error))
+            psnrs.append(psnr(error, peak=255))
             details.append(_gradient(found) / _gradient(wanted))
         return Quality(np.mean(scores), np.mean(psnrs), np.mean(details), statistics.median(seconds))
 

@@ -3,14 +3,13 @@
     python -m benchmarks.training_precision [--quick] [--json FILE] [--threads N]
 
 Each row compares two ways to do the same on the same weights, in turn: float32, bfloat16 with torch's fused attention, bfloat16
-as the loop does it (training/loop/trainer.py: `plain_attention`), and that with compiled layers (`loop.compile`). The
+as the loop does it (training/loop/layers.py: `plain_attention`), and that with compiled layers (`loop.compile`). The
 backbone is the shipped one, the decoder that of recipes/photos. Losses agree to 2 %, which is checked before timing.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,15 +20,14 @@ from torch import Tensor, nn
 
 from benchmarks import common
 from benchmarks.common import Row
-from benchmarks.training_step import CASES, our_loss, records_of
-from llada_uni.data.masking import Masker, MaskingOptions
-from llada_uni.training.decoder.decoder_model import Conditioned, DecoderSizes
+from benchmarks.training_step import CASES, noised, our_loss, records_of
+from llada_uni.data.masking import MaskingOptions
+from llada_uni.files.shipped import shipped
+from llada_uni.training.decoder.decoder_model import Conditioned
+from llada_uni.training.loop.layers import plain_attention
 from llada_uni.training.loop.muon import orthogonalized
-from llada_uni.training.loop.trainer import plain_attention
+from llada_uni.training.recipes.recipe import read_recipe
 
-SIZES = DecoderSizes(
-    codebook=1024, transformer={"all_patch_size": [1], "dim": 128, "n_heads": 2, "n_kv_heads": 2, "n_layers": 4}
-)
 PICTURES, CODES, MATRICES = 16, 8, (54, 192, 512)
 
 
@@ -68,8 +66,9 @@ class Trained:
 
 
 def decoder(pictures: int = PICTURES) -> Trained:
+    sizes = read_recipe(shipped("recipes") / "photos" / "decoder4.yaml").options.sizes
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, SIZES.codebook, (pictures, CODES, CODES), generator=generator)
+    codes = torch.randint(0, sizes.codebook, (pictures, CODES, CODES), generator=generator)
     state = torch.randn(pictures, 8, 1, 2 * CODES, 2 * CODES, generator=generator)
     t = torch.rand(pictures, generator=generator)
 
@@ -77,14 +76,13 @@ def decoder(pictures: int = PICTURES) -> Trained:
         return (model(state, t, codes) - state).square().mean()
 
     torch.manual_seed(0)
-    return Trained(Conditioned.from_sizes(SIZES).train(), lambda model: model.layers(), loss)  # type: ignore[operator]
+    return Trained(Conditioned.from_sizes(sizes).train(), lambda model: model.layers(), loss)  # type: ignore[operator]
 
 
 def backbone() -> Trained:
     case = CASES[0]
     model = case.model().train().requires_grad_(True)
-    masker, rng = Masker(MaskingOptions(rates=(0.3, 0.8)), common.mask_of(model), 0, case.length), random.Random(0)
-    rows = [row for ids, kinds in records_of(case, model) for row in masker.rows(ids, kinds, "benchmark", rng)]
+    rows = noised(case, model, records_of(case, model), MaskingOptions(rates=(0.3, 0.8)))
     return Trained(model, lambda model: list(model.model.layers), lambda model: our_loss(model, rows, case.length))  # type: ignore[union-attr,arg-type]
 
 

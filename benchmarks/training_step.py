@@ -82,6 +82,14 @@ def records_of(case: Case, model: Backbone) -> list[tuple[np.ndarray, np.ndarray
     return made
 
 
+def noised(
+    case: Case, model: Backbone, records: Sequence[tuple[np.ndarray, np.ndarray]], masking: MaskingOptions
+) -> list[Noised]:
+    """The records with masks, from a seed."""
+    masker, rng = Masker(masking, mask_of(model), 0, case.length), random.Random(0)
+    return [row for ids, kinds in records for row in masker.rows(ids, kinds, "benchmark", rng)]
+
+
 def our_loss(model: Backbone, rows: Sequence[Noised], length: int) -> Tensor:
     """The mean loss of a step as the stage computes it."""
     batch = pack(rows, length, pad_id=0)
@@ -210,9 +218,7 @@ def measure(case: Case, repeats: int) -> list[Row]:
     progress(case.name)
     model = case.model().train().requires_grad_(True)
     records = records_of(case, model)
-    masker = Masker(MaskingOptions(BLOCK, rates=(0.3, 0.8), complementary=True), mask_of(model), 0, case.length)
-    rng = random.Random(0)
-    rows = [row for ids, kinds in records for row in masker.rows(ids, kinds, "benchmark", rng)]
+    rows = noised(case, model, records, MaskingOptions(BLOCK, rates=(0.3, 0.8), complementary=True))
     assert len(rows) == len(records)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     ours = Side(model, optimizer, lambda: our_loss(model, rows, case.length))

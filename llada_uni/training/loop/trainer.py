@@ -20,15 +20,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from llada_uni.backbone.native.build import find_compiler
 from llada_uni.errors import UserError
 from llada_uni.files.weights import atomic_file, read_json
 from llada_uni.training.loop.best import Best
 from llada_uni.training.loop.changes import consequence, touches_readers
 from llada_uni.training.loop.checkpoints import META, Checkpoints, check_fingerprint, complete_checkpoints
 from llada_uni.training.loop.ema import Averages
+from llada_uni.training.loop.layers import check_compilable, plain_attention
 from llada_uni.training.loop.logs import RunLog, Sums, add_metrics, means, merged, plain
 from llada_uni.training.loop.optimizer import gradients, make_optimizer, optimizer_state, scale_gradients, total_norm
 from llada_uni.training.loop.options import LoopOptions, rate_factor
@@ -143,34 +142,6 @@ def check_resumable(stage: Stage, options: LoopOptions, out: Path, seed: int, ch
         check_fingerprint(folder, found, fingerprint_of(stage, options, seed), _FINGERPRINTS & set(changed))
 
 
-@contextmanager
-def plain_attention(wanted: bool) -> Iterator[None]:
-    """torch's fused attention has a slow backward pass in bfloat16 on a CPU; plain products take half of its time there.
-
-    They must stay in bfloat16: by default torch does them in float32, which takes longer than the fused pass.
-    """
-    if not wanted:
-        yield
-        return
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # not of CUDA alone, whatever its name says
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
-
-
-def check_compilable(stage: Stage, parallel: ParallelOptions) -> None:
-    """UserError where `loop.compile` has nothing to compile, or cannot."""
-    if not stage.compile_units():
-        raise UserError("loop.compile: this stage has no layers that could be compiled; leave it out")
-    if parallel.activation_checkpointing or is_sharded(stage):
-        raise UserError("loop.compile goes with neither parallel.shard nor parallel.activation_checkpointing yet: choose one")
-    if find_compiler() is None:
-        raise UserError("loop.compile needs a C++ compiler, and none was found (CXX says where one is)")
-
-
 class StopSignals:
     """While the context lasts, the first signal only sets `received` (its name); a second one acts as it always does.
 
@@ -258,7 +229,7 @@ class Trainer:
         self.reader_states = {micro_batch: self.stage.reader_state(micro_batch) for micro_batch in self.mine}
         if meta is None:
             return 0
-        self.operations = meta.get("operations")
+        self.operations = None if changed else meta.get("operations")  # batches may be of another size now
         self.saved_step = meta["step"]
         self.sums = meta["sums"] if self.main else {}
         self.began -= meta["seconds"]

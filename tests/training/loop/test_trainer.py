@@ -10,13 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
-from torch.profiler import ProfilerActivity, profile
 
 from llada_uni.errors import UserError
 from llada_uni.training.loop.checkpoints import load_full
 from llada_uni.training.loop.ranks import Processes
-from llada_uni.training.loop.trainer import LoopOptions, plain_attention, run
+from llada_uni.training.loop.trainer import LoopOptions, run
 from tests.training.helpers.runs import fit, loss_of, rows
 from tests.training.helpers.stages import Line
 from tests.training.helpers.together import start
@@ -143,24 +141,3 @@ def test_bfloat16_computes_low_and_keeps_float32(tmp_path):
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(UserError, match=message):
         LoopOptions(**wrong)
-
-
-def test_plain_attention_is_attention_in_bfloat16_and_leaves_torch_as_it_was():
-    generator = torch.Generator().manual_seed(0)
-    drawn = [torch.randn(2, 2, 40, 16, generator=generator) for _ in range(3)]
-
-    def gradients(dtype: torch.dtype, plain: bool) -> list[torch.Tensor]:
-        qkv = [each.to(dtype).requires_grad_() for each in drawn]
-        with plain_attention(plain), profile(activities=[ProfilerActivity.CPU]) as seen:
-            found = scaled_dot_product_attention(*qkv)
-            found.square().sum().backward()
-        operations = {event.key for event in seen.key_averages()}
-        assert ("aten::_softmax" in operations) is plain
-        return [found, *(each.grad for each in qkv)]
-
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    for low, exact in zip(gradients(torch.bfloat16, True), gradients(torch.float32, False), strict=True):
-        assert low.dtype == torch.bfloat16 and torch.allclose(low.float(), exact, atol=0.05 * exact.abs().max().item())
-    with pytest.raises(KeyError), plain_attention(True):
-        raise KeyError
-    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() is before
