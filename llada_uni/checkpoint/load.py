@@ -31,6 +31,7 @@ from llada_uni.checkpoint.layout import (
     quantized_shapes,
     released_shapes,
 )
+from llada_uni.checkpoint.mean import Mean
 from llada_uni.checkpoint.source import Source, config_json
 from llada_uni.config import BackboneConfig
 from llada_uni.errors import UserError
@@ -285,7 +286,7 @@ def check_layout(layout: str) -> None:
 
 
 def convert_backbone(
-    stored: Source,
+    stored: Source | Mean,
     folder: Path,
     layout: Layout,
     dtype: torch.dtype | None = None,

@@ -10,6 +10,8 @@ import typer
 from llada_uni.cli.common import Json, emit, say, stderr
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llada_uni.checkpoint.layout import Layout
 
 
@@ -82,6 +84,10 @@ def export(
         str, typer.Option(help="Of the experts: released (one tensor an expert) or stacked (ours).")
     ] = "released",
     adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter to add to the backbone's weights.")] = None,
+    average: Annotated[
+        list[Path] | None,
+        typer.Option(help="Runs that went on from the same weights, one --average each: the backbone is the mean of theirs."),
+    ] = None,
     checkpoint: Annotated[
         int | None, typer.Option(help="Take the last source's part from its checkpoint of this step, not from its model/.")
     ] = None,
@@ -95,6 +101,8 @@ def export(
     Example: `llada-uni export models/mine models/world runs/mine/s2 --dtype float16`
 
     Example: `llada-uni export models/mine models/world --adapter runs/world/lora/model/adapter`
+
+    Example: `llada-uni export models/mine models/world --average runs/world/reward-11 --average runs/world/reward-12`
     """
     import tempfile
 
@@ -107,13 +115,18 @@ def export(
     with tempfile.TemporaryDirectory() as work, stderr().status("exporting"):
         if checkpoint is not None:
             sources = [*sources[:-1], export_checkpoint(sources[-1], work, checkpoint, ema)]
-        written = export_model(out, sources, chosen, cast("Layout", layout), adapter)  # it refuses any other
+        written = export_model(out, sources, chosen, cast("Layout", layout), adapter, average or ())
     if as_json:
-        found = {name: str(folder) for name, folder in written.sources.items()}
+        found = {name: _sources(folders) for name, folders in written.sources.items()}
         emit({"folder": str(out), "parts": found, "missing": [part.name for part in written.missing]})
         return
-    for name, folder in written.sources.items():
-        say(f"{name}: from {folder}")
+    for name, folders in written.sources.items():
+        say(f"{name}: from {_sources(folders)}")
     for part in written.missing:
         say(f"not there: {part.name}, needed for {part.needed_for}")
     say(f"{out}  {layout} layout")
+
+
+def _sources(folders: Sequence[Path]) -> str:
+    names = ", ".join(map(str, folders))
+    return names if len(folders) == 1 else f"the mean of {names}"

@@ -19,6 +19,7 @@ import torch
 
 from llada_uni.checkpoint.layout import Layout
 from llada_uni.checkpoint.load import check_layout, convert_backbone, load_backbone, save_backbone
+from llada_uni.checkpoint.mean import Mean
 from llada_uni.checkpoint.source import Source
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
@@ -36,10 +37,10 @@ from llada_uni.training.recipes.recipe import read_recipe
 
 @dataclass(frozen=True)
 class Exported:
-    """The directory written, and which source each part came from; `missing`: parts that no source has."""
+    """The directory written, and which sources each part came from; `missing`: parts that no source has."""
 
     folder: Path
-    sources: dict[str, Path]
+    sources: dict[str, tuple[Path, ...]]
 
     @property
     def missing(self) -> tuple[Part, ...]:
@@ -52,18 +53,28 @@ def export_model(
     dtype: torch.dtype | None = None,
     layout: Layout = "released",
     adapter: str | os.PathLike[str] | None = None,
+    average: Sequence[str | os.PathLike[str]] = (),
 ) -> Exported:
     """Writes the model directory `out` from runs and model directories; later sources override earlier ones.
 
     dtype: of all weights (the router stays in float32); None keeps that of the files. adapter: a LoRA adapter that is added to
-    the backbone's weights. A model at `out` is replaced. UserError for a source without any part, parts that do not fit
-    together, and an `out` that holds something else.
+    the backbone's weights. average: runs or model directories whose backbones' mean is the backbone, over those of `sources`.
+    A model at `out` is replaced. UserError for a source without any part, parts that do not fit together, and an `out` that
+    holds something else.
     """
     check_layout(layout)
+    if adapter is not None and average:
+        raise UserError("average and adapter do not go together: export the mean first, then add the adapter to it")
     folders = [model_folder(source) for source in sources]
-    for folder in folders:
+    averaged = [model_folder(source) for source in average]
+    for folder in (*folders, *averaged):
         check_links(folder)
+    for folder in averaged:
+        if not BACKBONE.files(folder):
+            raise UserError(f"{folder} has no backbone to be averaged")
     chosen = {part: folder for folder in folders for part in PARTS if part.files(folder)}
+    if averaged:
+        chosen[BACKBONE] = averaged[0]
     if adapter is not None and BACKBONE not in chosen:
         raise UserError(f"the adapter {adapter} needs a backbone, and no source has one")
     with new_folder(out, replaces=KNOWN) as temporary:
@@ -71,12 +82,14 @@ def export_model(
             if part is BACKBONE and adapter is not None:
                 _write_adapted(folder, temporary, dtype, layout, adapter)
             elif part is BACKBONE:
-                convert_backbone(Source(folder), temporary, layout, dtype)
+                stored = Mean(averaged) if averaged else Source(folder)
+                convert_backbone(stored, temporary, layout, dtype)
             else:
                 for file in part.files(folder):
                     _write_file(folder / file, temporary / file, dtype)
         _check_fit(temporary, chosen)
-    return Exported(Path(out), {part.name: folder for part, folder in chosen.items()})
+    taken = {part.name: (folder,) for part, folder in chosen.items()}
+    return Exported(Path(out), taken | ({BACKBONE.name: tuple(averaged)} if averaged else {}))
 
 
 def model_folder(source: str | os.PathLike[str]) -> Path:

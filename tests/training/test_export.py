@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from llada_uni.checkpoint.layout import layout_of
+from llada_uni.checkpoint.load import load_backbone, save_backbone
 from llada_uni.errors import UserError
-from llada_uni.files.weights import WeightFiles, read_json, read_torch
+from llada_uni.files.weights import WeightFiles, read_json, read_torch, write_json
 from llada_uni.model import UniModel
 from llada_uni.text.tokenizer import train_tokenizer
 from llada_uni.training.export import export_model
@@ -46,7 +47,7 @@ def runs(tmp_path, tiny):
 
 def test_parts_of_runs_make_a_model_for_every_task(tmp_path, runs):
     written = export_model(tmp_path / "model", runs)
-    assert written.missing == () and written.sources["code features"] == runs[3] / "model"
+    assert written.missing == () and written.sources["code features"] == (runs[3] / "model",)
     model = UniModel.from_pretrained(tmp_path / "model", device="cpu")
     picture = Image.new("RGB", (32, 32), (90, 200, 90))
     for decoder in ("turbo", "base"):
@@ -79,8 +80,41 @@ def test_later_sources_override_part_by_part(tmp_path, runs, tiny):
     shutil.copytree(tiny / "vae", other / "vae")
     shutil.copyfile(tiny / "generation_config.json", other / "generation_config.json")
     written = export_model(tmp_path / "model", [tiny, *runs[:1], other])
-    assert written.sources["vae"] == written.sources["settings"] == other
-    assert written.sources["backbone"] == runs[0] / "model" and written.sources["decoder"] == tiny
+    assert written.sources["vae"] == written.sources["settings"] == (other,)
+    assert written.sources["backbone"] == (runs[0] / "model",) and written.sources["decoder"] == (tiny,)
+
+
+@pytest.mark.parametrize("layout", ["released", "stacked"])
+def test_the_backbone_can_be_the_mean_of_several_runs(tmp_path, tiny, layout):
+    folders = []
+    for i, factor in enumerate((1.0, 0.5, 2.0)):
+        model = load_backbone(tiny, dtype=torch.float32)
+        with torch.no_grad():
+            for weight in model.state_dict().values():
+                weight.mul_(factor)
+        folders.append(tmp_path / f"run{i}" / "model")
+        folders[-1].mkdir(parents=True)
+        save_backbone(model, folders[-1], "stacked" if i == 1 else "released")  # whichever way each is stored
+    written = export_model(
+        tmp_path / "model", [tiny], layout=layout, dtype=torch.float32, average=[folder.parent for folder in folders]
+    )
+    assert written.sources["backbone"] == tuple(folders) and written.sources["decoder"] == (tiny,)
+    mean, start = (load_backbone(folder, dtype=torch.float32).state_dict() for folder in (tmp_path / "model", tiny))
+    for name, weight in start.items():
+        torch.testing.assert_close(mean[name], weight * (3.5 / 3), msg=name)
+
+
+def test_what_cannot_be_averaged_is_refused(tmp_path, runs, tiny, golden):
+    other = make_tiny_model(tmp_path / "other", golden)
+    write_json(other / "config.json", {**read_json(other / "config.json"), "rope_theta": 1234.0})
+    for average, adapter, words in (
+        ([tiny, other], None, "cannot be averaged: their config.json"),
+        ([tiny, runs[2]], None, "no backbone to be averaged"),
+        ([tiny, tiny], tmp_path / "adapter", "do not go together"),
+    ):
+        with pytest.raises(UserError, match=words):
+            export_model(tmp_path / "model", [tiny], adapter=adapter, average=average)
+    assert not (tmp_path / "model").exists()
 
 
 def test_what_is_missing_is_named(tmp_path, runs):
