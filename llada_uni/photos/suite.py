@@ -86,10 +86,10 @@ class PhotosSuite:
             seed, key = plan.seed + i, names[self.tests.labels[i]]
             yield Question("read", key, QUESTION, partial(self._read, i, key, seed, calls))
             wanted = names[i % len(names)]
-            prompt = _filled(self.wordings[i // len(names) % len(self.wordings)], wanted)
+            prompt = filled(self.wordings[i // len(names) % len(self.wordings)], wanted)
             yield Question("draw", wanted, prompt, partial(self._draw, i, prompt, wanted, seed, calls))
             other = random.Random(f"{plan.seed}/{i}").choice([name for name in names if name != key])
-            yield Question("edit", other, _filled(EDIT, other), partial(self._edit, i, other, seed, calls))
+            yield Question("edit", other, filled(EDIT, other), partial(self._edit, i, other, seed, calls))
             yield Question("reconstruct", key, "codes of the image, decoded", partial(self._reconstruct, i, key, seed, calls))
 
     def _image(self, i: int) -> Image.Image:
@@ -112,7 +112,7 @@ class PhotosSuite:
         return Judged(prompt, scores, wanted, got, shown)
 
     def _edit(self, i: int, wanted: str, seed: int, calls: Calls, model: Any) -> Judged:
-        prompt, before = _filled(EDIT, wanted), self._image(i)
+        prompt, before = filled(EDIT, wanted), self._image(i)
         after = picture_of(model.edit_image(before, prompt, seed=seed, **calls["decode"], **calls["edit"]))
         got, stranger = self._class(model, after), self._image((i + 1) % len(self.tests.images))
         # "layout": nearer to its own source than to a stranger's; 0.5 by chance.
@@ -179,7 +179,7 @@ class PhotosSuite:
         return linear_probe(known, self.training.labels[some], asked, self.tests.labels)
 
 
-def _filled(template: str, name: str) -> str:
+def filled(template: str, name: str) -> str:
     """A template with the class and its article."""
     return template.format(a_class=with_derived({"class": name})["a_class"][0])
 
