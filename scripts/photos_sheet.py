@@ -25,7 +25,7 @@ COLUMNS = 8
 
 def rows_of(model: UniModel, suite: PhotosSuite, decoder: str, columns: int = COLUMNS) -> list[list[Image.Image]]:
     """The rows of the sheet; seeds count from 0 in each row."""
-    names = [name.replace("_", " ") for name in suite.tests.classes]
+    names = suite.names
     rows = [
         [
             model.generate_image(filled(suite.wordings[seed % len(suite.wordings)], name), seed=seed, decoder=decoder).image

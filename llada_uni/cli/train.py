@@ -102,7 +102,7 @@ def export(
 
     Example: `llada-uni export models/mine models/world --adapter runs/world/lora/model/adapter`
 
-    Example: `llada-uni export models/mine models/world --average runs/world/reward-11 --average runs/world/reward-12`
+    Example: `llada-uni export models/mine models/world --average runs/world/reward-51 --average runs/world/reward-52`
     """
     import tempfile
 

@@ -64,6 +64,11 @@ class PhotosSuite:
         return parted(read_photos(self._folder, "train"))["train"]
 
     @cached_property
+    def names(self) -> list[str]:
+        """The classes as words, in the order of the labels."""
+        return [name.replace("_", " ") for name in self.tests.classes]
+
+    @cached_property
     def wordings(self) -> list[str]:
         """Templates that no training has seen."""
         path = shipped("recipes") / "photos" / "heldout_templates.yaml"
@@ -80,8 +85,7 @@ class PhotosSuite:
         return with_changes(CALLS, plan.calls)
 
     def questions(self, plan: Plan) -> Iterator[Question]:
-        names = [name.replace("_", " ") for name in self.tests.classes]
-        calls = self.calls(plan)
+        names, calls = self.names, self.calls(plan)
         for i in range(self.each(plan)):
             seed, key = plan.seed + i, names[self.tests.labels[i]]
             yield Question("read", key, QUESTION, partial(self._read, i, key, seed, calls))
