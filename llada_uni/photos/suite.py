@@ -33,7 +33,7 @@ QUESTION = "what is in the image?"
 EDIT = "turn it into {a_class}"
 JUDGE = "PHOTOS_JUDGE"
 CALLS: Calls = {"understand": {}, "generate": {}, "edit": {}, "decode": {"decoder": "turbo"}, "base": {"decoder": "base"}}
-BASE_EACH = 4  # every fourth drawing is decoded by the base decoder as well
+BASE_EACH = 3  # of every third round through the classes the drawings are decoded by the base decoder as well
 PROBED = 10_000  # training images that the linear probe learns from
 
 
@@ -109,7 +109,7 @@ class PhotosSuite:
         self._seen["draw"].append(shrunk(drawn))
         got = self._class(model, drawn)
         scores, shown = {"right": float(got == wanted)}, [("drawn", drawn)]
-        if i % BASE_EACH == 0:
+        if i // len(self.names) % BASE_EACH == 0:
             base = picture_of(model.decode_codes(result.codes, seed=seed, **calls["base"]))
             scores |= {"base": float(self._class(model, base) == wanted), "turbo": scores["right"]}
             shown.append(("base decoder", base))

@@ -2,7 +2,8 @@
 
 u(x_t, t) is the average velocity from x_t to the data end of its path: x_1 = x_t + (1 - t) u. The end is the same wherever on
 the path one stands, so its derivative along the path is zero: 0 = v_t - u + (1 - t) du/dt. This is the loss,
-|v - v_t|^2 + |u - v_t - (1 - t) du/dt|^2, with du/dt without gradient, from a central difference along (v_t, 1).
+|v - v_t|^2 + |u - v_t - (1 - t) du/dt|^2, with du/dt without gradient, from a central difference along (v_t, 1). Or the end is
+set equal to that of a point one step of v_t ahead ("step"): coarser, but no error of u grows as a target of itself.
 v_t is the velocity of the frozen base decoder, as its sampler uses it (guided) or plain, or that of the data, x1 - x0.
 Time runs from noise (0) to data (1). B pictures, C latent channels, one frame, H x W latents.
 """
@@ -52,9 +53,12 @@ class DistillOptions:
     a micro-batch; low_memory: with sharded weights, each process reads its own part only.
 
     velocity: v_t is the base decoder's, "guided" with `guidance` as its sampler uses it or "plain", or that of the "data".
-    epsilon: half the step of the difference, as a part of the time left, 1 - t. The target holds (1 - t) du/dt, so errors of u
-    enter it 1 / (2 epsilon) times, at every t alike: with much less than 0.1 training diverges, because the waves of the time
-    embedding (their period is 2 pi / t_scale = 0.006) grow as targets of themselves (docs/log.md).
+    rule: what u is to be: "derivative", v_t + (1 - t) du/dt (the report's), or "step", the way to the end that u itself sees
+    one step of v_t ahead.
+    epsilon: half the step of the difference, or of the rule "step", as a part of the time left, 1 - t. Errors of u enter the
+    derivative's target 1 / (2 epsilon) times, at every t alike: with much less than 0.1 training diverges, because the waves
+    of the time embedding (their period is 2 pi / t_scale = 0.006) grow as targets of themselves; with 0.1 u drifts near the
+    noise in long runs. They enter the step's target 1 - 2 epsilon times, so they fade (docs/log.md).
     """
 
     latents: LatentOptions
@@ -64,6 +68,7 @@ class DistillOptions:
     clean_only: bool = False
     batch: AtLeastOne = 10
     velocity: Literal["guided", "plain", "data"] = "guided"
+    rule: Literal["derivative", "step"] = "derivative"
     guidance: float = 1.0
     epsilon: Annotated[float, Field(gt=0, lt=0.25)] = 0.1
     times: FlowTimes = field(default_factory=FlowTimes)
@@ -92,10 +97,24 @@ def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor,
         return (ahead - behind) / (2 * step).view(wide)
 
 
-def consistency_losses(u: Tensor, v: Tensor, v_t: Tensor, derivative: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """|u - v_t - (1 - t) du/dt|^2 and |v - v_t|^2, the mean of each sample: [B, ...] -> [B], [B]; t [B]."""
-    left = (1 - t).view(-1, *[1] * (u.dim() - 1))
-    return squared_error(u, (v_t + left * derivative).detach()), squared_error(v, v_t.detach())
+def target_by_derivative(v: Tensor, derivative: Tensor, t: Tensor) -> Tensor:
+    """v + (1 - t) du/dt, [B, ...]; t [B]."""
+    return v + (1 - t).view(-1, *[1] * (v.dim() - 1)) * derivative
+
+
+def target_by_step(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor, part: float) -> Tensor:
+    """The average velocity from (x, t) to the end that u sees `part` of the time left ahead: part v + (1 - part) u there.
+
+    x, v [B, ...]; t [B]; its error is of second order in `part` (a step of Euler's along v). No gradient flows.
+    """
+    with torch.no_grad():
+        step = part * (1 - t)
+        return part * v + (1 - part) * u(x + step.view(-1, *[1] * (x.dim() - 1)) * v, t + step)
+
+
+def consistency_losses(u: Tensor, v: Tensor, v_t: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """|u - target|^2 and |v - v_t|^2, the mean of each sample: [B, ...] -> [B], [B]."""
+    return squared_error(u, target.detach()), squared_error(v, v_t.detach())
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
@@ -164,10 +183,16 @@ class DistillStage(Stage):
 
         context = context_of(self.student.transformer, condition, size)
         u, v = self.student(x, t, context)
-        both = context.detach().repeat(2)
+        return consistency_losses(u, v, v_t, self._target(x, t, v_t, context.detach()))
+
+    def _target(self, x: Tensor, t: Tensor, v_t: Tensor, context: Context) -> Tensor:
+        """What u is to be, by the student itself and without gradient: like x [B, C, 1, H, W]."""
+        if self.options.rule == "step":
+            return target_by_step(lambda x, t: self.student(x, t, context)[0], x, t, v_t, 2 * self.options.epsilon)
+        both = context.repeat(2)
         step_of = self.options.epsilon * (1 - t).clamp_min(_SMALLEST)
         derivative = path_derivative(lambda x, t: self.student(x, t, both)[0], x, t, v_t, step_of)
-        return consistency_losses(u, v, v_t, derivative, t)
+        return target_by_derivative(v_t, derivative, t)
 
     @torch.no_grad()
     def teacher_context(self, condition: Tensor, size: tuple[int, ...]) -> Context:

@@ -13,7 +13,13 @@ from llada_uni.decoder.sampling import limited_guidance
 from llada_uni.decoder.transformer import context_of, head_of
 from llada_uni.errors import UserError
 from llada_uni.image.codes import ImageCodes
-from llada_uni.training.decoder.distill import DistillOptions, consistency_losses, path_derivative
+from llada_uni.training.decoder.distill import (
+    DistillOptions,
+    consistency_losses,
+    path_derivative,
+    target_by_derivative,
+    target_by_step,
+)
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.trainer import LoopOptions, run
 from tests.training.helpers.runs import loss_of
@@ -67,9 +73,10 @@ def test_the_exact_average_velocity_has_no_loss():
     x, t = (tensor.double() for tensor in points(1000, 0.99))
     v = exact_velocity(x, t)
     _, derivative = torch.func.jvp(exact_average, (x, t), (v, torch.ones_like(t)))
-    average, instant = consistency_losses(exact_average(x, t), v, v, derivative, t)
+    target = target_by_derivative(v, derivative, t)
+    average, instant = consistency_losses(exact_average(x, t), v, v, target)
     assert average.max() < 1e-10 and instant.max() == 0
-    wrong, _ = consistency_losses(v, v, v, derivative, t)  # the velocity itself is no average: paths are curved
+    wrong, _ = consistency_losses(v, v, v, target)  # the velocity itself is no average: paths are curved
     assert wrong.mean() > 0.01
 
 
@@ -82,6 +89,34 @@ def test_the_difference_is_of_second_order():
     errors = [(path_derivative(exact_average, x, t, v, torch.full_like(t, step)) - exact).norm() for step in (0.04, 0.02, 0.01)]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15) and errors[1] / errors[2] == pytest.approx(4, rel=0.05)
     assert errors[2] / exact.norm() < 0.001
+
+
+def test_the_step_is_of_second_order_and_errors_fade():
+    torch.manual_seed(0)
+    x, t = (tensor.double() for tensor in points(1000, 0.9))
+    v, exact = exact_velocity(x, t), exact_average(x, t)
+    errors = [(target_by_step(exact_average, x, t, v, part) - exact).norm() for part in (0.04, 0.02, 0.01)]
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.15) and errors[1] / errors[2] == pytest.approx(4, rel=0.1)
+    assert errors[2] / exact.norm() < 0.001
+
+
+def test_an_error_grows_by_the_derivative_and_fades_by_the_step():
+    torch.manual_seed(0)
+    x, _ = (tensor.double() for tensor in points(10, 0.9))
+    t = torch.full((10,), 0.5).double()
+    v = exact_velocity(x, t)
+
+    def with_wave(x, t):  # 1 too much at 0.55, 1 too little at 0.45
+        return exact_average(x, t) + (10 * torch.pi * (t - 0.5)).sin().unsqueeze(1)
+
+    def error(target_of):
+        return (target_of(with_wave) - target_of(exact_average)).abs().max().item()
+
+    def by_derivative(u):
+        return target_by_derivative(v, path_derivative(u, x, t, v, torch.full_like(t, 0.05)), t)
+
+    assert error(by_derivative) == pytest.approx(2 * 5)
+    assert error(lambda u: target_by_step(u, x, t, v, 0.1)) == pytest.approx(0.9)
 
 
 def test_the_difference_equals_the_derivative_of_the_network(build):
@@ -120,8 +155,8 @@ def test_at_the_data_end_the_target_stays_finite(build):
     assert torch.isfinite(loss.total) and loss.total < 100
 
 
-@pytest.mark.parametrize("source", ["teacher", "data"])
-def test_training_finds_the_exact_average_velocity(source):
+@pytest.mark.parametrize(("source", "rule"), [("teacher", "derivative"), ("data", "derivative"), ("teacher", "step")])
+def test_training_finds_the_exact_average_velocity(source, rule):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 4))
 
@@ -135,8 +170,12 @@ def test_training_finds_the_exact_average_velocity(source):
         x = t.unsqueeze(1) * x1 + (1 - t.unsqueeze(1)) * x0
         v_t = x1 - x0 if source == "data" else exact_velocity(x, t)
         u, v = heads(x, t)
-        derivative = path_derivative(lambda x, t: heads(x, t)[0], x, t, v_t, 0.1 * (1 - t).clamp_min(1e-4))
-        loss = sum(part.mean() for part in consistency_losses(u, v, v_t, derivative, t))
+        if rule == "step":
+            target = target_by_step(lambda x, t: heads(x, t)[0], x, t, v_t, 0.1)
+        else:
+            derivative = path_derivative(lambda x, t: heads(x, t)[0], x, t, v_t, 0.1 * (1 - t).clamp_min(1e-4))
+            target = target_by_derivative(v_t, derivative, t)
+        loss = sum(part.mean() for part in consistency_losses(u, v, v_t, target))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -199,9 +238,11 @@ def test_the_target_velocity_is_the_samplers(build, model):
         torch.testing.assert_close(stage.teacher_velocity(x, t, context), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("velocity", ["guided", "plain", "data"])
-def test_every_target_gives_a_finite_loss(build, velocity):
-    stage = build(velocity=velocity)
+@pytest.mark.parametrize(
+    ("velocity", "rule"), [("guided", "derivative"), ("plain", "derivative"), ("data", "derivative"), ("guided", "step")]
+)
+def test_every_target_gives_a_finite_loss(build, velocity, rule):
+    stage = build(velocity=velocity, rule=rule)
     loss = loss_of(stage)
     loss.total.backward()
     assert torch.isfinite(loss.total) and loss.weight == 3
