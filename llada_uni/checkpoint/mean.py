@@ -1,34 +1,56 @@
-"""Several backbones of the same sizes read as one: each weight is the mean of theirs.
+"""Several backbones of the same sizes read as one: each weight is the mean of theirs, or lies on the way there.
 
 Directories of runs that went on from the same weights -> every tensor by its place, averaged in float32, one at a
-time, so memory is that of a few tensors ("Model soups", arXiv:2203.05482).
+time, so memory is that of a few tensors ("Model soups", arXiv:2203.05482). Part of the way from the weights they began at
+keeps more of what these could ("WiSE-FT", arXiv:2109.01903).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 
 import torch
 
-from llada_uni.checkpoint.layout import Place
+from llada_uni.checkpoint.layout import Place, places
 from llada_uni.checkpoint.source import Source
 from llada_uni.errors import UserError
 from llada_uni.files.model_dir import BACKBONE
 
 
-class Mean:
-    """The mean of the backbones in `folders`, at least one. Folder, config, dtypes and scheme are those of the first.
+@dataclass(frozen=True)
+class Way:
+    """How far to go from the backbone in `start` to the mean: `fraction` of the way (1: all of it), and not at all for weights
+    whose name, in the layout with stacked experts, fits one of `kept` (`*`: anything)."""
 
-    UserError for what `Source` refuses, and for a folder whose config.json describes another network.
+    start: str | os.PathLike[str]
+    fraction: float = 1.0
+    kept: Sequence[str] = ()
+
+
+class Mean:
+    """The mean of the backbones in `folders`, at least one, or where `way` ends. Folder, config, dtypes and scheme are those
+    of the first.
+
+    UserError for what `Source` refuses, a folder whose config.json describes another network, a fraction that is not above 0
+    and at most 1, and a name to be kept that no weight has.
     """
 
-    def __init__(self, folders: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(self, folders: Sequence[str | os.PathLike[str]], way: Way | None = None) -> None:
         self._sources = [Source(folder) for folder in folders]
         first = self._sources[0]
         self.folder, self.config, self.scheme, self.dtype = first.folder, first.config, first.scheme, first.dtype
-        for other in self._sources[1:]:
+        self._start = None if way is None else Source(way.start)
+        self._fraction, self._kept = (1.0, ()) if way is None else (way.fraction, tuple(way.kept))
+        if not 0 < self._fraction <= 1:
+            raise UserError(f"the fraction of the way to the mean is {self._fraction}; allowed: above 0 and at most 1")
+        names = [place.name for place in places(self.config)]
+        for pattern in self._kept:
+            if not any(fnmatch(name, pattern) for name in names):
+                raise UserError(f"no weight is called {pattern!r} and so none is kept; names are like {names[0]}, {names[-1]}")
+        for other in [*self._sources[1:], *([self._start] if self._start else [])]:
             if replace(other.config, extra={}) != replace(self.config, extra={}):
                 raise UserError(
                     f"{other.folder} and {self.folder} cannot be averaged: their {BACKBONE.marker} describe different networks"
@@ -36,14 +58,18 @@ class Mean:
 
     def expert(self, place: Place, expert: int) -> torch.Tensor:
         """One expert's weights float32 [R, C]."""
-        return self._mean(lambda source: source.expert(place, expert))
+        return self._mean(place, lambda source: source.expert(place, expert))
 
     def whole(self, place: Place, device: str | torch.device, dtype: torch.dtype) -> torch.Tensor:
         """All of a place in `dtype`."""
-        return self._mean(lambda source: source.whole(place, device, torch.float32)).to(dtype)
+        return self._mean(place, lambda source: source.whole(place, device, torch.float32)).to(dtype)
 
-    def _mean(self, read: Callable[[Source], torch.Tensor]) -> torch.Tensor:
+    def _mean(self, place: Place, read: Callable[[Source], torch.Tensor]) -> torch.Tensor:
+        start = None if self._start is None else read(self._start).to(torch.float32)
+        if start is not None and any(fnmatch(place.name, pattern) for pattern in self._kept):
+            return start
         total = read(self._sources[0]).to(torch.float32, copy=True)
         for source in self._sources[1:]:
             total += read(source)
-        return total / len(self._sources)
+        total /= len(self._sources)
+        return total if start is None else start.lerp(total, self._fraction)

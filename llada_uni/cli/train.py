@@ -88,6 +88,13 @@ def export(
         list[Path] | None,
         typer.Option(help="Runs that went on from the same weights, one --average each: the backbone is the mean of theirs."),
     ] = None,
+    fraction: Annotated[
+        float, typer.Option(help="With --average: how far to go to the mean from the backbone of the sources; 1: all the way.")
+    ] = 1.0,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="With --average: weights that stay those of the sources, by name (* for anything), one --keep each."),
+    ] = None,
     checkpoint: Annotated[
         int | None, typer.Option(help="Take the last source's part from its checkpoint of this step, not from its model/.")
     ] = None,
@@ -103,6 +110,8 @@ def export(
     Example: `llada-uni export models/mine models/world --adapter runs/world/lora/model/adapter`
 
     Example: `llada-uni export models/mine models/world --average runs/world/reward-51 --average runs/world/reward-52`
+
+    Example: `llada-uni export models/mine models/world --average runs/world/reward-51 --fraction 0.75 --keep lm_head.weight`
     """
     import tempfile
 
@@ -115,13 +124,16 @@ def export(
     with tempfile.TemporaryDirectory() as work, stderr().status("exporting"):
         if checkpoint is not None:
             sources = [*sources[:-1], export_checkpoint(sources[-1], work, checkpoint, ema)]
-        written = export_model(out, sources, chosen, cast("Layout", layout), adapter, average or ())
+        written = export_model(out, sources, chosen, cast("Layout", layout), adapter, average or (), fraction, keep or ())
     if as_json:
         found = {name: _sources(folders) for name, folders in written.sources.items()}
         emit({"folder": str(out), "parts": found, "missing": [part.name for part in written.missing]})
         return
     for name, folders in written.sources.items():
         say(f"{name}: from {_sources(folders)}")
+    if average and (fraction != 1 or keep):
+        kept = f", without {', '.join(keep)}" if keep else ""
+        say(f"backbone: {fraction:g} of the way there from that of the other sources{kept}")
     for part in written.missing:
         say(f"not there: {part.name}, needed for {part.needed_for}")
     say(f"{out}  {layout} layout")

@@ -19,7 +19,7 @@ import torch
 
 from llada_uni.checkpoint.layout import Layout
 from llada_uni.checkpoint.load import check_layout, convert_backbone, load_backbone, save_backbone
-from llada_uni.checkpoint.mean import Mean
+from llada_uni.checkpoint.mean import Mean, Way
 from llada_uni.checkpoint.source import Source
 from llada_uni.errors import UserError
 from llada_uni.files.folders import new_folder
@@ -54,17 +54,22 @@ def export_model(
     layout: Layout = "released",
     adapter: str | os.PathLike[str] | None = None,
     average: Sequence[str | os.PathLike[str]] = (),
+    fraction: float = 1.0,
+    keep: Sequence[str] = (),
 ) -> Exported:
     """Writes the model directory `out` from runs and model directories; later sources override earlier ones.
 
     dtype: of all weights (the router stays in float32); None keeps that of the files. adapter: a LoRA adapter that is added to
     the backbone's weights. average: runs or model directories whose backbones' mean is the backbone, over those of `sources`.
+    fraction, keep: how far to go to that mean from the backbone of `sources`, and names of weights that stay there (`Way`).
     A model at `out` is replaced. UserError for a source without any part, parts that do not fit together, and an `out` that
     holds something else.
     """
     check_layout(layout)
     if adapter is not None and average:
         raise UserError("average and adapter do not go together: export the mean first, then add the adapter to it")
+    if (fraction != 1 or keep) and not average:
+        raise UserError("fraction and keep say how far to go to a mean, and there is no average")
     folders = [model_folder(source) for source in sources]
     averaged = [model_folder(source) for source in average]
     for folder in (*folders, *averaged):
@@ -73,6 +78,11 @@ def export_model(
         if not BACKBONE.files(folder):
             raise UserError(f"{folder} has no backbone to be averaged")
     chosen = {part: folder for folder in folders for part in PARTS if part.files(folder)}
+    way = None
+    if fraction != 1 or keep:
+        if BACKBONE not in chosen:
+            raise UserError("fraction and keep begin at the backbone of the sources, and none of them has one")
+        way = Way(chosen[BACKBONE], fraction, keep)
     if averaged:
         chosen[BACKBONE] = averaged[0]
     if adapter is not None and BACKBONE not in chosen:
@@ -82,7 +92,7 @@ def export_model(
             if part is BACKBONE and adapter is not None:
                 _write_adapted(folder, temporary, dtype, layout, adapter)
             elif part is BACKBONE:
-                stored = Mean(averaged) if averaged else Source(folder)
+                stored = Mean(averaged, way) if averaged else Source(folder)
                 convert_backbone(stored, temporary, layout, dtype)
             else:
                 for file in part.files(folder):

@@ -84,8 +84,9 @@ def test_later_sources_override_part_by_part(tmp_path, runs, tiny):
     assert written.sources["backbone"] == (runs[0] / "model",) and written.sources["decoder"] == (tiny,)
 
 
-@pytest.mark.parametrize("layout", ["released", "stacked"])
-def test_the_backbone_can_be_the_mean_of_several_runs(tmp_path, tiny, layout):
+@pytest.fixture
+def scaled(tmp_path, tiny):
+    """The backbone times 1, 0.5 and 2, as three runs."""
     folders = []
     for i, factor in enumerate((1.0, 0.5, 2.0)):
         model = load_backbone(tiny, dtype=torch.float32)
@@ -95,13 +96,44 @@ def test_the_backbone_can_be_the_mean_of_several_runs(tmp_path, tiny, layout):
         folders.append(tmp_path / f"run{i}" / "model")
         folders[-1].mkdir(parents=True)
         save_backbone(model, folders[-1], "stacked" if i == 1 else "released")  # whichever way each is stored
+    return folders
+
+
+@pytest.mark.parametrize("layout", ["released", "stacked"])
+def test_the_backbone_can_be_the_mean_of_several_runs(tmp_path, tiny, scaled, layout):
     written = export_model(
-        tmp_path / "model", [tiny], layout=layout, dtype=torch.float32, average=[folder.parent for folder in folders]
+        tmp_path / "model", [tiny], layout=layout, dtype=torch.float32, average=[folder.parent for folder in scaled]
     )
-    assert written.sources["backbone"] == tuple(folders) and written.sources["decoder"] == (tiny,)
+    assert written.sources["backbone"] == tuple(scaled) and written.sources["decoder"] == (tiny,)
     mean, start = (load_backbone(folder, dtype=torch.float32).state_dict() for folder in (tmp_path / "model", tiny))
     for name, weight in start.items():
         torch.testing.assert_close(mean[name], weight * (3.5 / 3), msg=name)
+
+
+def test_the_backbone_can_go_part_of_the_way_and_keep_weights(tmp_path, tiny, scaled):
+    keep = ["lm_head.weight", "*.1.*.experts.*_proj"]
+    written = export_model(tmp_path / "model", [tiny], dtype=torch.float32, average=scaled, fraction=0.75, keep=keep)
+    assert written.sources["backbone"] == tuple(scaled)
+    found, start = (load_backbone(folder, dtype=torch.float32).state_dict() for folder in (tmp_path / "model", tiny))
+    kept = {"lm_head.weight", *(f"model.layers.1.mlp.experts.{kind}_proj" for kind in ("gate", "up", "down"))}
+    assert kept < set(start)
+    for name, weight in start.items():
+        torch.testing.assert_close(found[name], weight * (1.0 if name in kept else 1 + 0.75 * 0.5 / 3), msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fraction": 0.0}, "allowed: above 0 and at most 1"),
+        ({"fraction": 1.5}, "allowed: above 0 and at most 1"),
+        ({"keep": ["head"]}, r"no weight is called 'head'.*lm_head\.weight"),
+        ({"fraction": 0.5, "average": []}, "there is no average"),
+    ],
+)
+def test_a_way_that_leads_nowhere_is_refused(tmp_path, tiny, changes, words):
+    with pytest.raises(UserError, match=words):
+        export_model(tmp_path / "model", [tiny], **{"average": [tiny], **changes})
+    assert not (tmp_path / "model").exists()
 
 
 def test_what_cannot_be_averaged_is_refused(tmp_path, runs, tiny, golden):
