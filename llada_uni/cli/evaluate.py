@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,23 @@ def _draw(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A line on stderr that says how far the work is."""
-    with stderr().status("") as status:
+    """A line on stderr that says how far the work is; where nobody watches it change, in a log, a new line each minute."""
+    console = stderr()
+    if not console.is_terminal:
+        yield each_minute(console.print)
+        return
+    with console.status("") as status:
         yield lambda name, done, total: status.update(f"{name}: {done} of {total}")
+
+
+def each_minute(print_line: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Callable[[str, int, int], None]:
+    """A progress function (name, done, total) that prints a line a minute after the last one."""
+    last = clock()
+
+    def move(name: str, done: int, total: int) -> None:
+        nonlocal last
+        if clock() - last >= 60:
+            last = clock()
+            print_line(f"{name}: {done} of {total}")
+
+    return move
