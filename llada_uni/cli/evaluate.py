@@ -125,7 +125,9 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda name, done, total: status.update(f"{name}: {done} of {total}")
 
 
-def each_minute(print_line: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Callable[[str, int, int], None]:
+def each_minute(
+    print_line: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[str, int, int], None]:
     """A progress function (name, done, total) that prints a line a minute after the last one."""
     last = clock()
 
