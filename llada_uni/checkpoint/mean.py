@@ -43,13 +43,16 @@ class Mean:
         first = self._sources[0]
         self.folder, self.config, self.scheme, self.dtype = first.folder, first.config, first.scheme, first.dtype
         self._start = None if way is None else Source(way.start)
-        self._fraction, self._kept = (1.0, ()) if way is None else (way.fraction, tuple(way.kept))
+        self._fraction, patterns = (1.0, ()) if way is None else (way.fraction, tuple(way.kept))
         if not 0 < self._fraction <= 1:
             raise UserError(f"the fraction of the way to the mean is {self._fraction}; allowed: above 0 and at most 1")
         names = [place.name for place in places(self.config)]
-        for pattern in self._kept:
-            if not any(fnmatch(name, pattern) for name in names):
+        self._kept: set[str] = set()
+        for pattern in patterns:
+            found = [name for name in names if fnmatch(name, pattern)]
+            if not found:
                 raise UserError(f"no weight is called {pattern!r} and so none is kept; names are like {names[0]}, {names[-1]}")
+            self._kept.update(found)
         for other in [*self._sources[1:], *([self._start] if self._start else [])]:
             if replace(other.config, extra={}) != replace(self.config, extra={}):
                 raise UserError(
@@ -66,7 +69,7 @@ class Mean:
 
     def _mean(self, place: Place, read: Callable[[Source], torch.Tensor]) -> torch.Tensor:
         start = None if self._start is None else read(self._start).to(torch.float32)
-        if start is not None and any(fnmatch(place.name, pattern) for pattern in self._kept):
+        if start is not None and place.name in self._kept:
             return start
         total = read(self._sources[0]).to(torch.float32, copy=True)
         for source in self._sources[1:]:

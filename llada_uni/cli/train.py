@@ -131,7 +131,7 @@ def export(
         return
     for name, folders in written.sources.items():
         say(f"{name}: from {_sources(folders)}")
-    if average and (fraction != 1 or keep):
+    if fraction != 1 or keep:
         kept = f", without {', '.join(keep)}" if keep else ""
         say(f"backbone: {fraction:g} of the way there from that of the other sources{kept}")
     for part in written.missing:

@@ -68,7 +68,8 @@ def export_model(
     check_layout(layout)
     if adapter is not None and average:
         raise UserError("average and adapter do not go together: export the mean first, then add the adapter to it")
-    if (fraction != 1 or keep) and not average:
+    partly = fraction != 1 or bool(keep)
+    if partly and not average:
         raise UserError("fraction and keep say how far to go to a mean, and there is no average")
     folders = [model_folder(source) for source in sources]
     averaged = [model_folder(source) for source in average]
@@ -78,11 +79,9 @@ def export_model(
         if not BACKBONE.files(folder):
             raise UserError(f"{folder} has no backbone to be averaged")
     chosen = {part: folder for folder in folders for part in PARTS if part.files(folder)}
-    way = None
-    if fraction != 1 or keep:
-        if BACKBONE not in chosen:
-            raise UserError("fraction and keep begin at the backbone of the sources, and none of them has one")
-        way = Way(chosen[BACKBONE], fraction, keep)
+    if partly and BACKBONE not in chosen:
+        raise UserError("fraction and keep begin at the backbone of the sources, and none of them has one")
+    way = Way(chosen[BACKBONE], fraction, keep) if partly else None
     if averaged:
         chosen[BACKBONE] = averaged[0]
     if adapter is not None and BACKBONE not in chosen:

@@ -38,7 +38,7 @@ from llada_uni.training.decoder.decoder_model import (
 )
 from llada_uni.training.decoder.latents import LatentOptions, Latents
 from llada_uni.training.decoder.shown import held_out_sheet
-from llada_uni.training.decoder.stage import FlowBatch, FlowTimes, mixed, open_latents, squared_error
+from llada_uni.training.decoder.stage import FlowBatch, FlowTimes, beside, mixed, open_latents, squared_error
 from llada_uni.training.loop.ema import local_part
 from llada_uni.training.loop.ranks import Processes
 from llada_uni.training.loop.stage import Generators, Loss, Stage
@@ -91,15 +91,14 @@ def path_derivative(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor,
     """
     with torch.no_grad():
         center = torch.maximum(torch.minimum(t, 1 - step), step)
-        wide = (-1, *[1] * (x.dim() - 1))
-        moved, reach = x + (center - t).view(wide) * v, step.view(wide) * v
+        moved, reach = x + beside(center - t, x) * v, beside(step, x) * v
         ahead, behind = u(torch.cat([moved + reach, moved - reach]), torch.cat([center + step, center - step])).chunk(2)
-        return (ahead - behind) / (2 * step).view(wide)
+        return (ahead - behind) / beside(2 * step, x)
 
 
 def target_by_derivative(v: Tensor, derivative: Tensor, t: Tensor) -> Tensor:
     """v + (1 - t) du/dt, [B, ...]; t [B]."""
-    return v + (1 - t).view(-1, *[1] * (v.dim() - 1)) * derivative
+    return v + beside(1 - t, v) * derivative
 
 
 def target_by_step(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor, part: float) -> Tensor:
@@ -109,7 +108,7 @@ def target_by_step(u: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, 
     """
     with torch.no_grad():
         step = part * (1 - t)
-        return part * v + (1 - part) * u(x + step.view(-1, *[1] * (x.dim() - 1)) * v, t + step)
+        return part * v + (1 - part) * u(x + beside(step, x) * v, t + step)
 
 
 def consistency_losses(u: Tensor, v: Tensor, v_t: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,7 +224,7 @@ class DistillStage(Stage):
         own = context_of(self.student.transformer, condition, tuple(x.shape[1:]))
         metrics = {}
         for name, (start, t) in (("start", points[0]), ("middle", points[_WALK // 2])):
-            end = start + (1 - t).view(-1, 1, 1, 1, 1) * self.student(start, t, own)[0]
+            end = start + beside(1 - t, start) * self.student(start, t, own)[0]
             metrics[f"end_from_{name}"] = (end - x).square().mean().sqrt().item()
         spread = (torch.arange(len(x1), device=x1.device) + 0.5) / len(x1)
         parts = self._losses(FlowBatch(x1, codes, points[0][0], spread))

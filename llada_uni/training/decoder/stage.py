@@ -85,9 +85,14 @@ class DecoderOptions:
         return DecoderStage(self, start, processes)
 
 
+def beside(numbers: Tensor, x: Tensor) -> Tensor:
+    """A number for each sample, [B] -> [B, 1, ...] with as many axes as x [B, ...]."""
+    return numbers.view(-1, *[1] * (x.dim() - 1))
+
+
 def mixed(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
     """x_t = t x1 + (1 - t) x0 with t [B] for x1, x0 [B, ...]."""
-    at = t.view(-1, *[1] * (x1.dim() - 1))
+    at = beside(t, x1)
     return at * x1 + (1 - at) * x0
 
 

@@ -91,7 +91,7 @@ def test_the_difference_is_of_second_order():
     assert errors[2] / exact.norm() < 0.001
 
 
-def test_the_step_is_of_second_order_and_errors_fade():
+def test_the_step_is_of_second_order():
     torch.manual_seed(0)
     x, t = (tensor.double() for tensor in points(1000, 0.9))
     v, exact = exact_velocity(x, t), exact_average(x, t)
